@@ -1,0 +1,3 @@
+//! The `doorbell` command.
+#![forbid(unsafe_code)]
+fn main() {}

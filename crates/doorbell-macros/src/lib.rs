@@ -1,0 +1,2 @@
+//! Derive macros of Doorbell.
+#![forbid(unsafe_code)]

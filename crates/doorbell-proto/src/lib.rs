@@ -1,0 +1,2 @@
+//! Frames, handshake and the connection machine.
+#![forbid(unsafe_code)]

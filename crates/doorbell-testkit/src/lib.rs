@@ -1,0 +1,2 @@
+//! Helpers for the tests of Doorbell.
+#![forbid(unsafe_code)]

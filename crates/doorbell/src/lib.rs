@@ -1,0 +1,2 @@
+//! RPC and streaming between processes on one host.
+#![forbid(unsafe_code)]
