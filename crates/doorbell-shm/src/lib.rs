@@ -1,1 +1,3 @@
 //! Shared memory, rings, doorbells and waking.
+
+pub mod sys;

@@ -1,0 +1,185 @@
+//! Doorbells and the peer's death for tasks of tokio.
+//!
+//! tokio registers descriptors edge-triggered and remembers an edge until [`clear_ready`] forgets it. An edge that
+//! comes while we clear is kept.
+//!
+//! [`clear_ready`]: AsyncFdReadyGuard::clear_ready
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+
+use super::doorbell::Drained;
+use super::{ControlStream, Doorbell, PeerIdentity, ProcessHandle, Source};
+use crate::sys::DoorbellKind;
+
+/// The listening end of a doorbell, for tasks.
+#[derive(Debug)]
+pub struct AsyncDoorbell(AsyncFd<Doorbell>);
+
+impl AsyncDoorbell {
+    /// Registers the listening end of a doorbell with the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of the registration.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without I/O.
+    pub fn new(doorbell: Doorbell) -> io::Result<Self> {
+        register(doorbell).map(Self)
+    }
+
+    /// Waits for a notify, and takes it (and all others) away.
+    ///
+    /// With several tasks waiting, all may be woken by one notify or only one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Doorbell::drain`]: the ringing end is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// A notify is taken in the very poll that returns it, so dropping the future loses none.
+    pub async fn notified(&self) -> io::Result<()> {
+        loop {
+            let guard = self.0.readable().await?;
+            if let Some(taken) = self.take(guard) {
+                return taken;
+            }
+        }
+    }
+
+    /// Same as [`notified`](Self::notified) for hand-written futures. Only the task that polled last is woken.
+    pub fn poll_notified(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let guard = ready!(self.0.poll_read_ready(cx))?;
+            if let Some(taken) = self.take(guard) {
+                return Poll::Ready(taken);
+            }
+        }
+    }
+
+    /// Takes the notify behind an edge; `None` if there was none.
+    fn take(&self, mut guard: AsyncFdReadyGuard<'_, Doorbell>) -> Option<io::Result<()>> {
+        let doorbell = self.0.get_ref();
+        if doorbell.kind() == DoorbellKind::Event {
+            // Each write is a new edge, whatever the counter holds: no need to read it.
+            guard.clear_ready();
+            return Some(Ok(()));
+        }
+        // A full socket takes no further byte and so gives no further edge: it must be emptied.
+        match doorbell.drain_some() {
+            Ok(Drained::Nothing) => {
+                guard.clear_ready();
+                None
+            }
+            Ok(Drained::Everything) => {
+                guard.clear_ready();
+                Some(Ok(()))
+            }
+            Ok(Drained::PartOfIt) => Some(Ok(())), // the rest is worth another notify
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+/// The peer of a connection whose handshake is over, for tasks that want to know when it is gone.
+#[derive(Debug)]
+pub struct AsyncPeer {
+    control: AsyncFd<ControlStream>,
+    process: Option<AsyncFd<ProcessHandle>>,
+}
+
+impl AsyncPeer {
+    /// Registers a control stream, and the peer's process if it is known, with the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of the registration.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without I/O.
+    pub fn new(control: ControlStream, process: Option<ProcessHandle>) -> io::Result<Self> {
+        Ok(Self {
+            control: register(control)?,
+            process: process.map(register).transpose()?,
+        })
+    }
+
+    /// Returns who the peer was when the connection was made.
+    ///
+    /// # Errors
+    ///
+    /// None that the caller can do something about.
+    pub fn peer(&self) -> io::Result<PeerIdentity> {
+        self.control.get_ref().peer()
+    }
+
+    /// Waits until the peer is gone: its process has ended, its end of the control stream is closed or broken, or it
+    /// has sent something.
+    ///
+    /// After the handshake nothing belongs on the control stream. A peer that sends there breaks the protocol, and
+    /// treating it as gone needs no reading in a loop that it could keep busy.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing; once the peer is gone, every later call returns at once.
+    pub async fn gone(&self) {
+        let mut control = pin!(self.control_ends());
+        let mut process = pin!(self.process_exits());
+        poll_fn(|cx| {
+            if control.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            process.as_mut().poll(cx)
+        })
+        .await;
+    }
+
+    async fn control_ends(&self) {
+        // An error of the readiness itself means that the runtime shuts down: nobody will be told of anything.
+        while let Ok(mut guard) = self.control.readable().await {
+            if !is_silent(self.control.get_ref()) {
+                return;
+            }
+            guard.clear_ready();
+        }
+    }
+
+    async fn process_exits(&self) {
+        let Some(process) = &self.process else {
+            return std::future::pending().await;
+        };
+        while let Ok(mut guard) = process.readable().await {
+            if !matches!(process.get_ref().has_exited(), Ok(false)) {
+                return;
+            }
+            guard.clear_ready();
+        }
+    }
+}
+
+/// Registers a source with the current runtime.
+fn register<T: Source + AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: `Source` is sealed, and each of its types owns one open descriptor from its construction until it is
+    // dropped or taken apart by value, never exchanges it, and returns that one from `as_raw_fd`. Nobody closes it
+    // behind the owner's back.
+    Ok(unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }?)
+}
+
+/// Returns `true` while the peer has neither sent anything nor closed its end.
+fn is_silent(control: &ControlStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let peeked = retry_on_intr(|| rustix::net::recv(control.as_fd(), &mut [0_u8; 1], flags));
+    peeked == Err(Errno::AGAIN)
+}

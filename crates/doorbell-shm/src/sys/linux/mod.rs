@@ -1,0 +1,35 @@
+//! Linux 5.16 or newer. Newer calls are used where the kernel has them; `docs/platform.md` lists them.
+
+#[cfg(feature = "tokio")]
+mod awaitable;
+mod deadline;
+mod doorbell;
+mod futex;
+mod host;
+mod listener;
+mod peer;
+mod poller;
+mod regions;
+mod socket_options;
+mod stream;
+
+#[cfg(feature = "tokio")]
+pub use awaitable::{AsyncDoorbell, AsyncPeer};
+pub use doorbell::Doorbell;
+pub use futex::{futex_wait, futex_wait_any, futex_wake};
+pub use host::{
+    cpu_count, current_process_id, pin_current_thread, raise_descriptor_limit, runtime_directory,
+};
+pub use listener::Listener;
+pub use peer::{PeerIdentity, ProcessHandle};
+pub use poller::{Poller, Source};
+pub use regions::{
+    Mapping, RegionHandle, check_region, create_region, seal_size, seal_writable_by_us_only,
+};
+pub use stream::ControlStream;
+
+/// A handle that we own and close: a file descriptor.
+pub type OwnedHandle = std::os::fd::OwnedFd;
+
+/// A handle that somebody else keeps open: a file descriptor.
+pub type BorrowedHandle<'a> = std::os::fd::BorrowedFd<'a>;

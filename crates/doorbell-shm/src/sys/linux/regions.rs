@@ -1,0 +1,272 @@
+//! Anonymous memory: sealed memfds and their mappings.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+use rustix::fs::{FallocateFlags, FileType, MemfdFlags, SealFlags, Stat};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use super::{BorrowedHandle, OwnedHandle};
+use crate::sys::{PeerAccess, RegionError};
+
+/// Anonymous memory that can be handed to a peer.
+#[derive(Debug)]
+pub struct RegionHandle(OwnedFd);
+
+impl RegionHandle {
+    /// Takes a handle that a peer sent, unexamined; see [`check_region`].
+    pub fn from_handle(handle: OwnedHandle) -> Self {
+        Self(handle)
+    }
+
+    /// Returns the handle, to be sent to the peer.
+    pub fn as_handle(&self) -> BorrowedHandle<'_> {
+        self.0.as_fd()
+    }
+
+    /// Returns a second handle of the same memory.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` when the process has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+}
+
+impl AsFd for RegionHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for RegionHandle {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+/// Creates `bytes` of zeroed memory that no other process knows of and that is not yet sealed.
+///
+/// Only the first page is allocated here; the others are when they are first touched, so that memory follows use.
+///
+/// # Errors
+///
+/// `ENOMEM` or `ENOSPC` when there is no memory, `EMFILE` when there is no descriptor left.
+pub fn create_region(bytes: usize) -> io::Result<RegionHandle> {
+    let memory = create_memfd()?;
+    let length = bytes as u64; // `usize` has at most 64 bits here
+    rustix::fs::ftruncate(&memory, length)?;
+    let first_page = length.min(rustix::param::page_size() as u64);
+    rustix::io::retry_on_intr(|| {
+        rustix::fs::fallocate(&memory, FallocateFlags::empty(), 0, first_page)
+    })?;
+    Ok(RegionHandle(memory))
+}
+
+fn create_memfd() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match rustix::fs::memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => Ok(rustix::fs::memfd_create(NAME, flags)?), // before Linux 6.3
+        created => Ok(created?),
+    }
+}
+
+/// Fixes the size for good. Both sides can still map the region writable.
+///
+/// # Errors
+///
+/// `EPERM` when the region is already sealed.
+pub fn seal_size(region: &RegionHandle) -> io::Result<()> {
+    Ok(rustix::fs::fcntl_add_seals(&region.0, SIZE_SEALS)?)
+}
+
+/// Fixes the size and forbids everybody to map the region writable from now on, or to write it in another way.
+///
+/// What is already mapped writable stays so: map first. A read-only descriptor would not do, because it can be
+/// opened again for writing through `/proc`.
+///
+/// # Errors
+///
+/// `EPERM` when the region is already sealed.
+pub fn seal_writable_by_us_only(region: &RegionHandle) -> io::Result<()> {
+    Ok(rustix::fs::fcntl_add_seals(
+        &region.0,
+        SIZE_SEALS | SealFlags::FUTURE_WRITE,
+    )?)
+}
+
+/// Checks that a region from a peer is what it should be, and that nobody can take that back.
+///
+/// After this, a mapping of `bytes` can be read to its end: the size cannot shrink.
+///
+/// # Errors
+///
+/// Says in which respect the region is wrong; do not map it.
+pub fn check_region(
+    region: &RegionHandle,
+    bytes: usize,
+    write: PeerAccess,
+) -> Result<(), RegionError> {
+    let stat = rustix::fs::fstat(&region.0).map_err(io::Error::from)?;
+    check_is_memory(region, &stat)?;
+    check_seals(region, write)?;
+    // Only now is the size final.
+    check_size(region, bytes)
+}
+
+fn check_is_memory(region: &RegionHandle, stat: &Stat) -> Result<(), RegionError> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(RegionError::NotMemory {
+            found: "not a regular file",
+        });
+    }
+    let file_system = rustix::fs::fstatfs(&region.0).map_err(io::Error::from)?;
+    if file_system.f_type as u64 != TMPFS_MAGIC {
+        return Err(RegionError::NotMemory {
+            found: "a file on disk",
+        });
+    }
+    Ok(())
+}
+
+fn check_seals(region: &RegionHandle, write: PeerAccess) -> Result<(), RegionError> {
+    let present = rustix::fs::fcntl_get_seals(&region.0).map_err(io::Error::from)?;
+    let needed = match write {
+        PeerAccess::WriterIsPeer => SIZE_SEALS | SealFlags::FUTURE_WRITE,
+        PeerAccess::WriterIsUs => SIZE_SEALS,
+    };
+    // A file on a mounted tmpfs ends here: it answers, but carries no seal except the one that forbids more.
+    if !present.contains(needed) {
+        return Err(RegionError::Unsealed {
+            present: present.bits(),
+            needed: needed.bits(),
+        });
+    }
+    let forbids_us = SealFlags::WRITE | SealFlags::FUTURE_WRITE;
+    if write == PeerAccess::WriterIsUs && present.intersects(forbids_us) {
+        return Err(RegionError::NotWritable {
+            present: present.bits(),
+        });
+    }
+    Ok(())
+}
+
+fn check_size(region: &RegionHandle, bytes: usize) -> Result<(), RegionError> {
+    let actual_bytes = size_bytes(region)?;
+    if actual_bytes != bytes as u64 {
+        return Err(RegionError::WrongSize {
+            expected_bytes: bytes,
+            actual_bytes,
+        });
+    }
+    Ok(())
+}
+
+fn size_bytes(region: &RegionHandle) -> io::Result<u64> {
+    let stat = rustix::fs::fstat(&region.0)?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+/// A region in our address space, until dropped.
+///
+/// A child made by `fork` does not have it: nothing of ours may be used there.
+#[derive(Debug)]
+pub struct Mapping {
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: A mapping belongs to the process and not to a thread, and this type only names an address range; it hands
+// out the address and never reads or writes through it.
+unsafe impl Send for Mapping {}
+
+// SAFETY: As for `Send`: a shared `Mapping` gives access to two numbers that never change.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `bytes` of `region` for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` when the region is sealed against writing, `InvalidInput` when it is shorter than `bytes`.
+    pub fn map_read_write(region: &RegionHandle, bytes: usize) -> io::Result<Self> {
+        Self::map(region, bytes, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// Maps the first `bytes` of `region` for reading. Writing through it is a fault.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the region is shorter than `bytes`.
+    pub fn map_read_only(region: &RegionHandle, bytes: usize) -> io::Result<Self> {
+        Self::map(region, bytes, ProtFlags::READ)
+    }
+
+    /// Returns the address of the first byte, aligned to a page.
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    /// Returns the number of bytes mapped.
+    #[allow(clippy::len_without_is_empty)] // a mapping is never empty: the kernel refuses
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    fn map(region: &RegionHandle, bytes: usize, access: ProtFlags) -> io::Result<Self> {
+        // Beyond the end of the file `mmap` succeeds and the access is a fault.
+        let actual_bytes = size_bytes(region)?;
+        if (bytes as u64) > actual_bytes {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("cannot map {bytes} bytes of a region of {actual_bytes}"),
+            ));
+        }
+        // SAFETY: With no address given the kernel chooses a range that nothing else uses, so no existing mapping
+        // changes. `Mapping` keeps the range until `munmap`, and hands out no reference into it.
+        let address = unsafe {
+            rustix::mm::mmap(
+                ptr::null_mut(),
+                bytes,
+                access,
+                MapFlags::SHARED,
+                &region.0,
+                0,
+            )
+        }?;
+        let ptr = NonNull::new(address.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let mapping = Self { ptr, len: bytes };
+        mapping.keep_from_children()?;
+        Ok(mapping)
+    }
+
+    fn keep_from_children(&self) -> io::Result<()> {
+        let address = self.ptr.as_ptr().cast();
+        // SAFETY: The range is exactly the mapping that `self` owns. This advice changes nothing in this process.
+        unsafe { rustix::mm::madvise(address, self.len, Advice::LinuxDontFork) }?;
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let address = self.ptr.as_ptr().cast();
+        // SAFETY: The range is exactly the mapping that `self` owns, and `self` is going away. Whoever dereferences
+        // the address (`memory`) keeps the `Mapping` alive meanwhile.
+        let unmapped = unsafe { rustix::mm::munmap(address, self.len) };
+        debug_assert!(unmapped.is_ok(), "munmap of a range we own: {unmapped:?}");
+    }
+}
+
+/// Shown in `/proc/PID/maps`, otherwise without meaning.
+const NAME: &str = "doorbell";
+
+const SIZE_SEALS: SealFlags = SealFlags::SHRINK
+    .union(SealFlags::GROW)
+    .union(SealFlags::SEAL);
+
+/// `TMPFS_MAGIC` of `linux/magic.h`: the file system behind memfds.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
