@@ -1,0 +1,260 @@
+//! Frames: 24 bytes of header, then a body.
+//!
+//! This module turns private copies of bytes into checked values and back. It knows what is wrong with a frame by itself; what is
+//! wrong with a frame at this moment is the business of [`crate::connection`]. The checksum is neither computed nor compared
+//! here, because the caller has the faster way to do so.
+
+mod body;
+mod error;
+mod kind;
+
+pub(crate) use body::check_length;
+pub use body::{Body, Prefix};
+pub use error::FrameError;
+pub use kind::{CallId, CallKind, Flags, FrameKind, GoAwayReason, MessageType};
+
+use crate::limits::{MAX_GOAWAY_TEXT_BYTES, MAX_METADATA_BYTES};
+
+/// Size of a frame header.
+pub const HEADER_BYTES: usize = 24;
+
+/// Bytes of the header that the checksum covers: all before the checksum itself.
+pub const CHECKED_HEADER_BYTES: usize = 20;
+
+/// A frame header without its checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// Bytes of body.
+    pub length: u32,
+    /// What the frame is.
+    pub kind: FrameKind,
+    /// Flags.
+    pub flags: Flags,
+    /// Size of the metadata block in the body, a multiple of 8.
+    pub metadata_bytes: u16,
+    /// The call, an opaque number, or 0; by kind.
+    pub id: u64,
+    /// Message type, status code, credit or reason; by kind.
+    pub value: u32,
+}
+
+impl FrameHeader {
+    /// Returns a header of `kind` for `id` with an empty body.
+    #[inline]
+    pub const fn new(kind: FrameKind, id: u64, value: u32) -> Self {
+        Self {
+            length: 0,
+            kind,
+            flags: Flags::NONE,
+            metadata_bytes: 0,
+            id,
+            value,
+        }
+    }
+
+    /// Reads a header and checks everything that can be wrong with it alone, except the checksum.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`] names the rule of the wire format that the header breaks.
+    #[inline]
+    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, FrameError> {
+        let [
+            l0,
+            l1,
+            l2,
+            l3,
+            kind,
+            flags,
+            m0,
+            m1,
+            i0,
+            i1,
+            i2,
+            i3,
+            i4,
+            i5,
+            i6,
+            i7,
+            v0,
+            v1,
+            v2,
+            v3,
+            ..,
+        ] = *bytes;
+        let header = Self {
+            length: u32::from_le_bytes([l0, l1, l2, l3]),
+            kind: FrameKind::from_u8(kind).ok_or(FrameError::UnknownKind { kind })?,
+            flags: Flags::from_bits(flags),
+            metadata_bytes: u16::from_le_bytes([m0, m1]),
+            id: u64::from_le_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
+            value: u32::from_le_bytes([v0, v1, v2, v3]),
+        };
+        header.check_flags()?;
+        header.check_metadata_bytes()?;
+        header.check_fields()?;
+        header.check_length()?;
+        Ok(header)
+    }
+
+    /// Returns the header as bytes, with a checksum of zero; see [`FrameHeader::set_crc`].
+    #[inline]
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let [l0, l1, l2, l3] = self.length.to_le_bytes();
+        let [m0, m1] = self.metadata_bytes.to_le_bytes();
+        let [i0, i1, i2, i3, i4, i5, i6, i7] = self.id.to_le_bytes();
+        let [v0, v1, v2, v3] = self.value.to_le_bytes();
+        let (kind, flags) = (self.kind as u8, self.flags.bits());
+        [
+            l0, l1, l2, l3, kind, flags, m0, m1, i0, i1, i2, i3, i4, i5, i6, i7, v0, v1, v2, v3, 0,
+            0, 0, 0,
+        ]
+    }
+
+    /// Returns the checksum in an encoded header.
+    #[inline]
+    pub fn crc(bytes: &[u8; HEADER_BYTES]) -> u32 {
+        let [.., c0, c1, c2, c3] = *bytes;
+        u32::from_le_bytes([c0, c1, c2, c3])
+    }
+
+    /// Stores the checksum in an encoded header.
+    #[inline]
+    pub fn set_crc(bytes: &mut [u8; HEADER_BYTES], crc: u32) {
+        let [.., c0, c1, c2, c3] = bytes;
+        [*c0, *c1, *c2, *c3] = crc.to_le_bytes();
+    }
+
+    /// Returns `true` if the checksum covers the body too.
+    #[inline]
+    pub fn covers_body(&self) -> bool {
+        self.flags.contains(Flags::BODY_CRC)
+    }
+
+    /// Returns `true` if the message goes on in a later frame.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        self.flags.contains(Flags::MORE)
+    }
+
+    /// Returns `true` if the frame continues a message.
+    #[inline]
+    pub fn is_continuation(&self) -> bool {
+        self.flags.contains(Flags::CONTINUE)
+    }
+
+    /// Returns the credit that the frame costs if it carries a stream item: header and body.
+    #[inline]
+    pub fn cost_bytes(&self) -> u64 {
+        (HEADER_BYTES as u64).saturating_add(u64::from(self.length))
+    }
+
+    /// Returns the bytes of body before the payload: remaining time, total size and metadata.
+    #[inline]
+    pub fn prefix_bytes(&self) -> usize {
+        let remaining = if self.flags.contains(Flags::DEADLINE) {
+            NUMBER_BYTES
+        } else {
+            0
+        };
+        let total = if self.starts_divided() {
+            NUMBER_BYTES
+        } else {
+            0
+        };
+        remaining + total + usize::from(self.metadata_bytes) // at most 65,551
+    }
+
+    /// Returns `true` if the frame is the first of several.
+    #[inline]
+    pub(crate) fn starts_divided(&self) -> bool {
+        self.has_more() && !self.is_continuation()
+    }
+
+    fn check_flags(&self) -> Result<(), FrameError> {
+        let opening = Flags::DEADLINE
+            .with(Flags::UPLOAD)
+            .with(Flags::STREAMING)
+            .bits();
+        let unknown = self.flags.without(self.kind.allowed_flags()) != Flags::NONE;
+        let contradiction = self.is_continuation() && self.flags.bits() & opening != 0;
+        if unknown || contradiction {
+            return Err(FrameError::FlagsNotAllowed {
+                kind: self.kind,
+                flags: self.flags.bits(),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_metadata_bytes(&self) -> Result<(), FrameError> {
+        let bytes = usize::from(self.metadata_bytes);
+        let allowed = self.kind.has_metadata() && !self.is_continuation();
+        let fits = bytes.is_multiple_of(8) && bytes <= MAX_METADATA_BYTES;
+        if bytes == 0 || (allowed && fits) {
+            return Ok(());
+        }
+        Err(FrameError::MetadataSize {
+            kind: self.kind,
+            metadata_bytes: self.metadata_bytes,
+        })
+    }
+
+    fn check_fields(&self) -> Result<(), FrameError> {
+        let kind = self.kind;
+        if matches!(kind, FrameKind::Notify | FrameKind::GoAway) && self.id != 0 {
+            return Err(FrameError::IdNotZero { kind, id: self.id });
+        }
+        let valid = match kind {
+            FrameKind::Call | FrameKind::Response | FrameKind::Notify => true,
+            FrameKind::Error => (1..=16).contains(&self.value),
+            FrameKind::Credit => self.value != 0,
+            FrameKind::GoAway => GoAwayReason::from_u32(self.value).is_some(),
+            FrameKind::Data
+            | FrameKind::End
+            | FrameKind::Cancel
+            | FrameKind::Ping
+            | FrameKind::Pong => self.value == 0,
+        };
+        if valid {
+            Ok(())
+        } else {
+            Err(FrameError::Value {
+                kind,
+                value: self.value,
+            })
+        }
+    }
+
+    fn check_length(&self) -> Result<(), FrameError> {
+        let length = usize::try_from(self.length).unwrap_or(usize::MAX);
+        let divided = usize::from(self.has_more() || self.is_continuation()); // at least one byte of payload
+        let valid = match self.kind {
+            FrameKind::Call | FrameKind::Response | FrameKind::Data | FrameKind::Notify => {
+                length >= self.prefix_bytes() + divided
+            }
+            FrameKind::Error => length >= self.prefix_bytes() + 4,
+            FrameKind::GoAway => length <= MAX_GOAWAY_TEXT_BYTES,
+            FrameKind::End
+            | FrameKind::Cancel
+            | FrameKind::Credit
+            | FrameKind::Ping
+            | FrameKind::Pong => length == 0,
+        };
+        if valid {
+            Ok(())
+        } else {
+            Err(FrameError::Length {
+                kind: self.kind,
+                length: self.length,
+            })
+        }
+    }
+}
+
+/// Size of the remaining time, and of the total size.
+const NUMBER_BYTES: usize = 8;
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

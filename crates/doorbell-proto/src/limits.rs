@@ -1,0 +1,81 @@
+//! Every maximum of the protocol, with its reason.
+//!
+//! A peer chooses nothing that is not bounded by a number on this page or by a [`Config`](crate::connection::Config) that was checked
+//! against one. Sizes are in bytes.
+
+/// Calls in flight on one connection unless the server says otherwise.
+///
+/// A call under way costs a slot of 32 bytes on each side; a thousand is more than any client program has threads or
+/// tasks waiting at one server in practice.
+pub const MAX_CALLS_DEFAULT: u32 = 1024;
+
+/// Highest number of calls in flight a server may announce.
+///
+/// The slot table of a connection then takes 2 MiB, which a hostile client can make the server allocate.
+pub const MAX_CALLS_HIGHEST: u32 = 65_536;
+
+/// Largest message accepted unless configured.
+///
+/// Large enough for a 4K frame of video uncompressed (33 MiB), small enough that a few of them do not hurt.
+pub const DEFAULT_MAX_MESSAGE_BYTES: u64 = 64 << 20;
+
+/// Sum of the announced sizes of all divided messages under assembly on one connection.
+///
+/// Four messages of the default maximum at once. Memory is reserved when the first frame arrives, so this is what a peer can
+/// make us hold without finishing anything.
+pub const DEFAULT_MAX_ASSEMBLY_BYTES: u64 = 256 << 20;
+
+/// Bytes of one stream and direction that may be under way and not yet consumed.
+///
+/// Four chunks of the default size: the sender keeps going while the receiver works.
+pub const DEFAULT_WINDOW_BYTES: u32 = 256 << 10;
+
+/// Smallest window a handshake accepts: below it every item would wait for credit.
+pub const MIN_WINDOW_BYTES: u32 = 1024;
+
+/// Highest credit a stream may hold, and so the largest window: positive numbers of 32 bits with sign.
+pub const MAX_CREDIT_BYTES: u32 = i32::MAX as u32;
+
+/// Most entries in a metadata block. Metadata is for trace contexts and tokens, not for payload.
+pub const MAX_METADATA_ENTRIES: usize = 64;
+
+/// Largest metadata block. It has to fit in one frame with at least one byte of payload.
+pub const MAX_METADATA_BYTES: usize = 16_384;
+
+/// Longest metadata key: its length is written in one byte.
+pub const MAX_METADATA_KEY_BYTES: usize = 255;
+
+/// Longest text in a `GOAWAY` frame: one line for a log.
+pub const MAX_GOAWAY_TEXT_BYTES: usize = 1024;
+
+/// Longest text in an `ERROR` frame. Longer texts are cut when they are written and refused when they are read.
+pub const MAX_ERROR_TEXT_BYTES: usize = 4096;
+
+/// Largest details in an `ERROR` frame: an `ERROR` is never divided, so it has to fit into one chunk with the rest.
+pub const MAX_ERROR_DETAILS_BYTES: usize = 16_384;
+
+/// Largest body of one frame unless the rings are small.
+///
+/// A small call waits for at most one chunk of somebody else's large message: 64 KiB take about 10 µs to copy.
+pub const DEFAULT_MAX_CHUNK_BYTES: u32 = 64 << 10;
+
+/// Smallest chunk size a handshake accepts: a quarter of the smallest ring, less a header.
+pub const MIN_CHUNK_BYTES: u32 = 1000;
+
+/// Smallest ring: one page.
+pub const MIN_RING_BYTES: u32 = 4096;
+
+/// Largest ring. Positions are compared by wrapping distance, which needs headroom in 32 bits.
+pub const MAX_RING_BYTES: u32 = 1 << 30;
+
+/// Ring size when neither side has a wish: sixteen chunks.
+pub const DEFAULT_RING_BYTES: u32 = 1 << 20;
+
+/// Largest handshake message, framing included. All fields together need less than 600 bytes.
+pub const MAX_HANDSHAKE_BYTES: usize = 4096;
+
+/// Longest name a client gives itself; it appears in the server's logs and metrics.
+pub const MAX_CLIENT_NAME_BYTES: usize = 64;
+
+/// Longest explanation of a refusal.
+pub const MAX_REFUSAL_TEXT_BYTES: usize = 512;
