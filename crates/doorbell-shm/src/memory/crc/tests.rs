@@ -1,0 +1,40 @@
+//! Known values, and the instructions against the table.
+
+use super::{crc32c, table};
+
+#[test]
+fn known_values_of_rfc_3720() {
+    assert_eq!(crc32c(0, b"123456789"), 0xE306_9283);
+    assert_eq!(crc32c(0, &[0; 32]), 0x8A91_36AA);
+    assert_eq!(crc32c(0, &[0xFF; 32]), 0x62A8_AB43);
+    let ascending: Vec<u8> = (0..32).collect();
+    assert_eq!(crc32c(0, &ascending), 0x46DD_794E);
+    let descending: Vec<u8> = (0..32).rev().collect();
+    assert_eq!(crc32c(0, &descending), 0x113F_DB5C);
+    assert_eq!(crc32c(7, &[]), 7);
+}
+
+#[test]
+fn instructions_agree_with_the_table_at_every_length_and_start() {
+    let bytes: Vec<u8> = (0..10_000_u32).map(|i| (i * i / 7) as u8).collect();
+    for start in 0..9 {
+        for length in (0..800).chain([3071, 3072, 3073, 4096, 6144, 6500, 9900]) {
+            let part = &bytes[start..start + length];
+            let previous = length as u32;
+            assert_eq!(
+                crc32c(previous, part),
+                !table::crc32c(!previous, part),
+                "{start} {length}"
+            );
+        }
+    }
+}
+
+#[test]
+fn crc_of_a_whole_is_that_of_its_parts_in_turn() {
+    let bytes: Vec<u8> = (0..5000_u32).map(|i| (i ^ (i >> 5)) as u8).collect();
+    for cut in [0, 1, 7, 8, 20, 191, 192, 3072, 4999, 5000] {
+        let (a, b) = bytes.split_at(cut);
+        assert_eq!(crc32c(crc32c(0, a), b), crc32c(0, &bytes), "cut {cut}");
+    }
+}

@@ -1,0 +1,141 @@
+//! Shared bytes: where they are, who may touch them, and how they are copied.
+//!
+//! This module owns the mappings of a connection's two regions and is the only place that reads or
+//! writes shared bytes. It knows offsets ([`Layout`]) and gives positions and the sleep word a name,
+//! but not a meaning: records are the business of [`crate::ring`], sleeping that of [`crate::wake`].
+//! The bytes are specified in `docs/memory-map.md`.
+//!
+//! The ring and the waking are written against three small traits, so that the same code runs on real
+//! regions ([`OwnRegion`], [`PeerRegion`]) and on the heap ([`HeapRegion`]) under loom and proptest.
+//!
+//! # Trust
+//!
+//! The peer may store any value in any byte of *its* region at any moment, and cannot store anything
+//! in ours. Therefore: the geometry is agreed on beforehand and kept privately, nothing in a region is
+//! believed about its size; no reference to a byte that a peer can write exists, except to a control
+//! word as an atomic; payload leaves a region only as a private copy. An offset outside the region is
+//! our own mistake and panics; the ring never produces one whatever the peer stores.
+//!
+//! # Ordering edges
+//!
+//! | edge       | release                                      | acquire                                      |
+//! |------------|----------------------------------------------|----------------------------------------------|
+//! | `filled`   | [`OwnMemory::store_tail`]                    | [`PeerMemory::load_tail`]                    |
+//! | `consumed` | [`OwnMemory::store_head`]                    | [`PeerMemory::load_head`]                    |
+//! | `kicked`   | [`Kick::raise`]                              | [`Kick::lower`]                              |
+//!
+//! A peer's word is loaded `Relaxed` and followed by an acquire fence, because an acquire *load* of
+//! memory that is mapped read-only is not promised to work on every machine. The sleep word carries
+//! no data and is `Relaxed` on both sides; the fences around it live in [`crate::wake`].
+
+mod copy;
+mod crc;
+mod heap;
+mod kick;
+mod layout;
+#[cfg(not(loom))]
+mod region;
+mod words;
+
+pub use crc::crc32c;
+#[cfg(loom)]
+pub use heap::{HeapRegion as OwnRegion, HeapRegion as PeerRegion};
+pub use heap::{HeapRegion, HeapWriter};
+pub use kick::Kick;
+pub use layout::{Layout, LayoutError};
+#[cfg(not(loom))]
+pub use region::{AdoptError, OwnRegion, PeerRegion, RegionWriter, ServerMemory, adopt, create};
+
+/// Bytes of a record's header, as in `docs/wire-format.md`.
+pub const HEADER_BYTES: usize = 24;
+
+/// The two position words of a peer, as last seen by us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// Bytes the peer has ever published.
+    pub tail: u32,
+    /// Bytes the peer has ever consumed.
+    pub head: u32,
+}
+
+/// A region that we write: control words and the right to write its ring.
+///
+/// Nothing is ever read back from it.
+pub trait OwnMemory {
+    /// The right to write ring data, which exists once.
+    type Writer: RingWriter + std::fmt::Debug;
+
+    /// Returns the size of the ring in this region, a power of two.
+    fn ring_capacity_bytes(&self) -> u32;
+
+    /// Publishes how much we have ever written (edge `filled`).
+    fn store_tail(&self, tail: u32);
+
+    /// Publishes how much we have ever consumed of the peer's ring (edge `consumed`).
+    fn store_head(&self, head: u32);
+
+    /// Stores our sleep word, `Relaxed`.
+    fn store_sleep(&self, word: u32);
+
+    /// Returns the right to write ring data.
+    ///
+    /// # Panics
+    ///
+    /// On the second call for one region: two writers would race.
+    fn claim_writer(&self) -> Self::Writer;
+}
+
+/// The sole right to write the ring data of one region.
+pub trait RingWriter {
+    /// Writes `bytes` at byte `place` of the ring and zeroes the rest of the last 8-byte word.
+    ///
+    /// # Panics
+    ///
+    /// If that is not inside the ring.
+    fn write(&mut self, place: u32, bytes: &[u8]);
+}
+
+/// A region that the peer writes: anything in it may be a lie and may change at any moment.
+pub trait PeerMemory {
+    /// Returns the size of the ring in this region, a power of two, as agreed on beforehand.
+    fn ring_capacity_bytes(&self) -> u32;
+
+    /// Returns what the peer says it has ever published (edge `filled`).
+    fn load_tail(&self) -> u32;
+
+    /// Returns what the peer says it has ever consumed of our ring (edge `consumed`).
+    fn load_head(&self) -> u32;
+
+    /// Returns the peer's sleep word, `Relaxed`.
+    fn load_sleep(&self) -> u32;
+
+    /// Returns a private copy of the header at byte `place` of the ring, a multiple of 8.
+    ///
+    /// # Panics
+    ///
+    /// If it is not inside the ring, or `place` is not a multiple of 8.
+    fn read_header(&self, place: u32) -> [u8; HEADER_BYTES];
+
+    /// Appends a private copy of `length` bytes from byte `place` of the ring, a multiple of 8.
+    ///
+    /// # Panics
+    ///
+    /// If they are not inside the ring, or `place` is not a multiple of 8.
+    fn append_to(&self, out: &mut Vec<u8>, place: u32, length: u32);
+}
+
+/// Asserts that `length` bytes from `place` on, rounded up to whole words, lie in the ring.
+#[inline]
+fn assert_inside(capacity: u32, place: u32, length: usize) {
+    let inside = place <= capacity && length <= (capacity - place) as usize;
+    assert!(
+        inside,
+        "{length} bytes at {place} are outside a ring of {capacity}"
+    );
+}
+
+/// Asserts that a place to read from is the start of a word.
+#[inline]
+fn assert_aligned(place: u32) {
+    assert!(place % 8 == 0, "place {place} is not a multiple of 8");
+}

@@ -1,0 +1,409 @@
+//! The two regions of a connection, mapped.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use super::copy::{copy_in, copy_out};
+use super::words::{Position, observe, publish};
+use super::{
+    HEADER_BYTES, Kick, Layout, OwnMemory, PeerMemory, Positions, RingWriter, assert_aligned,
+    assert_inside,
+};
+use crate::sync::{AtomicU32, Ordering};
+use crate::sys::{
+    Mapping, PeerAccess, RegionError, RegionHandle, Woken, check_region, create_region,
+    futex_wait_any, futex_wake, seal_size, seal_writable_by_us_only,
+};
+
+/// What the server has after making the memory of a connection.
+#[derive(Debug)]
+pub struct ServerMemory {
+    /// Region S, which the server writes.
+    pub own: OwnRegion,
+    /// Region C, which the client writes.
+    pub peer: PeerRegion,
+    /// Handle of S, to be sent to the client.
+    pub server_handle: RegionHandle,
+    /// Handle of C, to be sent to the client.
+    pub client_handle: RegionHandle,
+}
+
+/// Makes both regions of a connection, as the server.
+///
+/// When this returns, S can be mapped writable by nobody any more, and neither region can change its
+/// size. The handles are to be sent to the client, which calls [`adopt`].
+///
+/// # Errors
+///
+/// What the operating system says; without memory or descriptors a connection is refused.
+pub fn create(server: Layout, client: Layout) -> io::Result<ServerMemory> {
+    let server_handle = create_region(server.region_bytes())?;
+    let client_handle = create_region(client.region_bytes())?;
+    let own = OwnRegion::map(&server_handle, server)?;
+    seal_writable_by_us_only(&server_handle)?;
+    seal_size(&client_handle)?;
+    let peer = PeerRegion::map(&client_handle, client)?;
+    Ok(ServerMemory {
+        own,
+        peer,
+        server_handle,
+        client_handle,
+    })
+}
+
+/// Takes over the regions that the server has sent, as the client: C to write and S to read.
+///
+/// Both are checked before anything in them is looked at. The handles are closed; the mappings stay.
+///
+/// # Errors
+///
+/// [`AdoptError`] if a region is not what was agreed on; close the connection.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "nobody needs the handles after this"
+)]
+pub fn adopt(
+    server_handle: RegionHandle,
+    client_handle: RegionHandle,
+    server: Layout,
+    client: Layout,
+) -> Result<(OwnRegion, PeerRegion), AdoptError> {
+    check_region(
+        &server_handle,
+        server.region_bytes(),
+        PeerAccess::WriterIsPeer,
+    )
+    .map_err(|source| AdoptError::Server { source })?;
+    check_region(
+        &client_handle,
+        client.region_bytes(),
+        PeerAccess::WriterIsUs,
+    )
+    .map_err(|source| AdoptError::Client { source })?;
+    let peer = PeerRegion::map(&server_handle, server)?;
+    peer.check_magic()?;
+    let own = OwnRegion::map(&client_handle, client)?;
+    Ok((own, peer))
+}
+
+/// Why a client does not use the regions it was sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdoptError {
+    /// The region that the server writes is not acceptable.
+    #[error("the server's region is not acceptable")]
+    Server {
+        /// In which respect.
+        source: RegionError,
+    },
+    /// The region that we are to write is not acceptable.
+    #[error("the region meant for us is not acceptable")]
+    Client {
+        /// In which respect.
+        source: RegionError,
+    },
+    /// The server's region does not start as a region does.
+    #[error("the server's region starts with {found:#018x}, which is no region of version 1")]
+    Magic {
+        /// The first eight bytes, as a little-endian number.
+        found: u64,
+    },
+    /// A region could not be mapped.
+    #[error("cannot map a region")]
+    Map(#[from] io::Error),
+}
+
+/// The region that we write, mapped for reading and writing. A clone names the same region.
+///
+/// Nothing in it is ever read back: a peer cannot change it, but we have no reason to look.
+#[derive(Clone, Debug)]
+pub struct OwnRegion {
+    region: Mapped,
+    writer_claimed: Arc<AtomicBool>,
+}
+
+impl OwnRegion {
+    fn map(handle: &RegionHandle, layout: Layout) -> io::Result<Self> {
+        let mapping = Mapping::map_read_write(handle, layout.region_bytes())?;
+        let region = Mapped::new(mapping, layout);
+        let magic = region.base.cast::<u64>();
+        // SAFETY: the mapping is writable, page-aligned, and longer than eight bytes, and nobody else
+        // in this process knows of it yet. Volatile, as every write to shared memory.
+        unsafe { magic.write_volatile(MAGIC.to_le()) };
+        Ok(Self {
+            region,
+            writer_claimed: Arc::default(),
+        })
+    }
+
+    /// Shows the peer that the call `generation` of `slot` is cancelled, before it reads the frame.
+    ///
+    /// # Panics
+    ///
+    /// If the region has no such slot: slots are handed out by ourselves.
+    pub fn set_cancel(&self, slot: u32, generation: u32) {
+        let offset = self
+            .region
+            .layout
+            .cancel_offset(slot)
+            .expect("a slot below the agreed number");
+        self.region
+            .word(offset)
+            .store(generation, Ordering::Relaxed);
+    }
+
+    /// Wakes a peer that sleeps on the futex of our tail. Costs a system call.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says; does not happen on a mapped region.
+    pub fn wake_tail(&self) -> io::Result<()> {
+        self.region.wake(Layout::TAIL)
+    }
+
+    /// Wakes a peer that sleeps on the futex of our head. Costs a system call.
+    ///
+    /// # Errors
+    ///
+    /// As [`wake_tail`](Self::wake_tail).
+    pub fn wake_head(&self) -> io::Result<()> {
+        self.region.wake(Layout::HEAD)
+    }
+}
+
+impl OwnMemory for OwnRegion {
+    type Writer = RegionWriter;
+
+    #[inline]
+    fn ring_capacity_bytes(&self) -> u32 {
+        self.region.layout.ring_capacity_bytes()
+    }
+
+    #[inline]
+    fn store_tail(&self, tail: u32) {
+        publish(Position::Tail, self.region.word(Layout::TAIL), tail);
+    }
+
+    #[inline]
+    fn store_head(&self, head: u32) {
+        publish(Position::Head, self.region.word(Layout::HEAD), head);
+    }
+
+    #[inline]
+    fn store_sleep(&self, word: u32) {
+        self.region
+            .word(Layout::SLEEP)
+            .store(word, Ordering::Relaxed);
+    }
+
+    fn claim_writer(&self) -> RegionWriter {
+        let claimed = self.writer_claimed.swap(true, Ordering::Relaxed);
+        assert!(!claimed, "a region has one writer");
+        RegionWriter {
+            region: self.region.clone(),
+        }
+    }
+}
+
+/// The right to write the ring data of an [`OwnRegion`].
+#[derive(Debug)]
+pub struct RegionWriter {
+    region: Mapped,
+}
+
+impl RingWriter for RegionWriter {
+    #[inline]
+    fn write(&mut self, place: u32, bytes: &[u8]) {
+        assert_inside(self.region.layout.ring_capacity_bytes(), place, bytes.len());
+        let to = self.region.ring(place);
+        // SAFETY: source: a slice, which nobody writes while we hold it. Destination: the assertion
+        // shows that the bytes lie in the ring, and so does the word that holds the last one, since
+        // the capacity is a multiple of 8; it is mapped writable as long as `self.region` lives; no
+        // other thread writes it because there is one `RegionWriter` for a mapping (`claim_writer`) and
+        // it is borrowed mutably. A slice of private memory cannot overlap the mapping, to which no
+        // slice is ever formed. Rule "no reference to bytes that a peer can see", and "payload is
+        // copied by the copy helper".
+        unsafe { copy_in(bytes.as_ptr(), to, bytes.len()) };
+    }
+}
+
+/// The region that the peer writes, mapped for reading only. A clone names the same region.
+#[derive(Clone, Debug)]
+pub struct PeerRegion {
+    region: Mapped,
+}
+
+impl PeerRegion {
+    fn map(handle: &RegionHandle, layout: Layout) -> io::Result<Self> {
+        let mapping = Mapping::map_read_only(handle, layout.region_bytes())?;
+        Ok(Self {
+            region: Mapped::new(mapping, layout),
+        })
+    }
+
+    /// Returns the generation of the latest cancelled call of `slot`, or 0 if there is no such slot.
+    ///
+    /// A hint: the peer can have written anything, and the cancel frame decides.
+    #[inline]
+    pub fn cancel_generation(&self, slot: u32) -> u32 {
+        let offset = self.region.layout.cancel_offset(slot);
+        offset.map_or(0, |offset| self.region.word(offset).load(Ordering::Relaxed))
+    }
+
+    /// Sleeps on a futex until the peer moves its tail on from `seen`, with `space` also its head; or
+    /// until `kick` is raised; or until the deadline.
+    ///
+    /// Returns at once if one of that has happened already. The sleep must have been announced, and the
+    /// positions loaded once more since (see [`crate::wake`]); `seen` are the positions of that look.
+    /// [`Woken::Notified`] promises nothing: look again.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says: it cannot sleep on several words.
+    pub fn wait(
+        &self,
+        seen: Positions,
+        space: bool,
+        kick: &Kick,
+        deadline: Option<Instant>,
+    ) -> io::Result<Woken> {
+        let words = [
+            (kick.word(), Kick::LOWERED),
+            (self.region.word(Layout::TAIL), seen.tail),
+            (self.region.word(Layout::HEAD), seen.head),
+        ];
+        let (all, without_head) = (&words[..], &words[..2]);
+        futex_wait_any(if space { all } else { without_head }, deadline)
+    }
+
+    fn check_magic(&self) -> Result<(), AdoptError> {
+        let magic = self.region.base.cast::<u64>();
+        // SAFETY: mapped, page-aligned, longer than eight bytes. The peer may write it meanwhile:
+        // volatile, read once, any value is fine.
+        let found = u64::from_le(unsafe { magic.read_volatile() });
+        if found == MAGIC {
+            Ok(())
+        } else {
+            Err(AdoptError::Magic { found })
+        }
+    }
+}
+
+impl PeerMemory for PeerRegion {
+    #[inline]
+    fn ring_capacity_bytes(&self) -> u32 {
+        self.region.layout.ring_capacity_bytes()
+    }
+
+    #[inline]
+    fn load_tail(&self) -> u32 {
+        observe(Position::Tail, self.region.word(Layout::TAIL))
+    }
+
+    #[inline]
+    fn load_head(&self) -> u32 {
+        observe(Position::Head, self.region.word(Layout::HEAD))
+    }
+
+    #[inline]
+    fn load_sleep(&self) -> u32 {
+        self.region.word(Layout::SLEEP).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn read_header(&self, place: u32) -> [u8; HEADER_BYTES] {
+        assert_inside(
+            self.region.layout.ring_capacity_bytes(),
+            place,
+            HEADER_BYTES,
+        );
+        assert_aligned(place);
+        let mut header = [0; HEADER_BYTES];
+        let from = self.region.ring(place);
+        // SAFETY: source: inside the ring and a multiple of 8, as asserted, from a base that is
+        // page-aligned; mapped as long as `self.region` lives. Destination: a local array. The peer may
+        // write the source meanwhile; `copy_out` reads it volatile and forms no reference.
+        unsafe { copy_out(from, header.as_mut_ptr(), HEADER_BYTES) };
+        header
+    }
+
+    #[inline]
+    fn append_to(&self, out: &mut Vec<u8>, place: u32, length: u32) {
+        let length = length as usize;
+        assert_inside(self.region.layout.ring_capacity_bytes(), place, length);
+        assert_aligned(place);
+        out.reserve(length);
+        let to = out.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        let from = self.region.ring(place);
+        // SAFETY: source: as in `read_header`; rounded up it still lies in the ring, whose capacity is
+        // a multiple of 8. Destination: `reserve` has made room for `length` bytes, which are ours.
+        unsafe { copy_out(from, to, length) };
+        let filled = out.len() + length;
+        // SAFETY: `reserve` made the capacity at least `filled`, and `copy_out` has just initialised
+        // the bytes between the old length and `filled`.
+        unsafe { out.set_len(filled) };
+    }
+}
+
+/// A mapping with its geometry: turns offsets into addresses.
+#[derive(Clone, Debug)]
+struct Mapped {
+    base: NonNull<u8>,
+    layout: Layout,
+    mapping: Arc<Mapping>,
+}
+
+// SAFETY: `base` points into `mapping`, which may be used from any thread. Control words are accessed
+// as atomics only; ring data is written by the one `RegionWriter` or read as memory that changes anyway.
+unsafe impl Send for Mapped {}
+
+// SAFETY: as for `Send`: nothing reachable through `&Mapped` is written other than atomically.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    fn new(mapping: Mapping, layout: Layout) -> Self {
+        assert_eq!(
+            mapping.len(),
+            layout.region_bytes(),
+            "a mapping has the size of its layout"
+        );
+        Self {
+            base: mapping.as_ptr(),
+            layout,
+            mapping: Arc::new(mapping),
+        }
+    }
+
+    /// Returns the control or cancel word at `offset`, one of those that `Layout` names.
+    #[inline]
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        debug_assert!(offset % 4 == 0 && offset + 4 <= self.mapping.len());
+        // SAFETY: every offset that `Layout` gives lies inside `region_bytes`, which `new` has compared
+        // with the mapping.
+        let word = unsafe { self.base.add(offset) };
+        // SAFETY: aligned, since the base is page-aligned and word offsets are multiples of 4; mapped as
+        // long as `self` lives, which the reference does not outlive; always initialised memory; and
+        // accessed as an atomic of this size by everybody, for ever. Of a read-only mapping only loads
+        // and futex calls are made. Rule "`&AtomicU32` to control words only inside this module".
+        unsafe { AtomicU32::from_ptr(word.cast().as_ptr()) }
+    }
+
+    /// Returns the address of byte `place` of the ring, which the caller has compared with its capacity.
+    #[inline]
+    fn ring(&self, place: u32) -> *mut u8 {
+        self.base
+            .as_ptr()
+            .wrapping_add(Layout::RING + place as usize)
+    }
+
+    fn wake(&self, offset: usize) -> io::Result<()> {
+        // One: a connection has one sleeper at most, and a hostile peer could queue up many.
+        futex_wake(self.word(offset), 1).map(drop)
+    }
+}
+
+/// `DRBLRGN1`, the first bytes of a region.
+const MAGIC: u64 = u64::from_le_bytes(*b"DRBLRGN1");

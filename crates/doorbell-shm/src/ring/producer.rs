@@ -1,0 +1,291 @@
+//! The writing end of a ring.
+
+use super::corrupt::{Corrupt, PositionWord, check_step};
+use super::{HEADER, max_body_bytes, record_bytes};
+use crate::memory::{HEADER_BYTES, OwnMemory, OwnRegion, PeerMemory, PeerRegion, RingWriter};
+
+/// Writes records into the ring of our own region.
+///
+/// Records become visible to the peer with [`publish`](Self::publish), many at a time if there are many.
+/// A light user stays in the first 3 KiB of the ring: see *rewind* in `docs/memory-map.md`.
+#[derive(Debug)]
+pub struct Producer<O: OwnMemory = OwnRegion, P = PeerRegion> {
+    own: O,
+    writer: O::Writer,
+    peer: P,
+    capacity: u32,
+    /// End of the last committed record.
+    tail: u32,
+    /// What the peer has been told of `tail`.
+    published: u32,
+    /// Last `head` of the peer that we have seen and found possible.
+    head: u32,
+    /// Place from which on a rewind is worth a look at the peer's `head`.
+    rewind_look: u32,
+    poison: Option<Corrupt>,
+}
+
+impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
+    /// Returns the producer of the ring in `own`, whose consumer publishes its head in `peer`.
+    ///
+    /// # Panics
+    ///
+    /// If `own` has had a producer before: two would race.
+    pub fn new(own: O, peer: P) -> Self {
+        Self {
+            writer: own.claim_writer(),
+            capacity: own.ring_capacity_bytes(),
+            own,
+            peer,
+            tail: 0,
+            published: 0,
+            head: 0,
+            rewind_look: REWIND_PLACE,
+            poison: None,
+        }
+    }
+
+    /// Returns the largest body a record can have: a quarter of the ring less the header.
+    #[inline]
+    pub fn max_body_bytes(&self) -> usize {
+        max_body_bytes(self.capacity) as usize
+    }
+
+    /// Makes room for one record, or returns `None` if there is none now.
+    ///
+    /// Looks at the peer's head at most once, and only if the room known so far is not enough. The
+    /// record exists when the reservation is [committed](Reservation::commit); dropping it undoes all.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the peer has published an impossible head, now or earlier.
+    ///
+    /// # Panics
+    ///
+    /// If `body_bytes` is more than [`max_body_bytes`](Self::max_body_bytes).
+    #[inline]
+    pub fn reserve(&mut self, body_bytes: usize) -> Result<Option<Reservation<'_, O, P>>, Corrupt> {
+        self.check_poison()?;
+        let needed = self.record_bytes(body_bytes);
+        let place = self.place(self.tail);
+        let skip = self.skip(place, needed)?;
+        if skip + needed > self.free() {
+            self.load_head()?;
+            if skip + needed > self.free() {
+                return Ok(None);
+            }
+        }
+        self.pad(place, skip);
+        let start = self.tail.wrapping_add(skip);
+        let place = self.place(start);
+        Ok(Some(Reservation {
+            place,
+            end: place + HEADER + narrow(body_bytes),
+            next_tail: start.wrapping_add(needed),
+            producer: self,
+        }))
+    }
+
+    /// Writes and commits one record; returns `false` if there is no room for it now.
+    ///
+    /// The first four bytes of `header` must be the total length of `body`.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the peer has published an impossible head, now or earlier.
+    ///
+    /// # Panics
+    ///
+    /// If `body` is longer than [`max_body_bytes`](Self::max_body_bytes).
+    #[inline]
+    pub fn push(&mut self, header: &[u8; HEADER_BYTES], body: &[&[u8]]) -> Result<bool, Corrupt> {
+        let body_bytes = body.iter().map(|piece| piece.len()).sum();
+        debug_assert_eq!(
+            length_in(header) as usize,
+            body_bytes,
+            "the header tells another length"
+        );
+        let Some(mut record) = self.reserve(body_bytes)? else {
+            return Ok(false);
+        };
+        record.write(header);
+        for piece in body {
+            record.write(piece);
+        }
+        record.commit();
+        Ok(true)
+    }
+
+    /// Shows the peer all committed records; returns `true` if there were any new ones.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        let changed = self.tail != self.published;
+        if changed {
+            self.own.store_tail(self.tail); // edge `filled`
+            self.published = self.tail;
+        }
+        changed
+    }
+
+    /// Looks whether the peer has consumed everything that was published.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the peer has published an impossible head, now or earlier.
+    pub fn is_empty(&mut self) -> Result<bool, Corrupt> {
+        self.check_poison()?;
+        if self.head != self.published {
+            self.load_head()?;
+        }
+        Ok(self.head == self.published)
+    }
+
+    /// Returns the peer's head as last loaded, to sleep on.
+    #[inline]
+    pub fn seen_head(&self) -> u32 {
+        self.head
+    }
+
+    /// Returns the bytes of a record, which our own caller must have kept within bounds.
+    #[inline]
+    fn record_bytes(&self, body_bytes: usize) -> u32 {
+        let most = self.max_body_bytes();
+        assert!(
+            body_bytes <= most,
+            "a body of {body_bytes} bytes is over the ring's {most}"
+        );
+        record_bytes(narrow(body_bytes))
+    }
+
+    #[inline]
+    fn place(&self, position: u32) -> u32 {
+        position & (self.capacity - 1)
+    }
+
+    #[inline]
+    fn free(&self) -> u32 {
+        // `load_head` keeps the distance at most the capacity.
+        self.capacity - self.tail.wrapping_sub(self.head)
+    }
+
+    /// Returns how many bytes to skip before a record at `place`: all up to the end of the ring or none.
+    #[inline]
+    fn skip(&mut self, place: u32, needed: u32) -> Result<u32, Corrupt> {
+        let to_end = self.capacity - place;
+        if place < REWIND_PLACE {
+            self.rewind_look = REWIND_PLACE;
+        } else if needed <= place && self.rewinds(place)? {
+            return Ok(to_end);
+        }
+        Ok(if needed > to_end { to_end } else { 0 })
+    }
+
+    /// Decides whether to go back to the start of an empty ring.
+    ///
+    /// Each look at the peer's head may fetch its cache line. A busy producer, whose ring is not empty
+    /// when it looks, looks again at twice the place only: a few times a lap.
+    fn rewinds(&mut self, place: u32) -> Result<bool, Corrupt> {
+        // With records waiting to be published the ring is not empty, whatever the peer has done.
+        if self.tail == self.published && self.head != self.tail && place >= self.rewind_look {
+            self.load_head()?;
+            self.rewind_look = 2 * place; // a place is below 2^30
+        }
+        Ok(self.head == self.tail)
+    }
+
+    /// Writes what tells the consumer to skip `skip` bytes; too few for a header say it by themselves.
+    #[inline]
+    fn pad(&mut self, place: u32, skip: u32) {
+        if skip >= HEADER {
+            let mut header = [0; HEADER_BYTES]; // kind 0 is padding
+            header[..4].copy_from_slice(&(skip - HEADER).to_le_bytes());
+            self.writer.write(place, &header);
+        }
+    }
+
+    /// Loads the peer's head and keeps it if it is possible.
+    #[inline]
+    fn load_head(&mut self) -> Result<(), Corrupt> {
+        let head = self.peer.load_head(); // edge `consumed`
+        let unread = self.published.wrapping_sub(self.head);
+        match check_step(PositionWord::Head, self.head, head, unread) {
+            Ok(()) => self.head = head,
+            Err(corrupt) => return Err(*self.poison.insert(corrupt)),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn check_poison(&self) -> Result<(), Corrupt> {
+        self.poison.map_or(Ok(()), Err)
+    }
+}
+
+/// Room for one record, filled piece by piece from the header on.
+///
+/// Dropped without [`commit`](Self::commit), it leaves nothing behind.
+#[derive(Debug)]
+#[must_use = "a reservation does nothing until it is written and committed"]
+pub struct Reservation<'a, O: OwnMemory = OwnRegion, P = PeerRegion> {
+    producer: &'a mut Producer<O, P>,
+    /// Where the next piece goes.
+    place: u32,
+    /// End of the body.
+    end: u32,
+    /// Position after this record.
+    next_tail: u32,
+}
+
+impl<O: OwnMemory, P> Reservation<'_, O, P> {
+    /// Appends `bytes`: first the 24 bytes of the header, then the body, in pieces of any size.
+    ///
+    /// Fastest while every piece but the last is a multiple of 8 bytes.
+    ///
+    /// # Panics
+    ///
+    /// If that is more than was reserved.
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) {
+        let left = (self.end - self.place) as usize;
+        assert!(
+            bytes.len() <= left,
+            "{} bytes for {left} reserved",
+            bytes.len()
+        );
+        self.producer.writer.write(self.place, bytes);
+        self.place += narrow(bytes.len());
+    }
+
+    /// Makes the record part of what the next [`Producer::publish`] shows.
+    ///
+    /// # Panics
+    ///
+    /// If header and body have not been written completely: what lay there before would be sent.
+    #[inline]
+    pub fn commit(self) {
+        assert!(
+            self.place == self.end,
+            "{} bytes were not written",
+            self.end - self.place
+        );
+        self.producer.tail = self.next_tail;
+    }
+}
+
+/// Narrows a length that is known to be below a ring's capacity.
+#[inline]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the caller has checked it against the ring"
+)]
+fn narrow(bytes: usize) -> u32 {
+    bytes as u32
+}
+
+#[inline]
+fn length_in(header: &[u8; HEADER_BYTES]) -> u32 {
+    u32::from_le_bytes([header[0], header[1], header[2], header[3]])
+}
+
+/// Place beyond which a producer that finds the ring empty goes back to its start.
+pub(super) const REWIND_PLACE: u32 = 2048;

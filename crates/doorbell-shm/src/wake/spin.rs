@@ -1,0 +1,312 @@
+//! How long to look before sleeping.
+
+use std::time::{Duration, Instant};
+
+/// Whether a waiter may spin before it sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpinMode {
+    /// As long as it has recently paid, up to 50 µs.
+    #[default]
+    Adaptive,
+    /// Not at all.
+    Never,
+    /// Always for 1 ms, whatever it pays. For machines with cores to burn.
+    Always,
+}
+
+/// How long one waiter spins before it sleeps, learnt from what spinning has paid.
+///
+/// The rule is that of KVM's halt polling (Linux, `Documentation/virt/kvm/halt-polling.rst`), where the
+/// host decides whether to poll for a guest that has nothing to do: a wait that ends while we spin leaves
+/// the budget alone; one that outlives the spin but ends soon afterwards doubles it, up to a maximum, since
+/// a little more would have paid; one that lasts long shrinks it, to nothing after a few. Three things
+/// differ:
+///
+/// - What counts as *soon* is longer than the longest spin, because a sleep that ended at once still
+///   takes the 40–60 µs that waking an idle virtual CPU costs.
+/// - A budget that stays at its maximum without paying is given up for a while.
+/// - A spin that the scheduler interrupted is worse than useless: the peer wanted this CPU. It costs the
+///   budget at once.
+///
+/// With one CPU nobody can answer while we spin, and the budget is always 0.
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use doorbell_shm::wake::{Spin, SpinMode};
+/// # fn look() -> bool { true }
+/// # fn sleep() {}
+/// let mut spin = Spin::new(SpinMode::Adaptive, 2);
+/// let mut turn = spin.start();
+/// let mut found = false;
+/// while turn.again() && !found {
+///     found = look();
+/// }
+/// if turn.was_stolen() {
+///     spin.stolen();
+/// }
+/// if found {
+///     spin.paid();
+/// } else {
+///     let asleep = Instant::now();
+///     sleep();
+///     spin.slept(asleep.elapsed());
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Spin {
+    mode: SpinMode,
+    budget: Duration,
+    /// Turns in a row that used up the whole maximum and paid nothing.
+    missed_turns: u32,
+    /// Sleeps that must pass before the budget may grow again.
+    rest_sleeps: u32,
+}
+
+impl Spin {
+    /// Returns the spin of one waiter on a machine with `cpu_count` usable CPUs.
+    pub fn new(mode: SpinMode, cpu_count: usize) -> Self {
+        let mode = if cpu_count > 1 { mode } else { SpinMode::Never };
+        let budget = match mode {
+            SpinMode::Adaptive => START,
+            SpinMode::Never => Duration::ZERO,
+            SpinMode::Always => ALWAYS,
+        };
+        Self {
+            mode,
+            budget,
+            missed_turns: 0,
+            rest_sleeps: 0,
+        }
+    }
+
+    /// Begins one wait.
+    #[inline]
+    pub fn start(&self) -> SpinTurn {
+        let pauses_left = if self.budget.is_zero() { 0 } else { PAUSES };
+        SpinTurn {
+            budget: self.budget,
+            pauses_left,
+            clock: None,
+            stolen: false,
+        }
+    }
+
+    /// Returns how long the next turn may last.
+    pub fn budget(&self) -> Duration {
+        self.budget
+    }
+
+    /// Learns that what was waited for came during the turn.
+    #[inline]
+    pub fn paid(&mut self) {
+        self.missed_turns = 0;
+    }
+
+    /// Learns that the turn ended with nothing and that the sleep after it lasted for `duration`.
+    pub fn slept(&mut self, duration: Duration) {
+        if self.mode != SpinMode::Adaptive {
+            return;
+        }
+        if duration >= LONG_SLEEP {
+            self.shrink();
+        } else if self.rest_sleeps > 0 {
+            self.rest_sleeps -= 1;
+        } else if self.budget < MAXIMUM {
+            self.grow();
+        } else {
+            self.miss();
+        }
+    }
+
+    /// Learns that the operating system took the CPU away during the turn: see
+    /// [`SpinTurn::was_stolen`].
+    pub fn stolen(&mut self) {
+        if self.mode == SpinMode::Adaptive {
+            self.rest();
+        }
+    }
+
+    fn grow(&mut self) {
+        self.budget = (self.budget * 2).clamp(START, MAXIMUM);
+    }
+
+    fn shrink(&mut self) {
+        self.missed_turns = 0;
+        self.budget /= 2;
+        if self.budget < LEAST {
+            self.budget = Duration::ZERO;
+        }
+    }
+
+    fn miss(&mut self) {
+        self.missed_turns += 1;
+        if self.missed_turns == MISSES {
+            self.rest();
+        }
+    }
+
+    fn rest(&mut self) {
+        self.budget = Duration::ZERO;
+        self.missed_turns = 0;
+        self.rest_sleeps = REST_SLEEPS;
+    }
+}
+
+/// One wait: how often to look before sleeping. Made by [`Spin::start`].
+#[derive(Debug)]
+pub struct SpinTurn {
+    budget: Duration,
+    /// Looks that may pass before the clock is looked at again.
+    pauses_left: u32,
+    clock: Option<Clock>,
+    stolen: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    began: Instant,
+    looked: Instant,
+}
+
+impl SpinTurn {
+    /// Pauses, and returns `true` while it is worth to look once more.
+    ///
+    /// The clock is looked at once every few pauses, and not at all during the first few: what comes
+    /// at once costs no look at it.
+    #[inline]
+    pub fn again(&mut self) -> bool {
+        if self.pauses_left > 0 {
+            self.pauses_left -= 1;
+            std::hint::spin_loop();
+            return true;
+        }
+        !self.budget.is_zero() && self.look_at_clock(Instant::now())
+    }
+
+    /// Returns `true` if this turn ended because we had lost the CPU in the middle of it.
+    #[inline]
+    pub fn was_stolen(&self) -> bool {
+        self.stolen
+    }
+
+    #[cold]
+    fn look_at_clock(&mut self, now: Instant) -> bool {
+        let clock = self.clock.get_or_insert(Clock {
+            began: now,
+            looked: now,
+        });
+        self.stolen = now.duration_since(clock.looked) > STOLEN;
+        let over = self.stolen || now.duration_since(clock.began) >= self.budget;
+        clock.looked = now;
+        self.pauses_left = if over { 0 } else { PAUSES };
+        if over {
+            self.budget = Duration::ZERO;
+        }
+        !over
+    }
+}
+
+/// Looks between two looks at the clock: below 1 µs of pauses on current processors.
+const PAUSES: u32 = 16;
+/// First budget, and the one a grown one starts from: an answer of a process that is awake.
+const START: Duration = Duration::from_micros(20);
+/// Largest budget: about what a sleep costs, so that a spin never loses more than it could have saved.
+const MAXIMUM: Duration = Duration::from_micros(50);
+/// Smallest budget worth a turn.
+const LEAST: Duration = Duration::from_micros(5);
+/// A turn in [`SpinMode::Always`].
+const ALWAYS: Duration = Duration::from_millis(1);
+/// From here on a sleep was one that no spin should have replaced.
+const LONG_SLEEP: Duration = Duration::from_micros(200);
+/// Time between two looks at the clock that no number of pauses explains: twice the longest turn.
+const STOLEN: Duration = Duration::from_micros(100);
+/// Turns of the maximum without success before spinning is given up for a while.
+const MISSES: u32 = 8;
+/// How long that is, in sleeps.
+const REST_SLEEPS: u32 = 32;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_micros(60);
+
+    fn adaptive() -> Spin {
+        Spin::new(SpinMode::Adaptive, 2)
+    }
+
+    #[test]
+    fn budget_grows_to_the_maximum_while_sleeps_are_short() {
+        let mut spin = adaptive();
+        assert_eq!(spin.budget(), START);
+        spin.slept(SHORT);
+        assert_eq!(spin.budget(), 2 * START);
+        spin.slept(SHORT);
+        assert_eq!(spin.budget(), MAXIMUM);
+    }
+
+    #[test]
+    fn budget_shrinks_to_nothing_while_sleeps_are_long_and_comes_back() {
+        let mut spin = adaptive();
+        for _ in 0..3 {
+            spin.slept(LONG_SLEEP);
+        }
+        assert_eq!(spin.budget(), Duration::ZERO);
+        assert!(!spin.start().again());
+        spin.slept(SHORT);
+        assert_eq!(spin.budget(), START);
+    }
+
+    #[test]
+    fn maximum_that_never_pays_is_given_up_for_a_while() {
+        let mut spin = adaptive();
+        for _ in 0..2 + MISSES {
+            spin.slept(SHORT);
+        }
+        assert_eq!(spin.budget(), Duration::ZERO);
+        for _ in 0..REST_SLEEPS {
+            spin.slept(SHORT);
+            assert_eq!(spin.budget(), Duration::ZERO);
+        }
+        spin.slept(SHORT);
+        assert_eq!(spin.budget(), START);
+    }
+
+    #[test]
+    fn one_cpu_and_never_do_not_spin() {
+        for spin in [
+            Spin::new(SpinMode::Always, 1),
+            Spin::new(SpinMode::Never, 64),
+        ] {
+            assert!(!spin.start().again());
+        }
+    }
+
+    #[test]
+    fn turn_ends_when_its_budget_is_used_up() {
+        let spin = adaptive();
+        let began = Instant::now();
+        let mut turn = spin.start();
+        let mut looks = 0_u32;
+        while turn.again() {
+            looks += 1;
+        }
+        assert!(looks > PAUSES);
+        assert!(turn.was_stolen() || began.elapsed() >= START);
+        assert!(!turn.again(), "a turn that is over stays over");
+    }
+
+    #[test]
+    fn gap_between_two_looks_counts_as_stolen() {
+        let mut spin = adaptive();
+        let mut turn = spin.start();
+        let now = Instant::now();
+        assert!(turn.look_at_clock(now));
+        assert!(!turn.look_at_clock(now + STOLEN * 2));
+        assert!(turn.was_stolen());
+        spin.stolen();
+        assert_eq!(spin.budget(), Duration::ZERO);
+    }
+}
