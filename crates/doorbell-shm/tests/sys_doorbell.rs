@@ -157,7 +157,12 @@ fn ringer_that_sends_without_end_does_not_hold_up_the_listener() {
 #[test]
 fn handle_of_another_object_is_refused() {
     let event = || eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap();
-    let socket = || Doorbell::pair(DoorbellKind::Socket).unwrap().0.into_handle();
+    let socket = || {
+        Doorbell::pair(DoorbellKind::Socket)
+            .unwrap()
+            .0
+            .into_handle()
+    };
     let blocking_event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let pipe = OwnedFd::from(std::io::pipe().unwrap().0);
     let null = OwnedFd::from(File::open("/dev/null").unwrap());
