@@ -95,3 +95,62 @@ fn outcome(slept: rustix::io::Result<()>) -> Option<io::Result<Woken>> {
 
 /// A sleeper waits for the peer's two positions; twice that leaves room.
 const MAX_WORDS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn in_a_moment() -> Option<Instant> {
+        Some(Instant::now() + Duration::from_millis(20))
+    }
+
+    #[test]
+    fn word_with_another_value_does_not_sleep() {
+        let (one, other) = (AtomicU32::new(1), AtomicU32::new(1));
+        assert_eq!(futex_wait(&one, 0, None).unwrap(), Woken::Notified);
+        let either = [(&one, 1), (&other, 0)];
+        assert_eq!(futex_wait_any(&either, None).unwrap(), Woken::Notified);
+    }
+
+    #[test]
+    fn sleep_ends_at_the_deadline_and_not_before() {
+        let word = AtomicU32::new(0);
+        for _ in 0..5 {
+            let deadline = in_a_moment();
+            assert_eq!(futex_wait(&word, 0, deadline).unwrap(), Woken::Deadline);
+            assert!(Some(Instant::now()) >= deadline);
+            let deadline = in_a_moment();
+            let woken = futex_wait_any(&[(&word, 0)], deadline).unwrap();
+            assert_eq!(woken, Woken::Deadline);
+            assert!(Some(Instant::now()) >= deadline);
+        }
+    }
+
+    #[test]
+    fn deadline_in_the_past_is_over() {
+        let word = AtomicU32::new(0);
+        let past = Some(Instant::now());
+        assert_eq!(futex_wait(&word, 0, past).unwrap(), Woken::Deadline);
+        assert_eq!(
+            futex_wait_any(&[(&word, 0)], past).unwrap(),
+            Woken::Deadline
+        );
+    }
+
+    #[test]
+    fn any_takes_one_to_four_words() {
+        let word = AtomicU32::new(0);
+        for count in [0, 5, 200] {
+            let words = vec![(&word, 0); count];
+            let error = futex_wait_any(&words, in_a_moment()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+        for count in 1..=4 {
+            let words = vec![(&word, 0); count];
+            let woken = futex_wait_any(&words, in_a_moment()).unwrap();
+            assert_eq!(woken, Woken::Deadline);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Facts about the host and this process.
 
 use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -20,17 +21,23 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// `PermissionDenied` or `NotADirectory`, with advice, when somebody else could have a hand in it: it is not a
 /// directory (a symbolic link is none), belongs to another user, or is open to others.
 pub fn runtime_directory() -> io::Result<PathBuf> {
-    let user = geteuid().as_raw();
-    let directory = absolute("DOORBELL_RUNTIME_DIR")
-        .or_else(|| absolute("XDG_RUNTIME_DIR").map(|base| base.join("doorbell")))
-        .unwrap_or_else(|| PathBuf::from(format!("/tmp/doorbell-{user}")));
+    let directory = choose_directory(
+        env::var_os("DOORBELL_RUNTIME_DIR"),
+        env::var_os("XDG_RUNTIME_DIR"),
+        geteuid().as_raw(),
+    );
     ensure_private(&directory)?;
     Ok(directory)
 }
 
-fn absolute(variable: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(env::var_os(variable)?);
-    path.is_absolute().then_some(path)
+fn choose_directory(ours: Option<OsString>, base: Option<OsString>, user: u32) -> PathBuf {
+    absolute(ours)
+        .or_else(|| absolute(base).map(|base| base.join("doorbell")))
+        .unwrap_or_else(|| PathBuf::from(format!("/tmp/doorbell-{user}")))
+}
+
+fn absolute(value: Option<OsString>) -> Option<PathBuf> {
+    value.map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 /// Creates `directory` if missing, and checks that it is ours alone.
@@ -127,4 +134,106 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// Returns the number of this process.
 pub fn current_process_id() -> u32 {
     std::process::id()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::ErrorKind;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn chosen(ours: &str, base: &str) -> PathBuf {
+        choose_directory(Some(ours.into()), Some(base.into()), 7)
+    }
+
+    #[test]
+    fn directory_is_the_first_absolute_one() {
+        assert_eq!(chosen("/ours", "/base"), Path::new("/ours"));
+        assert_eq!(chosen("ours", "/base"), Path::new("/base/doorbell"));
+        assert_eq!(chosen("", "base"), Path::new("/tmp/doorbell-7"));
+        assert_eq!(
+            choose_directory(None, None, 7),
+            Path::new("/tmp/doorbell-7")
+        );
+    }
+
+    #[test]
+    fn missing_directory_is_created_private_and_found_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("doorbell");
+        for _ in 0..2 {
+            ensure_private(&directory).unwrap();
+            let mode = fs::metadata(&directory).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700);
+        }
+    }
+
+    #[test]
+    fn directory_open_to_others_is_refused_with_advice() {
+        let directory = tempfile::tempdir().unwrap();
+        for mode in [0o710, 0o701, 0o770, 0o1777] {
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let error = ensure_private(directory.path()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            assert!(error.to_string().contains("chmod 700"), "{error}");
+        }
+    }
+
+    #[test]
+    fn directory_of_another_user_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let foreign = if geteuid().is_root() {
+            let user = Some(rustix::fs::Uid::from_raw(12_345));
+            rustix::fs::chown(directory.path(), user, None).unwrap();
+            directory.path()
+        } else {
+            Path::new("/")
+        };
+        let error = ensure_private(foreign).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("another user"), "{error}");
+    }
+
+    #[test]
+    fn link_and_file_are_no_directories() {
+        let parent = tempfile::tempdir().unwrap();
+        let real = parent.path().join("real");
+        ensure_private(&real).unwrap();
+        let link = parent.path().join("link");
+        symlink(&real, &link).unwrap();
+        let file = parent.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [link, file] {
+            let error = ensure_private(&path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotADirectory, "{error}");
+        }
+        let nowhere = ensure_private(&parent.path().join("no/such")).unwrap_err();
+        assert_eq!(nowhere.kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn pinned_thread_stays_on_its_cpu() {
+        let count = cpu_count();
+        for cpu in 0..count {
+            let pinned = std::thread::spawn(move || {
+                pin_current_thread(cpu).unwrap();
+                assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
+                cpu_count()
+            });
+            assert_eq!(pinned.join().unwrap(), count); // seen from anywhere
+        }
+        let beyond = pin_current_thread(count).unwrap_err();
+        assert_eq!(beyond.kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn descriptor_limit_is_raised_to_the_hard_one() {
+        let raised = raise_descriptor_limit().unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+        assert_eq!(limit.current.unwrap_or(u64::MAX), raised);
+        assert_eq!(raise_descriptor_limit().unwrap(), raised);
+    }
 }
