@@ -1,0 +1,537 @@
+//! Calls at a server.
+
+use super::*;
+
+#[test]
+fn call_is_handed_out_as_a_request_with_its_deadline() {
+    let mut server = machine(Role::Server);
+    let prefix = Prefix {
+        remaining: Some(Duration::from_nanos(50)),
+        ..Prefix::default()
+    };
+    let mut header = FrameHeader::new(FrameKind::Call, id(0, 1).raw(), 7);
+    assert!(prefix.set_header(&mut header, 2));
+    let mut body = Vec::new();
+    prefix.encode(&mut body);
+    body.extend_from_slice(b"hi");
+    let deadline = NOW.saturating_add(Duration::from_nanos(50));
+    let expected = Event::Request {
+        id: id(0, 1),
+        kind: CallKind::Unary,
+        message_type: MessageType::new(7),
+        deadline: Some(deadline),
+        metadata: None,
+        payload: Payload::Borrowed(b"hi"),
+    };
+    assert_eq!(server.handle_frame(NOW, &header, &body), Ok(expected));
+    assert_eq!(server.poll_timeout(), Some(deadline));
+    assert_eq!(
+        server.handle_timeout(deadline),
+        Some(Expired { id: id(0, 1) })
+    );
+    let status = only_error(&mut server);
+    assert_eq!(
+        (status.code(), status.was_executed()),
+        (Code::DeadlineExceeded, true)
+    );
+    assert!(!server.finish(id(0, 1)));
+}
+
+#[test]
+fn call_outside_the_table_is_rejected() {
+    let mut server = machine(Role::Server);
+    for kind in [FrameKind::Call, FrameKind::Cancel] {
+        let result = feed(&mut server, kind, Flags::NONE, (id(4, 1), 0), b"");
+        assert_eq!(
+            result,
+            Err(ProtocolError::SlotOutOfRange {
+                kind,
+                slot: 4,
+                max_calls: 4
+            })
+        );
+    }
+}
+
+#[test]
+fn call_with_another_than_the_next_generation_is_rejected() {
+    let mut server = machine(Role::Server);
+    for generation in [0, 2, u32::MAX] {
+        let result = feed(
+            &mut server,
+            FrameKind::Call,
+            Flags::NONE,
+            (id(1, generation), 7),
+            b"",
+        );
+        assert_eq!(
+            result,
+            Err(ProtocolError::WrongGeneration {
+                id: id(1, generation),
+                expected: 1
+            })
+        );
+    }
+    open_call(&mut server, id(1, 1), CallKind::Unary);
+    let result = feed(
+        &mut server,
+        FrameKind::Call,
+        Flags::NONE,
+        (id(1, 1), 7),
+        b"",
+    );
+    assert_eq!(
+        result,
+        Err(ProtocolError::WrongGeneration {
+            id: id(1, 1),
+            expected: 2
+        })
+    );
+}
+
+#[test]
+fn call_in_a_slot_that_is_in_use_is_rejected() {
+    let next = |server: &mut Connection| {
+        feed(server, FrameKind::Call, Flags::NONE, (id(0, 2), 7), b"").map(drop)
+    };
+    let in_use = Err(ProtocolError::SlotInUse { id: id(0, 2) });
+    let mut server = machine(Role::Server);
+    open_call(&mut server, id(0, 1), CallKind::Unary);
+    assert_eq!(next(&mut server), in_use);
+    assert!(server.fail(id(0, 1), Status::internal("")));
+    assert_eq!(
+        next(&mut server),
+        in_use,
+        "the client cannot know of the error yet"
+    );
+    server.poll_transmit();
+    assert_eq!(next(&mut server), Ok(()));
+}
+
+#[test]
+fn slot_that_is_held_is_in_use_until_released() {
+    let mut server = machine(Role::Server);
+    open_call(&mut server, id(0, 1), CallKind::Unary);
+    assert!(server.finish_and_hold(id(0, 1)));
+    assert!(!server.finish(id(0, 1)) && !server.is_active(id(0, 1)));
+    let result = feed(
+        &mut server,
+        FrameKind::Call,
+        Flags::NONE,
+        (id(0, 2), 7),
+        b"",
+    );
+    assert_eq!(result, Err(ProtocolError::SlotInUse { id: id(0, 2) }));
+    server.release(id(0, 9));
+    server.release(id(0, 1));
+    open_call(&mut server, id(0, 2), CallKind::Unary);
+    server.release(id(0, 2));
+    assert!(server.is_active(id(0, 2)));
+}
+
+#[test]
+fn frame_for_a_call_that_was_never_opened_is_rejected() {
+    let mut server = machine(Role::Server);
+    open_call(&mut server, id(2, 1), CallKind::Unary);
+    for wrong in [id(0, 1), id(2, 2), id(3, 1)] {
+        let result = feed(&mut server, FrameKind::Cancel, Flags::NONE, (wrong, 0), b"");
+        assert_eq!(
+            result,
+            Err(ProtocolError::NeverOpened {
+                kind: FrameKind::Cancel,
+                id: wrong
+            })
+        );
+    }
+}
+
+#[test]
+fn frame_for_a_call_that_has_ended_is_ignored() {
+    let mut server = machine(Role::Server);
+    open_call(&mut server, id(0, 1), CallKind::Bidirectional);
+    assert!(server.finish(id(0, 1)));
+    let call = (id(0, 1), 0);
+    assert_eq!(
+        feed(&mut server, FrameKind::Cancel, Flags::NONE, call, b""),
+        Ok(Event::None)
+    );
+    assert_eq!(
+        feed(&mut server, FrameKind::Data, Flags::NONE, call, b"x"),
+        Ok(Event::None)
+    );
+    assert_eq!(
+        feed(&mut server, FrameKind::Data, Flags::CONTINUE, call, b"x"),
+        Ok(Event::None)
+    );
+    assert_eq!(
+        feed(&mut server, FrameKind::Call, Flags::CONTINUE, call, b"x"),
+        Ok(Event::None)
+    );
+    assert_eq!(
+        feed(&mut server, FrameKind::End, Flags::NONE, call, b""),
+        Ok(Event::None)
+    );
+    assert_eq!(
+        feed(
+            &mut server,
+            FrameKind::Credit,
+            Flags::NONE,
+            (id(0, 1), u32::MAX),
+            b""
+        ),
+        Ok(Event::None)
+    );
+    assert!(!server.has_control());
+}
+
+#[test]
+fn cancel_of_a_request_handed_out_ends_the_call() {
+    let mut server = machine(Role::Server);
+    open_call(&mut server, id(0, 1), CallKind::Unary);
+    let event = feed(
+        &mut server,
+        FrameKind::Cancel,
+        Flags::NONE,
+        (id(0, 1), 0),
+        b"",
+    );
+    assert_eq!(event, Ok(Event::Cancelled { id: id(0, 1) }));
+    assert!(!server.finish(id(0, 1)) && !server.fail(id(0, 1), Status::internal("")));
+    let status = only_error(&mut server);
+    assert_eq!(
+        (status.code(), status.was_executed()),
+        (Code::Cancelled, true)
+    );
+}
+
+#[test]
+fn cancel_or_deadline_of_an_incomplete_request_is_not_handed_out() {
+    let mut server = machine(Role::Server);
+    feed_first(
+        &mut server,
+        FrameKind::Call,
+        Flags::NONE,
+        (id(0, 1), 7),
+        (6, b"abc"),
+    )
+    .unwrap();
+    assert_eq!((server.active_calls(), server.budget.used_bytes()), (0, 6));
+    assert_eq!(
+        feed(
+            &mut server,
+            FrameKind::Cancel,
+            Flags::NONE,
+            (id(0, 1), 0),
+            b""
+        ),
+        Ok(Event::None)
+    );
+    assert_eq!(server.budget.used_bytes(), 0);
+    let status = only_error(&mut server);
+    assert_eq!(
+        (status.code(), status.was_executed()),
+        (Code::Cancelled, false)
+    );
+    assert_eq!(
+        feed(
+            &mut server,
+            FrameKind::Call,
+            Flags::CONTINUE,
+            (id(0, 1), 7),
+            b"def"
+        ),
+        Ok(Event::None)
+    );
+}
+
+#[test]
+fn divided_request_is_handed_out_when_it_is_complete() {
+    let mut server = machine(Role::Server);
+    feed_first(
+        &mut server,
+        FrameKind::Call,
+        CallKind::ClientStream.flags(),
+        (id(0, 1), 7),
+        (6, b"abc"),
+    )
+    .unwrap();
+    let event = feed(
+        &mut server,
+        FrameKind::Call,
+        Flags::CONTINUE,
+        (id(0, 1), 7),
+        b"def",
+    )
+    .unwrap();
+    let expected = Event::Request {
+        id: id(0, 1),
+        kind: CallKind::ClientStream,
+        message_type: MessageType::new(7),
+        deadline: None,
+        metadata: None,
+        payload: Payload::Assembled(b"abcdef".to_vec()),
+    };
+    assert_eq!(event, expected);
+    assert!(server.is_active(id(0, 1)));
+}
+
+#[test]
+fn continuation_that_does_not_fit_its_message_is_rejected() {
+    let call = (id(0, 1), 7);
+    let begin = || {
+        let mut server = machine(Role::Server);
+        feed_first(&mut server, FrameKind::Call, Flags::NONE, call, (6, b"abc")).unwrap();
+        server
+    };
+    let more = Flags::CONTINUE.with(Flags::MORE);
+    let mismatch = |received_bytes| {
+        Err(ProtocolError::TotalMismatch {
+            id: id(0, 1),
+            total_bytes: 6,
+            received_bytes,
+        })
+    };
+    assert_eq!(
+        feed(&mut begin(), FrameKind::Call, Flags::CONTINUE, call, b"de"),
+        mismatch(5)
+    );
+    assert_eq!(
+        feed(
+            &mut begin(),
+            FrameKind::Call,
+            Flags::CONTINUE,
+            call,
+            b"defg"
+        ),
+        mismatch(7)
+    );
+    assert_eq!(
+        feed(&mut begin(), FrameKind::Call, more, call, b"def"),
+        mismatch(6)
+    );
+    let (expected, found) = (MessageType::new(7), MessageType::new(8));
+    let changed = Err(FrameError::MessageTypeChanged { expected, found }.into());
+    assert_eq!(
+        feed(
+            &mut begin(),
+            FrameKind::Call,
+            Flags::CONTINUE,
+            (id(0, 1), 8),
+            b"def"
+        ),
+        changed
+    );
+    let nothing = Err(ProtocolError::NothingToContinue {
+        kind: FrameKind::Data,
+        id: id(0, 1),
+    });
+    assert_eq!(
+        feed(
+            &mut begin(),
+            FrameKind::Data,
+            Flags::CONTINUE,
+            (id(0, 1), 0),
+            b"def"
+        ),
+        nothing
+    );
+}
+
+#[test]
+fn continuation_of_nothing_is_rejected() {
+    let mut server = machine(Role::Server);
+    open_call(&mut server, id(0, 1), CallKind::Unary);
+    let result = feed(
+        &mut server,
+        FrameKind::Call,
+        Flags::CONTINUE,
+        (id(0, 1), 7),
+        b"x",
+    );
+    assert_eq!(
+        result,
+        Err(ProtocolError::NothingToContinue {
+            kind: FrameKind::Call,
+            id: id(0, 1)
+        })
+    );
+}
+
+#[test]
+fn first_frame_that_already_has_the_total_is_rejected() {
+    let mut server = machine(Role::Server);
+    let result = feed_first(
+        &mut server,
+        FrameKind::Call,
+        Flags::NONE,
+        (id(0, 1), 7),
+        (3, b"abc"),
+    );
+    assert_eq!(
+        result,
+        Err(ProtocolError::TotalMismatch {
+            id: id(0, 1),
+            total_bytes: 3,
+            received_bytes: 3
+        })
+    );
+}
+
+#[test]
+fn request_larger_than_a_limit_fails_without_being_executed() {
+    let exhausted = |server: &mut Connection| {
+        let status = only_error(server);
+        assert_eq!(
+            (status.code(), status.was_executed()),
+            (Code::ResourceExhausted, false)
+        );
+    };
+    let mut server = machine(Role::Server);
+    assert_eq!(
+        feed(
+            &mut server,
+            FrameKind::Call,
+            Flags::NONE,
+            (id(0, 1), 7),
+            &[0; 101]
+        ),
+        Ok(Event::None)
+    );
+    exhausted(&mut server);
+    feed_first(
+        &mut server,
+        FrameKind::Call,
+        Flags::NONE,
+        (id(1, 1), 7),
+        (101, b"a"),
+    )
+    .unwrap();
+    exhausted(&mut server);
+    feed_first(
+        &mut server,
+        FrameKind::Call,
+        Flags::NONE,
+        (id(2, 1), 7),
+        (u64::MAX, b"a"),
+    )
+    .unwrap();
+    exhausted(&mut server);
+    feed_first(
+        &mut server,
+        FrameKind::Call,
+        Flags::NONE,
+        (id(3, 1), 7),
+        (100, b"a"),
+    )
+    .unwrap();
+    assert!(!server.has_control());
+    feed_first(
+        &mut server,
+        FrameKind::Call,
+        Flags::NONE,
+        (id(0, 2), 7),
+        (51, b"a"),
+    )
+    .unwrap();
+    exhausted(&mut server); // 100 + 51 are more than may be under assembly
+    assert_eq!(
+        feed(
+            &mut server,
+            FrameKind::Call,
+            Flags::CONTINUE,
+            (id(0, 2), 7),
+            &[0; 50]
+        ),
+        Ok(Event::None)
+    );
+}
+
+#[test]
+fn notify_is_handed_out_unless_too_large_or_leaving() {
+    let mut server = machine(Role::Server);
+    let none = (id(0, 0), 9);
+    let event = feed(&mut server, FrameKind::Notify, Flags::NONE, none, b"news").unwrap();
+    assert_eq!(
+        event,
+        Event::Notify {
+            message_type: MessageType::new(9),
+            metadata: None,
+            payload: b"news"
+        }
+    );
+    assert_eq!(
+        feed(&mut server, FrameKind::Notify, Flags::NONE, none, &[0; 101]),
+        Ok(Event::None)
+    );
+    server.go_away(GoAwayReason::ShuttingDown, "");
+    assert_eq!(
+        feed(&mut server, FrameKind::Notify, Flags::NONE, none, b"news"),
+        Ok(Event::None)
+    );
+}
+
+#[test]
+fn call_after_go_away_is_answered_as_unavailable_and_not_executed() {
+    let mut server = machine(Role::Server);
+    open_call(&mut server, id(0, 1), CallKind::Unary);
+    server.go_away(GoAwayReason::ShuttingDown, "bye");
+    assert_eq!(only_control(&mut server), (FrameKind::GoAway, 0, 0));
+    feed_first(
+        &mut server,
+        FrameKind::Call,
+        Flags::NONE,
+        (id(1, 1), 7),
+        (6, b"abc"),
+    )
+    .unwrap();
+    let status = only_error(&mut server);
+    assert_eq!(
+        (status.code(), status.was_executed()),
+        (Code::Unavailable, false)
+    );
+    assert_eq!(
+        feed(
+            &mut server,
+            FrameKind::Call,
+            Flags::CONTINUE,
+            (id(1, 1), 7),
+            b"def"
+        ),
+        Ok(Event::None)
+    );
+    assert!(server.finish(id(0, 1)), "calls under way go on");
+}
+
+#[test]
+fn close_does_not_report_incomplete_requests() {
+    let mut server = machine(Role::Server);
+    open_call(&mut server, id(0, 1), CallKind::Unary);
+    feed_first(
+        &mut server,
+        FrameKind::Call,
+        Flags::NONE,
+        (id(1, 1), 7),
+        (6, b"abc"),
+    )
+    .unwrap();
+    assert_eq!(server.handle_closed(), [id(0, 1)]);
+}
+
+#[test]
+fn many_calls_that_expire_at_once_are_all_reported() {
+    let mut server = machine(Role::Server);
+    for slot in 0..4 {
+        let mut header = FrameHeader::new(FrameKind::Call, id(slot, 1).raw(), 7);
+        let prefix = Prefix {
+            remaining: Some(Duration::ZERO),
+            ..Prefix::default()
+        };
+        assert!(prefix.set_header(&mut header, 0));
+        server.handle_frame(NOW, &header, &[0; 8]).unwrap();
+    }
+    let expired = std::iter::from_fn(|| server.handle_timeout(NOW)).count();
+    assert_eq!(
+        (expired, server.active_calls(), server.table_sizes()),
+        (4, 0, (4, 4))
+    );
+}

@@ -1,0 +1,537 @@
+//! An application on each side, and the link between them.
+//!
+//! The server half keeps no promises but the machine's; everything a machine says is checked against what the application on the
+//! same side remembers.
+
+mod sender;
+
+use doorbell_proto::{
+    CallId, CallKind, Config, Connection, Destination, Event, FrameHeader, FrameKind, GoAwayReason,
+    ItemError, Prefix, Role, Status, Time,
+};
+use sender::{Frame, Sender};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+pub(crate) const MAX_CALLS: u32 = 6;
+const MAX_MESSAGE_BYTES: u64 = 15_000;
+const WINDOW_BYTES: u32 = 4096;
+pub(crate) const CHUNK_BYTES: usize = 700;
+
+/// One thing that an application, the clock or the link does. `pick` chooses among the calls that are open.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    Start {
+        kind: u8,
+        size: usize,
+        deadline: Option<u64>,
+    },
+    Respond {
+        pick: u16,
+        size: usize,
+    },
+    Fail {
+        pick: u16,
+    },
+    ClientItem {
+        pick: u16,
+        size: usize,
+    },
+    ServerItem {
+        pick: u16,
+        size: usize,
+    },
+    EndItems {
+        pick: u16,
+    },
+    Cancel {
+        pick: u16,
+    },
+    Notify {
+        size: usize,
+    },
+    Ping {
+        id: u64,
+    },
+    Wait {
+        nanos: u64,
+    },
+    DeliverToServer {
+        frames: usize,
+    },
+    DeliverToClient {
+        frames: usize,
+    },
+    Consume {
+        bytes: u64,
+    },
+}
+
+/// One side: machine, sender and what the application knows.
+struct Side {
+    machine: Connection,
+    sender: Sender,
+    /// Calls whose outcome is open.
+    open: BTreeMap<CallId, CallKind>,
+    /// Calls whose outcome is known.
+    ended: BTreeSet<CallId>,
+    /// Items not yet taken.
+    inbox: Vec<(CallId, u64)>,
+}
+
+pub(crate) struct World {
+    now: Time,
+    client: Side,
+    server: Side,
+    /// The sender goes on with frames of calls that are over, as a peer may.
+    stale_frames: bool,
+    answered: bool,
+    closed: bool,
+}
+
+impl World {
+    pub(crate) fn new(stale_frames: bool) -> Self {
+        let (client, server) = (Side::new(Role::Client), Side::new(Role::Server));
+        Self {
+            now: Time::from_nanos(1_000),
+            client,
+            server,
+            stale_frames,
+            answered: false,
+            closed: false,
+        }
+    }
+
+    pub(crate) fn apply(&mut self, operation: Operation) {
+        match operation {
+            Operation::Start {
+                kind,
+                size,
+                deadline,
+            } => self.start(kind, size, deadline),
+            Operation::Respond { pick, size } => self.respond(pick, size),
+            Operation::Fail { pick } => self.fail(pick),
+            Operation::ClientItem { pick, size } => self.client.send_item(pick, size),
+            Operation::ServerItem { pick, size } => self.server.send_item(pick, size),
+            Operation::EndItems { pick } => self.end_items(pick),
+            Operation::Cancel { pick } => self.cancel(pick),
+            Operation::Notify { size } => self.notify(size.min(CHUNK_BYTES)),
+            Operation::Ping { id } => self.client.machine.ping(id),
+            Operation::Wait { nanos } => self.wait(nanos),
+            Operation::DeliverToServer { frames } => self.deliver_to_server(frames),
+            Operation::DeliverToClient { frames } => self.deliver_to_client(frames),
+            Operation::Consume { bytes } => {
+                self.client.consume(bytes);
+                self.server.consume(bytes);
+            }
+        }
+    }
+
+    pub(crate) fn server_goes_away(&mut self) {
+        self.server
+            .machine
+            .go_away(GoAwayReason::ShuttingDown, "enough for today");
+    }
+
+    /// No table or queue may exceed the number of slots.
+    pub(crate) fn check_bounds(&self) {
+        let limit = usize::try_from(MAX_CALLS).unwrap();
+        for side in [&self.client, &self.server] {
+            let (slots, queued) = side.machine.table_sizes();
+            assert!(slots <= limit && queued <= limit);
+            assert_eq!(side.machine.active_calls(), side.open.len());
+            assert!(side.open.keys().all(|id| side.machine.is_active(*id)));
+        }
+    }
+
+    /// Lets every call come to its end.
+    pub(crate) fn drain(&mut self) {
+        for _ in 0..10_000 {
+            self.deliver_to_server(usize::MAX);
+            self.deliver_to_client(usize::MAX);
+            self.client.consume(u64::MAX);
+            self.server.consume(u64::MAX);
+            self.check_bounds();
+            if let Some((id, kind)) = self
+                .server
+                .open
+                .first_key_value()
+                .map(|(id, kind)| (*id, *kind))
+            {
+                self.answer(id, kind, 10);
+            } else if self.is_quiet() {
+                return;
+            }
+        }
+        panic!("the machines do not come to rest");
+    }
+
+    /// After [`World::drain`] or [`World::close`]: no call is open, and every slot can be used again.
+    pub(crate) fn check_everything_ended(&mut self) {
+        assert!(
+            self.client.open.is_empty(),
+            "open at the client: {:?}",
+            self.client.open
+        );
+        assert!(
+            self.server.open.is_empty(),
+            "open at the server: {:?}",
+            self.server.open
+        );
+        for side in [&mut self.client, &mut self.server] {
+            assert_eq!(side.machine.active_calls(), 0);
+            assert_eq!(side.machine.poll_timeout(), None);
+            assert!(!side.machine.has_control() && side.machine.poll_transmit().is_none());
+        }
+        if self.client.machine.is_going_away() || self.closed {
+            return;
+        }
+        for _ in 0..MAX_CALLS {
+            self.client
+                .machine
+                .start_call(CallKind::Unary, None)
+                .expect("every slot is free");
+        }
+    }
+
+    /// Ends the connection at this moment.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        for side in [&mut self.client, &mut self.server] {
+            for id in side.machine.handle_closed() {
+                side.end(id);
+            }
+            assert!(side.machine.handle_closed().is_empty());
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        [&self.client, &self.server]
+            .iter()
+            .all(|side| side.sender.is_empty() && !side.machine.has_control())
+    }
+
+    fn start(&mut self, kind: u8, size: usize, deadline: Option<u64>) {
+        let kind = kind_of(kind);
+        let remaining = deadline.map(Duration::from_nanos);
+        let deadline = remaining.map(|remaining| self.now.saturating_add(remaining));
+        let Ok(id) = self.client.machine.start_call(kind, deadline) else {
+            return;
+        };
+        assert!(!self.client.ended.contains(&id), "{id} is used twice");
+        self.client.open.insert(id, kind);
+        let header = FrameHeader {
+            flags: kind.flags(),
+            ..FrameHeader::new(FrameKind::Call, id.raw(), 7)
+        };
+        self.client.sender.send(
+            header,
+            Prefix {
+                remaining,
+                ..Prefix::default()
+            },
+            size,
+        );
+    }
+
+    fn respond(&mut self, pick: u16, size: usize) {
+        let open = self.server.open.iter();
+        let Some((id, kind)) = picked(open, pick).map(|(id, kind)| (*id, *kind)) else {
+            return;
+        };
+        self.answer(id, kind, size);
+    }
+
+    /// Answers in one of the two ways that the machine offers, in turn.
+    fn answer(&mut self, id: CallId, kind: CallKind, size: usize) {
+        self.answered = !self.answered;
+        let machine = &mut self.server.machine;
+        let agreed = if self.answered {
+            machine.finish(id)
+        } else {
+            machine.finish_and_hold(id)
+        };
+        assert!(agreed, "{id} is open, yet over");
+        self.server.end(id);
+        if kind.is_streaming() {
+            self.server.sender.send(
+                FrameHeader::new(FrameKind::End, id.raw(), 0),
+                Prefix::default(),
+                0,
+            );
+        } else {
+            self.server.sender.send(
+                FrameHeader::new(FrameKind::Response, id.raw(), 7),
+                Prefix::default(),
+                size,
+            );
+        }
+    }
+
+    fn fail(&mut self, pick: u16) {
+        let Some(id) = picked(self.server.open.keys(), pick).copied() else {
+            return;
+        };
+        assert!(self.server.machine.fail(
+            id,
+            Status::internal("as the test wants").with_details(vec![1; 900])
+        ));
+        self.server.end(id);
+        self.server.sender.drop_call(id);
+    }
+
+    fn end_items(&mut self, pick: u16) {
+        let Some(id) = picked(self.client.open.keys(), pick).copied() else {
+            return;
+        };
+        if self.client.machine.end_items(id) {
+            self.client.sender.send(
+                FrameHeader::new(FrameKind::End, id.raw(), 0),
+                Prefix::default(),
+                0,
+            );
+        }
+    }
+
+    fn cancel(&mut self, pick: u16) {
+        let Some(id) = picked(self.client.open.keys(), pick).copied() else {
+            return;
+        };
+        assert!(self.client.machine.cancel(id));
+        assert!(!self.client.machine.cancel(id));
+        self.client_gave_up(id);
+    }
+
+    fn notify(&mut self, size: usize) {
+        self.client.sender.send(
+            FrameHeader::new(FrameKind::Notify, 0, 9),
+            Prefix::default(),
+            size,
+        );
+    }
+
+    fn wait(&mut self, nanos: u64) {
+        self.now = self.now.saturating_add(Duration::from_nanos(nanos));
+        while let Some(expired) = self.client.machine.handle_timeout(self.now) {
+            self.client_gave_up(expired.id);
+        }
+        while let Some(expired) = self.server.machine.handle_timeout(self.now) {
+            self.server.end(expired.id);
+            self.server.sender.drop_call(expired.id);
+        }
+        for side in [&self.client, &self.server] {
+            assert!(
+                side.machine
+                    .poll_timeout()
+                    .is_none_or(|deadline| deadline > self.now)
+            );
+        }
+    }
+
+    fn client_gave_up(&mut self, id: CallId) {
+        self.client.end(id);
+        if self.client.sender.call_not_begun(id) {
+            self.client.machine.abort_start(id);
+            self.client.ended.remove(&id); // the id will be used again
+            self.client.sender.drop_call(id);
+        } else if !self.stale_frames {
+            self.client.sender.drop_call(id);
+        }
+    }
+
+    fn deliver_to_server(&mut self, frames: usize) {
+        for _ in 0..frames {
+            let Some((header, body)) = self.client.next_frame() else {
+                return;
+            };
+            self.server_takes(&header, &body);
+        }
+    }
+
+    fn deliver_to_client(&mut self, frames: usize) {
+        for _ in 0..frames {
+            let Some((header, body)) = self.server.next_frame() else {
+                return;
+            };
+            self.client_takes(&header, &body);
+        }
+    }
+
+    fn server_takes(&mut self, header: &FrameHeader, body: &[u8]) {
+        let side = &mut self.server;
+        match take(&mut side.machine, self.now, header, body) {
+            Event::None
+            | Event::CreditAvailable { .. }
+            | Event::ItemsEnded { .. }
+            | Event::Notify { .. } => {}
+            Event::Request {
+                id, kind, payload, ..
+            } => {
+                sender::check_pattern(payload.as_slice());
+                assert!(!side.ended.contains(&id), "{id} arrives twice");
+                assert_eq!(side.open.insert(id, kind), None);
+            }
+            Event::Item {
+                id,
+                payload,
+                cost_bytes,
+            } => {
+                sender::check_pattern(payload.as_slice());
+                assert!(side.open.contains_key(&id));
+                side.inbox.push((id, cost_bytes));
+            }
+            Event::Cancelled { id } | Event::Failed { id, .. } => {
+                side.end(id);
+                side.sender.drop_call(id);
+            }
+            event => panic!("{event:?} at the server"),
+        }
+    }
+
+    fn client_takes(&mut self, header: &FrameHeader, body: &[u8]) {
+        let side = &mut self.client;
+        let ended = match take(&mut side.machine, self.now, header, body) {
+            Event::None
+            | Event::CreditAvailable { .. }
+            | Event::Pong { .. }
+            | Event::GoAway { .. } => return,
+            Event::Response { id, payload, .. } => {
+                sender::check_pattern(payload.as_slice());
+                id
+            }
+            Event::Item {
+                id,
+                payload,
+                cost_bytes,
+            } => {
+                sender::check_pattern(payload.as_slice());
+                assert!(side.open.contains_key(&id));
+                side.inbox.push((id, cost_bytes));
+                return;
+            }
+            Event::Failed { id, .. } | Event::ItemsEnded { id } => id,
+            event => panic!("{event:?} at the client"),
+        };
+        side.end(ended);
+        if !self.stale_frames {
+            side.sender.drop_call(ended);
+        }
+    }
+}
+
+impl Side {
+    fn new(role: Role) -> Self {
+        let machine = Connection::new(Config {
+            role,
+            max_calls: MAX_CALLS,
+            max_message_bytes: MAX_MESSAGE_BYTES,
+            max_assembly_bytes: 2 * MAX_MESSAGE_BYTES,
+            max_chunk_bytes: u32::try_from(CHUNK_BYTES).unwrap(),
+            receive_window_bytes: WINDOW_BYTES,
+            send_window_bytes: WINDOW_BYTES,
+        });
+        Self {
+            machine,
+            sender: Sender::default(),
+            open: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            inbox: Vec::new(),
+        }
+    }
+
+    /// Notes the outcome of a call; there must be exactly one.
+    fn end(&mut self, id: CallId) {
+        assert!(
+            self.open.remove(&id).is_some(),
+            "{id} ends, but is not open"
+        );
+        assert!(self.ended.insert(id), "{id} ends twice");
+    }
+
+    fn send_item(&mut self, pick: u16, size: usize) {
+        let Some(id) = picked(self.open.keys(), pick).copied() else {
+            return;
+        };
+        let cost_bytes = Sender::cost_bytes(size);
+        match self.machine.reserve_item(id, cost_bytes) {
+            Ok(()) => self.sender.send(
+                FrameHeader::new(FrameKind::Data, id.raw(), 0),
+                Prefix::default(),
+                size,
+            ),
+            Err(ItemError::NoCredit | ItemError::Over) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn consume(&mut self, mut bytes: u64) {
+        while let Some((id, cost_bytes)) = self.inbox.pop() {
+            self.machine.consumed(id, cost_bytes);
+            bytes = bytes.saturating_sub(cost_bytes);
+            if bytes == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Control frames first, then one chunk of each message in turn.
+    fn next_frame(&mut self) -> Option<Frame> {
+        if let Some(frame) = self.machine.poll_transmit() {
+            assert_eq!(usize::try_from(frame.header.length), Ok(frame.body.len()));
+            assert!(frame.body.len() <= CHUNK_BYTES);
+            return Some((frame.header, frame.body));
+        }
+        let (frame, done) = self.sender.next()?;
+        let is_answer = matches!(frame.0.kind, FrameKind::Response | FrameKind::End);
+        if done && is_answer {
+            self.machine.release(CallId::from_raw(frame.0.id));
+        }
+        Some(frame)
+    }
+}
+
+/// Hands a frame to a machine the way the bytes would arrive: through the codec, and continuations through their destination.
+fn take<'a>(
+    machine: &mut Connection,
+    now: Time,
+    header: &FrameHeader,
+    body: &'a [u8],
+) -> Event<'a> {
+    let decoded =
+        FrameHeader::decode(&header.encode()).expect("honest machines write valid headers");
+    assert_eq!(decoded, *header);
+    if !header.is_continuation() {
+        return machine
+            .handle_frame(now, header, body)
+            .expect("honest machines keep to the protocol");
+    }
+    let mut destination = machine
+        .take_destination(header)
+        .expect("honest machines keep to the protocol");
+    if let Destination::Buffer(buffer) = &mut destination {
+        let address = buffer.as_ptr();
+        buffer.extend_from_slice(body);
+        assert_eq!(address, buffer.as_ptr(), "there was not enough room");
+    }
+    machine
+        .handle_continuation(now, header, destination)
+        .expect("honest machines keep to the protocol")
+}
+
+fn picked<T>(mut items: impl ExactSizeIterator<Item = T>, pick: u16) -> Option<T> {
+    let count = items.len();
+    if count == 0 {
+        None
+    } else {
+        items.nth(usize::from(pick) % count)
+    }
+}
+
+fn kind_of(number: u8) -> CallKind {
+    match number % 4 {
+        0 => CallKind::Unary,
+        1 => CallKind::ServerStream,
+        2 => CallKind::ClientStream,
+        _ => CallKind::Bidirectional,
+    }
+}

@@ -1,0 +1,124 @@
+//! The queue that a runtime would have: messages wait here, divided into chunks, one chunk of each call in turn.
+
+use super::CHUNK_BYTES;
+use doorbell_proto::{CallId, Flags, FrameHeader, FrameKind, HEADER_BYTES, Prefix};
+use std::collections::VecDeque;
+
+pub(crate) type Frame = (FrameHeader, Vec<u8>);
+
+/// One message after another per call, calls in turn.
+#[derive(Default)]
+pub(crate) struct Sender {
+    queues: VecDeque<(u64, VecDeque<Waiting>)>,
+}
+
+struct Waiting {
+    frames: VecDeque<Frame>,
+    begun: bool,
+}
+
+impl Sender {
+    /// Queues a message of `size` bytes behind what already waits for its call.
+    pub(crate) fn send(&mut self, header: FrameHeader, prefix: Prefix<'_>, size: usize) {
+        let message = Waiting {
+            frames: divide(header, prefix, &pattern(size)),
+            begun: false,
+        };
+        match self.queues.iter_mut().find(|(id, _)| *id == header.id) {
+            Some((_, queue)) => queue.push_back(message),
+            None => self
+                .queues
+                .push_back((header.id, VecDeque::from([message]))),
+        }
+    }
+
+    /// What an item of `size` bytes costs in credit.
+    pub(crate) fn cost_bytes(size: usize) -> u64 {
+        let frames = divide(
+            FrameHeader::new(FrameKind::Data, 0, 0),
+            Prefix::default(),
+            &pattern(size),
+        );
+        frames.iter().map(|(header, _)| header.cost_bytes()).sum()
+    }
+
+    /// Takes the next frame, and whether it is the last one of its message.
+    pub(crate) fn next(&mut self) -> Option<(Frame, bool)> {
+        let (id, mut queue) = self.queues.pop_front()?;
+        let message = queue.front_mut()?;
+        let frame = message.frames.pop_front()?;
+        message.begun = true;
+        let done = message.frames.is_empty();
+        if done {
+            queue.pop_front();
+        }
+        if !queue.is_empty() {
+            self.queues.push_back((id, queue));
+        }
+        Some((frame, done))
+    }
+
+    /// Forgets everything that waits for a call.
+    pub(crate) fn drop_call(&mut self, id: CallId) {
+        self.queues.retain(|(queued, _)| *queued != id.raw());
+    }
+
+    /// Returns `true` if the `CALL` of `id` waits and no frame of it has been taken.
+    pub(crate) fn call_not_begun(&self, id: CallId) -> bool {
+        let queue = self.queues.iter().find(|(queued, _)| *queued == id.raw());
+        let first = queue.and_then(|(_, queue)| queue.front());
+        first.is_some_and(|message| !message.begun && message.frames[0].0.kind == FrameKind::Call)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+}
+
+/// Divides a message into frames with bodies of at most [`CHUNK_BYTES`].
+pub(crate) fn divide(
+    mut header: FrameHeader,
+    mut prefix: Prefix<'_>,
+    payload: &[u8],
+) -> VecDeque<Frame> {
+    let fits = prefix.encoded_bytes() + payload.len() <= CHUNK_BYTES;
+    prefix.total_bytes = (!fits).then_some(payload.len() as u64);
+    let first_bytes = payload.len().min(CHUNK_BYTES - prefix.encoded_bytes());
+    let (first, rest) = payload.split_at(first_bytes);
+    assert!(prefix.set_header(&mut header, first_bytes));
+    let mut body = Vec::new();
+    prefix.encode(&mut body);
+    body.extend_from_slice(first);
+    let mut frames = VecDeque::from([(header, body)]);
+    let mut chunks = rest.chunks(CHUNK_BYTES).peekable();
+    while let Some(chunk) = chunks.next() {
+        let more = if chunks.peek().is_some() {
+            Flags::MORE
+        } else {
+            Flags::NONE
+        };
+        let length = u32::try_from(chunk.len()).unwrap();
+        let flags = Flags::CONTINUE.with(more);
+        frames.push_back((
+            FrameHeader {
+                length,
+                flags,
+                metadata_bytes: 0,
+                ..header
+            },
+            chunk.to_vec(),
+        ));
+    }
+    frames
+}
+
+/// Bytes that are wrong if any of them is lost, doubled or moved.
+fn pattern(size: usize) -> Vec<u8> {
+    (0..size).map(|index| (index * 31 + size) as u8).collect()
+}
+
+pub(crate) fn check_pattern(bytes: &[u8]) {
+    assert!(bytes == pattern(bytes.len()), "the message arrived damaged");
+}
+
+const _: () = assert!(CHUNK_BYTES > HEADER_BYTES);
