@@ -146,16 +146,14 @@ impl Welcome {
     }
 }
 
-/// Returns the chunk size that a server chooses for rings of this capacity: at least four fit at once.
+/// Returns the chunk size that a server chooses for rings of this capacity.
 pub fn chunk_bytes_for_ring(capacity_bytes: u32) -> u32 {
-    (capacity_bytes / 4)
-        .saturating_sub(HEADER)
-        .clamp(MIN_CHUNK_BYTES, DEFAULT_MAX_CHUNK_BYTES)
+    largest_chunk(capacity_bytes).clamp(MIN_CHUNK_BYTES, DEFAULT_MAX_CHUNK_BYTES)
 }
 
-/// Returns the largest chunk that two frames of it still fit at once.
+/// Returns the largest chunk that a ring takes: a record occupies at most a quarter of it.
 fn largest_chunk(capacity_bytes: u32) -> u32 {
-    (capacity_bytes / 2).saturating_sub(HEADER)
+    (capacity_bytes / 4).saturating_sub(HEADER)
 }
 
 /// Returns the client's wish, made a power of two within the bounds.
