@@ -1,0 +1,119 @@
+//! What is measured beside what.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use doorbell_shm::sys;
+
+use super::clock::Limit;
+use super::options::{CpuPair, Options, Pin};
+use super::peer::{self, Peer};
+use super::sample::Sample;
+
+/// A reference and the rows that are compared with it, always measured one after the other.
+pub(crate) struct Group {
+    /// Name for `--only` and for the progress line.
+    pub(crate) name: &'static str,
+    /// What "1.0 times the reference" is.
+    pub(crate) reference: Case,
+    /// The rows that are compared with it.
+    pub(crate) subjects: Vec<Case>,
+}
+
+impl Group {
+    /// Returns how many measurements one run of the group takes.
+    pub(crate) fn len(&self) -> usize {
+        1 + self.subjects.len()
+    }
+}
+
+/// One row: what it is called and how it is measured.
+pub(crate) struct Case {
+    /// `doorbell` or the name of a reference.
+    pub(crate) peer: &'static str,
+    /// How it is used: `blocking`, `async`, `spin`, …
+    pub(crate) mode: &'static str,
+    /// Bytes of one message.
+    pub(crate) size_bytes: usize,
+    /// Messages under way at once; 1 for a closed loop.
+    pub(crate) window: usize,
+    /// Where the two processes run.
+    pub(crate) pin: Pin,
+    /// Pause between two round trips.
+    pub(crate) pause: Option<Duration>,
+    /// How it is measured.
+    pub(crate) measure: Measure,
+}
+
+/// Starts the second process, measures and ends it.
+pub(crate) type Measure = fn(&Setting) -> anyhow::Result<Sample>;
+
+impl Case {
+    /// Measures once, on a thread of its own so that pinning it leaves no trace.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept the measurement from being made, with the name of the row.
+    pub(crate) fn measure(&self, options: &Options) -> anyhow::Result<Sample> {
+        let setting = self.setting(options);
+        thread::scope(|scope| {
+            let measuring = scope.spawn(|| (self.measure)(&setting));
+            measuring.join().unwrap_or_else(|_| Err(anyhow!("the measuring thread panicked")))
+        })
+        .with_context(|| format!("cannot measure {} {} {} B", self.peer, self.mode, self.size_bytes))
+    }
+
+    fn setting(&self, options: &Options) -> Setting {
+        Setting {
+            limit: Limit { warm_up: options.warm_up(), length: options.length(), pause: self.pause },
+            size_bytes: self.size_bytes,
+            window: self.window,
+            pin: self.pin,
+            cpus: options.cpus,
+        }
+    }
+}
+
+/// What a measurement has to know about its row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) limit: Limit,
+    pub(crate) size_bytes: usize,
+    pub(crate) window: usize,
+    pub(crate) pin: Pin,
+    pub(crate) cpus: CpuPair,
+}
+
+impl Setting {
+    /// Starts the second process.
+    ///
+    /// To be called before [`pin_client`](Self::pin_client): a process inherits the CPUs of the thread that starts it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub(crate) fn start_peer(&self, role: peer::Role) -> anyhow::Result<Peer> {
+        Peer::start(role, self.pin.server_cpu(self.cpus))
+    }
+
+    /// Puts the calling thread, and all that it starts from now on, on the CPU of this process, if the row fixes one.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub(crate) fn pin_client(&self) -> anyhow::Result<()> {
+        pin_current_thread(self.pin.client_cpu(self.cpus))
+    }
+}
+
+/// Pins the calling thread, if there is a CPU to pin it to.
+///
+/// # Errors
+///
+/// If the system refuses; the message says which option to change.
+pub(crate) fn pin_current_thread(cpu: Option<usize>) -> anyhow::Result<()> {
+    let Some(cpu) = cpu else { return Ok(()) };
+    sys::pin_current_thread(cpu)
+        .with_context(|| format!("cannot pin a thread to CPU {cpu}; choose others with --cpus, or none with --pin none"))
+}

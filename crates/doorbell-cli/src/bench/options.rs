@@ -1,0 +1,191 @@
+//! What the user can ask of every benchmark.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+/// Options common to `rtt`, `throughput` and `idle`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Options {
+    /// Prints one JSON object per row instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Runs everything once and very shortly, to see that it works; the figures mean nothing
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Length of one measurement, in seconds
+    #[arg(long, default_value_t = 1.0, value_parser = positive_seconds)]
+    pub(crate) seconds: f64,
+    /// How often each measurement is repeated, each time with fresh processes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: u32,
+    /// Message size in bytes, such as 64, 4KiB or 1MiB; can be given several times [default: all that a benchmark has]
+    #[arg(long, value_parser = size_in_bytes)]
+    pub(crate) size: Vec<usize>,
+    /// Calls under way at once in pipelined rows
+    #[arg(long, default_value_t = 256, value_parser = window_size)]
+    pub(crate) window: usize,
+    /// Where the two processes run [default: what each row is about]
+    #[arg(long, value_enum)]
+    pub(crate) pin: Option<Pin>,
+    /// The two CPUs that pinned rows and the bounce use
+    #[arg(long, default_value = "0,1", value_name = "CLIENT,SERVER", value_parser = cpu_pair)]
+    pub(crate) cpus: CpuPair,
+    /// Runs only the groups of rows whose name contains this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+}
+
+impl Options {
+    /// Returns how long one measurement lasts.
+    pub(crate) fn length(&self) -> Duration {
+        if self.quick { QUICK_LENGTH } else { Duration::from_secs_f64(self.seconds) }
+    }
+
+    /// Returns how long a pair of processes runs before it is measured.
+    pub(crate) fn warm_up(&self) -> Duration {
+        self.length() / 4
+    }
+
+    /// Returns how often each measurement is done.
+    pub(crate) fn runs(&self) -> u32 {
+        if self.quick { 1 } else { self.runs }
+    }
+
+    /// Returns the sizes to measure: those asked for, or `usual`.
+    pub(crate) fn sizes(&self, usual: &[usize]) -> Vec<usize> {
+        if self.size.is_empty() { usual.to_vec() } else { self.size.clone() }
+    }
+
+    /// Returns where a row runs that would by itself run at `natural`.
+    pub(crate) fn pin(&self, natural: Pin) -> Pin {
+        self.pin.unwrap_or(natural)
+    }
+
+    /// Returns `true` if the user wants the group of this name.
+    pub(crate) fn wants(&self, group: &str) -> bool {
+        self.only.as_deref().is_none_or(|text| group.contains(text))
+    }
+}
+
+/// Where the client and the server run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pin {
+    /// Each on a CPU of its own
+    Cross,
+    /// Both on one CPU
+    Same,
+    /// Where the system puts them
+    None,
+}
+
+impl Pin {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cross => "cross",
+            Self::Same => "same",
+            Self::None => "none",
+        }
+    }
+
+    /// Returns the CPU of the client, if it has a fixed one.
+    pub(crate) fn client_cpu(self, cpus: CpuPair) -> Option<usize> {
+        match self {
+            Self::Cross | Self::Same => Some(cpus.client),
+            Self::None => None,
+        }
+    }
+
+    /// Returns the CPU of the server, if it has a fixed one.
+    pub(crate) fn server_cpu(self, cpus: CpuPair) -> Option<usize> {
+        match self {
+            Self::Cross => Some(cpus.server),
+            Self::Same => Some(cpus.client),
+            Self::None => None,
+        }
+    }
+}
+
+/// The two CPUs of pinned rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CpuPair {
+    pub(crate) client: usize,
+    pub(crate) server: usize,
+}
+
+fn cpu_pair(text: &str) -> Result<CpuPair, String> {
+    let parsed = text.split_once(',').and_then(|(client, server)| {
+        Some(CpuPair { client: client.trim().parse().ok()?, server: server.trim().parse().ok()? })
+    });
+    match parsed {
+        Some(pair) if pair.client != pair.server => Ok(pair),
+        _ => Err("give two different CPU numbers with a comma between them, such as 0,1".into()),
+    }
+}
+
+fn positive_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give a number of seconds from 0.001 to 3600".into()),
+    }
+}
+
+fn window_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(window) if (1..=MAX_WINDOW).contains(&window) => Ok(window),
+        _ => Err(format!("give a number from 1 to {MAX_WINDOW}")),
+    }
+}
+
+fn size_in_bytes(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        _ => return Err("the units are B, KiB and MiB".into()),
+    };
+    let size = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    match size {
+        Some(size) if (MIN_SIZE..=MAX_SIZE).contains(&size) => Ok(size),
+        _ => Err(format!("give a size from {MIN_SIZE} B to {} MiB", MAX_SIZE >> 20)),
+    }
+}
+
+/// Length of a measurement with `--quick`.
+const QUICK_LENGTH: Duration = Duration::from_millis(40);
+
+/// The largest window: as many calls as a connection allows by default.
+const MAX_WINDOW: usize = 4096;
+
+/// The smallest message: it has to hold the number that is checked at the far end.
+const MIN_SIZE: usize = 8;
+
+/// The largest message; larger ones would only measure the memory of the machine.
+const MAX_SIZE: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_may_have_a_binary_unit() {
+        assert_eq!(size_in_bytes("64"), Ok(64));
+        assert_eq!(size_in_bytes("4KiB"), Ok(4096));
+        assert_eq!(size_in_bytes("10m"), Ok(10 << 20));
+    }
+
+    #[test]
+    fn sizes_out_of_range_or_without_a_number_are_refused() {
+        for text in ["0", "7", "MiB", "1GiB", "65MiB", "-1"] {
+            assert!(size_in_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cpu_pair_names_two_different_cpus() {
+        assert_eq!(cpu_pair("2, 5"), Ok(CpuPair { client: 2, server: 5 }));
+        assert!(cpu_pair("1,1").is_err());
+        assert!(cpu_pair("1").is_err());
+    }
+}

@@ -1,0 +1,245 @@
+//! A Unix socket with tokio, at its best: the strongest rival that awaits.
+//!
+//! Both sides run on a current-thread runtime, which is faster here than several threads. Frames have a length prefix. The
+//! pipelined client writes as many requests at once as the window allows, the server answers all that one read brought with
+//! one write; every frame is looked at on both sides.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Runtime;
+
+use super::Role;
+use crate::bench::case::Setting;
+use crate::bench::clock::{Recorder, closed_loop_async};
+use crate::bench::peer::{self, Peer};
+use crate::bench::sample::Sample;
+
+/// Times single round trips.
+///
+/// # Errors
+///
+/// If the second process fails.
+pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
+    let (_peer, runtime, mut stream) = connect(Role::SocketEcho, setting)?;
+    let request = Frames::of(setting.size_bytes, 1);
+    let mut answer = vec![0; request.bytes.len()];
+    runtime.block_on(closed_loop_async(setting.limit, setting.size_bytes, async || {
+        stream.write_all(&request.bytes).await?;
+        stream.read_exact(&mut answer).await?;
+        ensure!(answer == request.bytes, "the echo is not what was sent");
+        Ok(())
+    }))
+}
+
+/// Counts round trips with a full window.
+///
+/// # Errors
+///
+/// If the second process fails.
+pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
+    let (_peer, runtime, mut stream) = connect(Role::SocketEcho, setting)?;
+    let requests = Frames::of(setting.size_bytes, setting.window);
+    runtime.block_on(async {
+        let mut reader = FrameReader::new(setting.size_bytes);
+        stream.write_all(&requests.bytes).await?;
+        let mut turn = async || {
+            let finished = reader.read(&mut stream).await?;
+            stream.write_all(requests.first(finished)).await?;
+            anyhow::Ok(finished as u64)
+        };
+        let mut warm_up = Recorder::start(setting.limit.warm_up);
+        while warm_up.goes_on() {
+            turn().await?;
+        }
+        count(setting, &mut turn).await
+    })
+}
+
+/// Counts frames that go one way; the second process looks at each.
+///
+/// # Errors
+///
+/// If the second process fails.
+pub(crate) fn one_way(setting: &Setting) -> anyhow::Result<Sample> {
+    let (_peer, runtime, mut stream) = connect(Role::SocketSink, setting)?;
+    let batch = BATCH_BYTES / (PREFIX_BYTES + setting.size_bytes);
+    let frames = Frames::of(setting.size_bytes, batch.max(1));
+    runtime.block_on(async {
+        let mut turn = async || {
+            stream.write_all(&frames.bytes).await?;
+            anyhow::Ok(frames.count as u64)
+        };
+        let mut warm_up = Recorder::start(setting.limit.warm_up);
+        while warm_up.goes_on() {
+            turn().await?;
+        }
+        count(setting, &mut turn).await
+    })
+}
+
+/// Calls `turn`, which says how many messages it has finished, until the time is over.
+async fn count(
+    setting: &Setting,
+    turn: &mut impl AsyncFnMut() -> anyhow::Result<u64>,
+) -> anyhow::Result<Sample> {
+    let mut limit = Recorder::start(setting.limit.length);
+    let started = Instant::now();
+    let mut messages = 0;
+    while limit.goes_on() {
+        messages += turn().await?;
+    }
+    Ok(Sample::of_throughput(messages, started.elapsed(), setting.size_bytes))
+}
+
+fn connect(role: Role, setting: &Setting) -> anyhow::Result<(Peer, Runtime, UnixStream)> {
+    let peer = setting.start_peer(peer::Role::Reference(role))?;
+    setting.pin_client()?;
+    let runtime = current_thread_runtime()?;
+    let stream = runtime.block_on(UnixStream::connect(peer.path())).context("cannot connect to the second process")?;
+    Ok((peer, runtime, stream))
+}
+
+/// Serves one connection: sends every frame back.
+pub(super) fn serve_echo(path: &Path) -> anyhow::Result<impl FnOnce() -> anyhow::Result<()> + use<>> {
+    serve(path, async |mut stream| {
+        let mut answers = Vec::with_capacity(BATCH_BYTES);
+        let mut reader = FrameReader::new(0);
+        while reader.read_each(&mut stream, |frame| append_frame(&mut answers, frame)).await? {
+            stream.write_all(&answers).await?;
+            answers.clear();
+        }
+        Ok(())
+    })
+}
+
+/// Serves one connection: looks at every frame and keeps nothing.
+pub(super) fn serve_sink(path: &Path) -> anyhow::Result<impl FnOnce() -> anyhow::Result<()> + use<>> {
+    serve(path, async |mut stream| {
+        let mut reader = FrameReader::new(0);
+        let mut sum = 0_u64;
+        while reader.read_each(&mut stream, |frame| sum = sum.wrapping_add(first_word(frame))).await? {}
+        std::hint::black_box(sum);
+        Ok(())
+    })
+}
+
+/// Binds now, and returns what serves the first connection.
+fn serve<F>(path: &Path, connection: F) -> anyhow::Result<impl FnOnce() -> anyhow::Result<()> + use<F>>
+where
+    F: AsyncFnOnce(UnixStream) -> anyhow::Result<()>,
+{
+    let runtime = current_thread_runtime()?;
+    let listener = {
+        let _guard = runtime.enter();
+        UnixListener::bind(path).context("cannot bind the socket")?
+    };
+    Ok(move || {
+        runtime.block_on(async {
+            let (stream, _) = listener.accept().await?;
+            connection(stream).await
+        })
+    })
+}
+
+fn current_thread_runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")
+}
+
+/// A number of equal frames, ready to be written.
+struct Frames {
+    bytes: Vec<u8>,
+    frame_bytes: usize,
+    count: usize,
+}
+
+impl Frames {
+    fn of(size_bytes: usize, count: usize) -> Self {
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            append_frame(&mut bytes, &vec![0x5A; size_bytes]);
+        }
+        Self { bytes, frame_bytes: PREFIX_BYTES + size_bytes, count }
+    }
+
+    fn first(&self, count: usize) -> &[u8] {
+        &self.bytes[..count * self.frame_bytes]
+    }
+}
+
+/// Reads as much as there is and finds the frames in it.
+struct FrameReader {
+    buffer: Vec<u8>,
+    /// Where bytes that belong to no finished frame end.
+    filled: usize,
+    expected_bytes: usize,
+}
+
+impl FrameReader {
+    /// Makes a reader; [`read`](Self::read) accepts only frames of that size.
+    fn new(expected_bytes: usize) -> Self {
+        Self { buffer: vec![0; BATCH_BYTES], filled: 0, expected_bytes }
+    }
+
+    /// Reads until at least one frame is complete; checks each and returns how many there were.
+    async fn read(&mut self, stream: &mut UnixStream) -> anyhow::Result<usize> {
+        let (mut frames, mut wrong, mut sum) = (0, 0, 0_u64);
+        let expected = self.expected_bytes;
+        while frames == 0 {
+            let more = self.read_each(stream, |frame| {
+                frames += 1;
+                wrong += usize::from(frame.len() != expected);
+                sum = sum.wrapping_add(first_word(frame));
+            });
+            ensure!(more.await?, "the second process has closed the socket");
+        }
+        std::hint::black_box(sum);
+        ensure!(wrong == 0, "{wrong} frames have another size than was sent");
+        Ok(frames)
+    }
+
+    /// Reads once and hands over each complete frame; returns `false` at the end of the stream.
+    async fn read_each(&mut self, stream: &mut UnixStream, mut frame: impl FnMut(&[u8])) -> anyhow::Result<bool> {
+        let read = stream.read(&mut self.buffer[self.filled..]).await?;
+        self.filled += read;
+        let mut start = 0;
+        while let Some(end) = self.frame_end(start) {
+            frame(&self.buffer[start + PREFIX_BYTES..end]);
+            start = end;
+        }
+        self.buffer.copy_within(start..self.filled, 0);
+        self.filled -= start;
+        self.make_room();
+        Ok(read > 0)
+    }
+
+    fn frame_end(&self, start: usize) -> Option<usize> {
+        let prefix = self.buffer[start..self.filled].first_chunk::<PREFIX_BYTES>()?;
+        let end = start + PREFIX_BYTES + u32::from_le_bytes(*prefix) as usize;
+        (end <= self.filled).then_some(end)
+    }
+
+    /// Grows the buffer when one frame fills it.
+    fn make_room(&mut self) {
+        if self.filled == self.buffer.len() {
+            self.buffer.resize(2 * self.filled, 0);
+        }
+    }
+}
+
+fn append_frame(out: &mut Vec<u8>, payload: &[u8]) {
+    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(payload);
+}
+
+fn first_word(frame: &[u8]) -> u64 {
+    frame.first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+const PREFIX_BYTES: usize = 4;
+
+/// Bytes of one read or write. Larger ones were no faster.
+const BATCH_BYTES: usize = 64 << 10;

@@ -1,0 +1,212 @@
+//! Rows: the figures of all runs of one case, as they are printed.
+
+use serde_json::{Value, json};
+
+use super::case::Case;
+use super::sample::{Figures, median};
+
+/// Where the two CPUs of the bounce were while something was measured.
+///
+/// On virtual machines the host moves them, which changes every figure of two processes that share memory by a factor of
+/// two to five. Figures of different placements are never put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Placement {
+    /// They share a core or a cache: a cache line goes back and forth in less than [`NEAR_BELOW_NS`].
+    Near,
+    /// They share nothing that is fast.
+    Far,
+    /// They were moved in between: the ratio to the reference means nothing.
+    Moved,
+    /// There is only one CPU, or the row's reference is the bounce itself and failed.
+    Unknown,
+}
+
+impl Placement {
+    /// Returns the placement that a bounce of so many nanoseconds shows.
+    pub(crate) fn of_bounce(ns: f64) -> Self {
+        if ns < NEAR_BELOW_NS { Self::Near } else { Self::Far }
+    }
+
+    /// Returns the placement that held during two moments with these placements, and between them.
+    pub(crate) fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::Moved }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Near => "near",
+            Self::Far => "far",
+            Self::Moved => "moved",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One case in one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) figures: Figures,
+    /// The bounce right before and right after, in nanoseconds.
+    pub(crate) bounce_ns: Option<(f64, f64)>,
+    pub(crate) placement: Placement,
+    /// Against the reference in the same run; `None` for the reference itself.
+    pub(crate) ratio: Option<f64>,
+}
+
+/// One line of the output: all runs of one case in one placement.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) bench: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) peer: &'static str,
+    pub(crate) mode: &'static str,
+    pub(crate) size_bytes: usize,
+    pub(crate) window: usize,
+    pub(crate) pin: &'static str,
+    pub(crate) runs: usize,
+    pub(crate) figures: Figures,
+    pub(crate) placement: Placement,
+    pub(crate) bounce_before_ns: Option<f64>,
+    pub(crate) bounce_after_ns: Option<f64>,
+    /// Name of what it is compared with; `None` for a reference.
+    pub(crate) reference: Option<String>,
+    /// Median, least and greatest ratio to the reference.
+    pub(crate) ratio: Option<[f64; 3]>,
+}
+
+impl Row {
+    /// Puts the runs of `case` together, one row for each placement that occurred.
+    pub(crate) fn of_runs(
+        bench: &'static str,
+        group: &'static str,
+        case: &Case,
+        reference: Option<&Case>,
+        outcomes: &[Outcome],
+    ) -> Vec<Self> {
+        let mut placements: Vec<_> = outcomes.iter().map(|outcome| outcome.placement).collect();
+        placements.sort_unstable();
+        placements.dedup();
+        let row = |placement| {
+            let runs: Vec<_> = outcomes.iter().filter(|outcome| outcome.placement == placement).collect();
+            let figures: Vec<_> = runs.iter().map(|outcome| outcome.figures).collect();
+            Self {
+                bench,
+                group,
+                peer: case.peer,
+                mode: case.mode,
+                size_bytes: case.size_bytes,
+                window: case.window,
+                pin: case.pin.name(),
+                runs: runs.len(),
+                figures: Figures::median_of(&figures),
+                placement,
+                bounce_before_ns: median(runs.iter().filter_map(|outcome| Some(outcome.bounce_ns?.0))),
+                bounce_after_ns: median(runs.iter().filter_map(|outcome| Some(outcome.bounce_ns?.1))),
+                reference: reference.map(|reference| format!("{} {}", reference.peer, reference.mode)),
+                ratio: spread(runs.iter().filter_map(|outcome| outcome.ratio)),
+            }
+        };
+        placements.into_iter().map(row).collect()
+    }
+
+    /// Returns the row as the object that `--json` prints. Times are in nanoseconds; what was not measured is null.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "bench": self.bench,
+            "group": self.group,
+            "peer": self.peer,
+            "mode": self.mode,
+            "size_bytes": self.size_bytes,
+            "window": self.window,
+            "pin": self.pin,
+            "runs": self.runs,
+            "p50_ns": self.figures.p50_ns,
+            "p99_ns": self.figures.p99_ns,
+            "p999_ns": self.figures.p999_ns,
+            "per_s": self.figures.per_s,
+            "bytes_per_s": self.figures.bytes_per_s,
+            "system_calls_per_message": self.figures.system_calls_per_message,
+            "near_far": self.placement.name(),
+            "bounce_before_ns": self.bounce_before_ns,
+            "bounce_after_ns": self.bounce_after_ns,
+            "reference": self.reference,
+            "ratio": self.ratio.map(|[median, ..]| median),
+            "ratio_min": self.ratio.map(|[_, least, _]| least),
+            "ratio_max": self.ratio.map(|[.., greatest]| greatest),
+            "ratio_of": self.ratio.map(|_| if self.figures.p50_ns.is_some() { "p50_ns" } else { "per_s" }),
+        })
+    }
+}
+
+/// Returns `subject` in multiples of `reference`: of its time where round trips were timed, else of its rate.
+pub(crate) fn ratio(subject: &Figures, reference: &Figures) -> Option<f64> {
+    match (subject.p50_ns, reference.p50_ns) {
+        (Some(subject), Some(reference)) if reference > 0.0 => Some(subject / reference),
+        _ if reference.per_s > 0.0 => Some(subject.per_s / reference.per_s),
+        _ => None,
+    }
+}
+
+fn spread(ratios: impl Iterator<Item = f64>) -> Option<[f64; 3]> {
+    let ratios: Vec<f64> = ratios.collect();
+    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    median(ratios.into_iter()).map(|median| [median, least, greatest])
+}
+
+/// A cache line that bounces faster than this stays within one core or cache. On the machines seen so far the time is
+/// either 50 to 130 ns or 300 to 370 ns, and nothing in between.
+const NEAR_BELOW_NS: f64 = 200.0;
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Pin;
+    use super::*;
+
+    fn outcome(p50_ns: f64, placement: Placement, ratio: f64) -> Outcome {
+        let figures = Figures {
+            p50_ns: Some(p50_ns),
+            p99_ns: None,
+            p999_ns: None,
+            per_s: 1.0,
+            bytes_per_s: 64.0,
+            system_calls_per_message: None,
+        };
+        Outcome { figures, bounce_ns: Some((80.0, 81.0)), placement, ratio: Some(ratio) }
+    }
+
+    fn case() -> Case {
+        let measure = |_: &_| unreachable!();
+        Case { peer: "doorbell", mode: "async", size_bytes: 64, window: 1, pin: Pin::None, pause: None, measure }
+    }
+
+    #[test]
+    fn runs_of_different_placements_become_different_rows() {
+        let outcomes = [
+            outcome(100.0, Placement::Near, 2.0),
+            outcome(900.0, Placement::Far, 3.0),
+            outcome(120.0, Placement::Near, 2.5),
+            outcome(110.0, Placement::Near, 2.2),
+        ];
+        let rows = Row::of_runs("rtt", "spin", &case(), None, &outcomes);
+        let found: Vec<_> = rows.iter().map(|row| (row.placement, row.runs, row.figures.p50_ns)).collect();
+        assert_eq!(found, [(Placement::Near, 3, Some(110.0)), (Placement::Far, 1, Some(900.0))]);
+        assert_eq!(rows[0].ratio, Some([2.2, 2.0, 2.5]));
+    }
+
+    #[test]
+    fn a_change_of_placement_is_reported_as_moved() {
+        let near = Placement::of_bounce(70.0);
+        assert_eq!(near.and(Placement::of_bounce(90.0)), Placement::Near);
+        assert_eq!(near.and(Placement::of_bounce(330.0)), Placement::Moved);
+    }
+
+    #[test]
+    fn ratio_is_of_times_where_both_have_one_and_else_of_rates() {
+        let mut subject = outcome(300.0, Placement::Near, 1.0).figures;
+        let mut reference = outcome(100.0, Placement::Near, 1.0).figures;
+        assert_eq!(ratio(&subject, &reference), Some(3.0));
+        (subject.p50_ns, subject.per_s, reference.per_s) = (None, 6.0, 4.0);
+        assert_eq!(ratio(&subject, &reference), Some(1.5));
+    }
+}

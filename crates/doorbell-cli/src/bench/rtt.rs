@@ -1,0 +1,106 @@
+//! What `bench rtt` measures: round trips one after the other.
+
+use std::time::Duration;
+
+use super::case::{Case, Group};
+use super::options::{Options, Pin};
+use super::reference::{bounce, copy, event, futex, socket};
+
+/// Returns the groups of rows, references first.
+pub(crate) fn groups(options: &Options) -> Vec<Group> {
+    let small = options.sizes(&[SMALL]);
+    let mut groups = vec![bounce_alone(options)];
+    groups.extend(options.sizes(&[SMALL, LARGE, HUGE]).into_iter().map(|size| awake(options, size)));
+    for make in [awaited, asleep_blocking, asleep_awaited, one_cpu_blocking, one_cpu_awaited] {
+        groups.extend(small.iter().map(|&size| make(options, size)));
+    }
+    groups
+}
+
+/// One cache line, back and forth: how far the two CPUs are from each other.
+fn bounce_alone(options: &Options) -> Group {
+    let pin = options.pin(Pin::Cross);
+    let reference = Case { size_bytes: 4, ..case("bounce", "spin", 4, pin, bounce::round_trips) };
+    Group { name: "bounce", reference, subjects: vec![] }
+}
+
+/// Both sides awake, each on its CPU.
+fn awake(options: &Options, size: usize) -> Group {
+    let pin = options.pin(Pin::Cross);
+    Group {
+        name: "awake",
+        reference: case("raw-copy", "spin", size, pin, copy::round_trips),
+        subjects: vec![],
+    }
+}
+
+/// Tasks that await, where the system puts them.
+fn awaited(options: &Options, size: usize) -> Group {
+    let pin = options.pin(Pin::None);
+    Group {
+        name: "awaited",
+        reference: case("tokio-socket", "async", size, pin, socket::round_trips),
+        subjects: vec![],
+    }
+}
+
+/// Long pauses, so that both sides sleep: threads.
+fn asleep_blocking(options: &Options, size: usize) -> Group {
+    let pin = options.pin(Pin::Cross);
+    Group {
+        name: "asleep-blocking",
+        reference: paced(case("raw-futex", "blocking", size, pin, futex::round_trips)),
+        subjects: vec![],
+    }
+}
+
+/// Long pauses, so that both sides sleep: tasks.
+fn asleep_awaited(options: &Options, size: usize) -> Group {
+    let pin = options.pin(Pin::Cross);
+    Group {
+        name: "asleep-awaited",
+        reference: paced(case("raw-event", "blocking", size, pin, event::round_trips)),
+        subjects: vec![],
+    }
+}
+
+/// Both sides on one CPU, where waiting awake only keeps the other side from running: threads.
+fn one_cpu_blocking(options: &Options, size: usize) -> Group {
+    let pin = options.pin(Pin::Same);
+    Group {
+        name: "one-cpu-blocking",
+        reference: case("raw-futex", "blocking", size, pin, futex::round_trips),
+        subjects: vec![],
+    }
+}
+
+/// Both sides on one CPU: tasks.
+fn one_cpu_awaited(options: &Options, size: usize) -> Group {
+    let pin = options.pin(Pin::Same);
+    Group {
+        name: "one-cpu-awaited",
+        reference: case("tokio-socket", "async", size, pin, socket::round_trips),
+        subjects: vec![],
+    }
+}
+
+fn paced(case: Case) -> Case {
+    Case { pause: Some(PAUSE), ..case }
+}
+
+fn case(
+    peer: &'static str,
+    mode: &'static str,
+    size_bytes: usize,
+    pin: Pin,
+    measure: super::case::Measure,
+) -> Case {
+    Case { peer, mode, size_bytes, window: 1, pin, pause: None, measure }
+}
+
+const SMALL: usize = 64;
+const LARGE: usize = 1 << 20;
+const HUGE: usize = 10 << 20;
+
+/// Long enough for any CPU to go to sleep and for any spin to have ended.
+const PAUSE: Duration = Duration::from_millis(10);

@@ -1,0 +1,167 @@
+//! Runs groups of cases and prints their rows.
+//!
+//! In each run of a group the bounce is measured first, then the reference, then each subject, with the bounce in between.
+//! If the bounce has changed sides, what was measured on both sides of the change cannot be compared: the run is repeated a
+//! few times, and what is still mixed after that is marked.
+
+use std::io::{self, Write};
+
+use doorbell_shm::sys;
+
+use super::case::{Case, Group};
+use super::options::Options;
+use super::progress::Progress;
+use super::reference::bounce;
+use super::row::{Outcome, Placement, Row, ratio};
+use super::sample::Figures;
+use super::table;
+use crate::interrupt::interrupted;
+
+/// Measures all groups and prints a table at the end, or JSON lines as they come.
+///
+/// # Errors
+///
+/// If a case cannot be measured; what was measured before is printed.
+pub(crate) fn run(bench: &'static str, groups: &[Group], options: &Options) -> anyhow::Result<()> {
+    let measurements: usize = groups.iter().map(Group::len).sum();
+    let progress = Progress::start(measurements as u64 * u64::from(options.runs()));
+    let mut rows = Vec::new();
+    let mut result = Ok(());
+    for group in groups {
+        let runs = GroupRuns::measure(group, options, &progress);
+        let new_rows = runs.rows(bench);
+        if options.json {
+            progress.suspend(|| print_json(&new_rows))?;
+        }
+        rows.extend(new_rows);
+        result = runs.result;
+        if interrupted() || result.is_err() {
+            break;
+        }
+    }
+    progress.finish();
+    if !options.json {
+        writeln!(io::stdout(), "{}", table::render(&rows))?;
+    }
+    result
+}
+
+fn print_json(rows: &[Row]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for row in rows {
+        writeln!(out, "{}", row.to_json())?;
+    }
+    out.flush()
+}
+
+/// All runs of one group.
+struct GroupRuns<'a> {
+    group: &'a Group,
+    /// For the reference and then for each subject: what came out of each run.
+    outcomes: Vec<Vec<Outcome>>,
+    result: anyhow::Result<()>,
+}
+
+impl<'a> GroupRuns<'a> {
+    fn measure(group: &'a Group, options: &Options, progress: &Progress) -> Self {
+        let mut runs = Self { group, outcomes: vec![Vec::new(); group.len()], result: Ok(()) };
+        for run in 1..=options.runs() {
+            runs.result = runs.one_run(run, options, progress);
+            if runs.result.is_err() || interrupted() {
+                break;
+            }
+        }
+        runs
+    }
+
+    /// Measures until the CPUs stay where they are, a few times at most, and keeps the last attempt.
+    fn one_run(&mut self, run: u32, options: &Options, progress: &Progress) -> anyhow::Result<()> {
+        let attempts = if options.quick { 1 } else { MAX_ATTEMPTS };
+        let mut number = 1;
+        let (attempt, result) = loop {
+            let again = if number > 1 { ", again because the CPUs were moved" } else { "" };
+            let announce = |case: &Case| {
+                progress.next(format!("{}: {} {}, run {run}{again}", self.group.name, case.peer, case.mode));
+            };
+            let mut attempt = Attempt::default();
+            let result = attempt.measure(self.group, options, announce);
+            if result.is_err() || interrupted() || !attempt.was_moved() || number == attempts {
+                break (attempt, result);
+            }
+            number += 1;
+        };
+        self.keep(attempt);
+        progress.done(self.group.len());
+        result
+    }
+
+    fn keep(&mut self, attempt: Attempt) {
+        for (all, outcome) in self.outcomes.iter_mut().zip(attempt.outcomes) {
+            all.push(outcome);
+        }
+    }
+
+    fn rows(&self, bench: &'static str) -> Vec<Row> {
+        let Group { name, reference, subjects } = self.group;
+        let cases = std::iter::once((reference, None)).chain(subjects.iter().map(|case| (case, Some(reference))));
+        let measured = cases.zip(&self.outcomes).filter(|(_, outcomes)| !outcomes.is_empty());
+        measured
+            .flat_map(|((case, reference), outcomes)| Row::of_runs(bench, name, case, reference, outcomes))
+            .collect()
+    }
+}
+
+/// One run of a group, complete or cut short.
+#[derive(Default)]
+struct Attempt {
+    outcomes: Vec<Outcome>,
+}
+
+impl Attempt {
+    fn measure(&mut self, group: &Group, options: &Options, announce: impl Fn(&Case)) -> anyhow::Result<()> {
+        let mut bounce_ns = bounce_now(options)?;
+        let mut placement = placement(bounce_ns);
+        let mut reference: Option<Figures> = None;
+        for case in std::iter::once(&group.reference).chain(&group.subjects) {
+            announce(case);
+            let sample = case.measure(options)?;
+            if sample.messages == 0 {
+                return Ok(()); // interrupted before anything was finished
+            }
+            let figures = sample.figures();
+            let after_ns = bounce_now(options)?;
+            placement = placement.and(self::placement(after_ns));
+            self.outcomes.push(Outcome {
+                figures,
+                bounce_ns: bounce_ns.zip(after_ns),
+                placement,
+                ratio: reference.as_ref().and_then(|reference| ratio(&figures, reference)),
+            });
+            bounce_ns = after_ns;
+            reference = reference.or(Some(figures));
+            if interrupted() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn was_moved(&self) -> bool {
+        self.outcomes.iter().any(|outcome| outcome.placement == Placement::Moved)
+    }
+}
+
+/// Bounces a cache line for a moment; `None` where there is only one CPU.
+fn bounce_now(options: &Options) -> anyhow::Result<Option<f64>> {
+    if sys::cpu_count() < 2 {
+        return Ok(None);
+    }
+    bounce::round_trip_ns(options.cpus, options.quick).map(Some)
+}
+
+fn placement(bounce_ns: Option<f64>) -> Placement {
+    bounce_ns.map_or(Placement::Unknown, Placement::of_bounce)
+}
+
+/// How often a run is measured until the CPUs stay where they are.
+const MAX_ATTEMPTS: u32 = 3;
