@@ -28,15 +28,25 @@
 //! memory that is mapped read-only is not promised to work on every machine. The sleep word carries
 //! no data and is `Relaxed` on both sides; the fences around it live in [`crate::wake`].
 
+#[cfg(not(loom))]
+mod bench_area;
+#[cfg(not(loom))]
+mod connection;
+#[cfg(not(loom))]
 mod copy;
 mod crc;
 mod heap;
 mod kick;
+#[cfg_attr(loom, allow(dead_code))] // only mapped regions have offsets
 mod layout;
 #[cfg(not(loom))]
 mod region;
 mod words;
 
+#[cfg(not(loom))]
+pub use bench_area::{BenchArea, BenchShape};
+#[cfg(not(loom))]
+pub use connection::{AdoptError, ServerMemory, adopt, create};
 pub use crc::crc32c;
 #[cfg(loom)]
 pub use heap::{HeapRegion as OwnRegion, HeapRegion as PeerRegion};
@@ -44,7 +54,7 @@ pub use heap::{HeapRegion, HeapWriter};
 pub use kick::Kick;
 pub use layout::{Layout, LayoutError};
 #[cfg(not(loom))]
-pub use region::{AdoptError, OwnRegion, PeerRegion, RegionWriter, ServerMemory, adopt, create};
+pub use region::{OwnRegion, PeerRegion, RegionWriter};
 
 /// Bytes of a record's header, as in `docs/wire-format.md`.
 pub const HEADER_BYTES: usize = 24;
@@ -137,5 +147,8 @@ fn assert_inside(capacity: u32, place: u32, length: usize) {
 /// Asserts that a place to read from is the start of a word.
 #[inline]
 fn assert_aligned(place: u32) {
-    assert!(place % 8 == 0, "place {place} is not a multiple of 8");
+    assert!(
+        place.is_multiple_of(8),
+        "place {place} is not a multiple of 8"
+    );
 }

@@ -1,4 +1,4 @@
-//! The two regions of a connection, mapped.
+//! A mapped region, from the side that writes it and from the side that reads it.
 
 use std::io;
 use std::ptr::NonNull;
@@ -13,108 +13,7 @@ use super::{
     assert_inside,
 };
 use crate::sync::{AtomicU32, Ordering};
-use crate::sys::{
-    Mapping, PeerAccess, RegionError, RegionHandle, Woken, check_region, create_region,
-    futex_wait_any, futex_wake, seal_size, seal_writable_by_us_only,
-};
-
-/// What the server has after making the memory of a connection.
-#[derive(Debug)]
-pub struct ServerMemory {
-    /// Region S, which the server writes.
-    pub own: OwnRegion,
-    /// Region C, which the client writes.
-    pub peer: PeerRegion,
-    /// Handle of S, to be sent to the client.
-    pub server_handle: RegionHandle,
-    /// Handle of C, to be sent to the client.
-    pub client_handle: RegionHandle,
-}
-
-/// Makes both regions of a connection, as the server.
-///
-/// When this returns, S can be mapped writable by nobody any more, and neither region can change its
-/// size. The handles are to be sent to the client, which calls [`adopt`].
-///
-/// # Errors
-///
-/// What the operating system says; without memory or descriptors a connection is refused.
-pub fn create(server: Layout, client: Layout) -> io::Result<ServerMemory> {
-    let server_handle = create_region(server.region_bytes())?;
-    let client_handle = create_region(client.region_bytes())?;
-    let own = OwnRegion::map(&server_handle, server)?;
-    seal_writable_by_us_only(&server_handle)?;
-    seal_size(&client_handle)?;
-    let peer = PeerRegion::map(&client_handle, client)?;
-    Ok(ServerMemory {
-        own,
-        peer,
-        server_handle,
-        client_handle,
-    })
-}
-
-/// Takes over the regions that the server has sent, as the client: C to write and S to read.
-///
-/// Both are checked before anything in them is looked at. The handles are closed; the mappings stay.
-///
-/// # Errors
-///
-/// [`AdoptError`] if a region is not what was agreed on; close the connection.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "nobody needs the handles after this"
-)]
-pub fn adopt(
-    server_handle: RegionHandle,
-    client_handle: RegionHandle,
-    server: Layout,
-    client: Layout,
-) -> Result<(OwnRegion, PeerRegion), AdoptError> {
-    check_region(
-        &server_handle,
-        server.region_bytes(),
-        PeerAccess::WriterIsPeer,
-    )
-    .map_err(|source| AdoptError::Server { source })?;
-    check_region(
-        &client_handle,
-        client.region_bytes(),
-        PeerAccess::WriterIsUs,
-    )
-    .map_err(|source| AdoptError::Client { source })?;
-    let peer = PeerRegion::map(&server_handle, server)?;
-    peer.check_magic()?;
-    let own = OwnRegion::map(&client_handle, client)?;
-    Ok((own, peer))
-}
-
-/// Why a client does not use the regions it was sent.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AdoptError {
-    /// The region that the server writes is not acceptable.
-    #[error("the server's region is not acceptable")]
-    Server {
-        /// In which respect.
-        source: RegionError,
-    },
-    /// The region that we are to write is not acceptable.
-    #[error("the region meant for us is not acceptable")]
-    Client {
-        /// In which respect.
-        source: RegionError,
-    },
-    /// The server's region does not start as a region does.
-    #[error("the server's region starts with {found:#018x}, which is no region of version 1")]
-    Magic {
-        /// The first eight bytes, as a little-endian number.
-        found: u64,
-    },
-    /// A region could not be mapped.
-    #[error("cannot map a region")]
-    Map(#[from] io::Error),
-}
+use crate::sys::{Mapping, RegionHandle, Woken, futex_wait_any, futex_wake};
 
 /// The region that we write, mapped for reading and writing. A clone names the same region.
 ///
@@ -126,7 +25,7 @@ pub struct OwnRegion {
 }
 
 impl OwnRegion {
-    fn map(handle: &RegionHandle, layout: Layout) -> io::Result<Self> {
+    pub(super) fn map(handle: &RegionHandle, layout: Layout) -> io::Result<Self> {
         let mapping = Mapping::map_read_write(handle, layout.region_bytes())?;
         let region = Mapped::new(mapping, layout);
         let magic = region.base.cast::<u64>();
@@ -237,7 +136,7 @@ pub struct PeerRegion {
 }
 
 impl PeerRegion {
-    fn map(handle: &RegionHandle, layout: Layout) -> io::Result<Self> {
+    pub(super) fn map(handle: &RegionHandle, layout: Layout) -> io::Result<Self> {
         let mapping = Mapping::map_read_only(handle, layout.region_bytes())?;
         Ok(Self {
             region: Mapped::new(mapping, layout),
@@ -279,16 +178,12 @@ impl PeerRegion {
         futex_wait_any(if space { all } else { without_head }, deadline)
     }
 
-    fn check_magic(&self) -> Result<(), AdoptError> {
+    /// Returns the first eight bytes, which say what kind of region this is.
+    pub(super) fn magic(&self) -> u64 {
         let magic = self.region.base.cast::<u64>();
         // SAFETY: mapped, page-aligned, longer than eight bytes. The peer may write it meanwhile:
         // volatile, read once, any value is fine.
-        let found = u64::from_le(unsafe { magic.read_volatile() });
-        if found == MAGIC {
-            Ok(())
-        } else {
-            Err(AdoptError::Magic { found })
-        }
+        u64::from_le(unsafe { magic.read_volatile() })
     }
 }
 
@@ -380,7 +275,7 @@ impl Mapped {
     /// Returns the control or cancel word at `offset`, one of those that `Layout` names.
     #[inline]
     fn word(&self, offset: usize) -> &AtomicU32 {
-        debug_assert!(offset % 4 == 0 && offset + 4 <= self.mapping.len());
+        debug_assert!(offset.is_multiple_of(4) && offset + 4 <= self.mapping.len());
         // SAFETY: every offset that `Layout` gives lies inside `region_bytes`, which `new` has compared
         // with the mapping.
         let word = unsafe { self.base.add(offset) };
@@ -406,4 +301,4 @@ impl Mapped {
 }
 
 /// `DRBLRGN1`, the first bytes of a region.
-const MAGIC: u64 = u64::from_le_bytes(*b"DRBLRGN1");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"DRBLRGN1");

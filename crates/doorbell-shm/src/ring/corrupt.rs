@@ -95,7 +95,7 @@ impl std::fmt::Display for PositionWord {
 #[inline]
 pub(super) fn check_step(word: PositionWord, from: u32, to: u32, room: u32) -> Result<(), Corrupt> {
     let step = to.wrapping_sub(from);
-    if step <= room && to % 8 == 0 {
+    if step <= room && to.is_multiple_of(8) {
         return Ok(());
     }
     Err(wrong_step(word, from, to, room))

@@ -15,7 +15,7 @@ pub struct Producer<O: OwnMemory = OwnRegion, P = PeerRegion> {
     peer: P,
     capacity: u32,
     /// End of the last committed record.
-    tail: u32,
+    pub(super) tail: u32,
     /// What the peer has been told of `tail`.
     published: u32,
     /// Last `head` of the peer that we have seen and found possible.

@@ -1,1 +1,319 @@
+//! The ring on heap memory, case by case. At random: `tests/ring_oracle.rs`, `tests/ring_hostile.rs`.
 
+use super::producer::REWIND_PLACE;
+use super::*;
+use crate::memory::{HeapRegion, HeapWriter, OwnMemory, RingWriter};
+
+const CAPACITY: u32 = 4096;
+
+struct Pair {
+    producer: Producer<HeapRegion, HeapRegion>,
+    consumer: Consumer<HeapRegion, HeapRegion>,
+}
+
+fn regions() -> (HeapRegion, HeapRegion) {
+    (HeapRegion::new(CAPACITY), HeapRegion::new(CAPACITY))
+}
+
+fn pair() -> Pair {
+    let (s, c) = regions();
+    let producer = Producer::new(s.clone(), c.clone());
+    Pair {
+        producer,
+        consumer: Consumer::new(c, s),
+    }
+}
+
+fn header(length: usize) -> [u8; HEADER_BYTES] {
+    let mut header = [9; HEADER_BYTES];
+    header[..4].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
+    header
+}
+
+impl Pair {
+    fn send(&mut self, body: &[u8]) -> bool {
+        self.producer.push(&header(body.len()), &[body]).unwrap()
+    }
+
+    fn receive(&mut self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        self.consumer.peek().unwrap()?;
+        self.consumer.copy_body(&mut body);
+        self.consumer.advance();
+        Some(body)
+    }
+
+    fn bounce(&mut self, body: &[u8]) {
+        assert!(self.send(body) && self.producer.publish());
+        assert_eq!(self.receive().as_deref(), Some(body));
+        assert!(self.consumer.release());
+    }
+}
+
+#[test]
+fn records_are_invisible_until_published() {
+    let mut pair = pair();
+    assert!(pair.send(b"one") && pair.send(b"two"));
+    assert_eq!(pair.receive(), None);
+    assert!(pair.producer.publish());
+    assert!(!pair.producer.publish());
+    assert_eq!(pair.receive().as_deref(), Some(&b"one"[..]));
+    assert_eq!(pair.receive().as_deref(), Some(&b"two"[..]));
+    assert_eq!(pair.receive(), None);
+}
+
+#[test]
+fn dropped_reservation_leaves_nothing_behind() {
+    let mut pair = pair();
+    let mut record = pair.producer.reserve(8).unwrap().unwrap();
+    record.write(&header(8));
+    drop(record);
+    assert!(!pair.producer.publish());
+    pair.bounce(b"next");
+}
+
+#[test]
+#[should_panic(expected = "5 bytes were not written")]
+fn commit_of_a_half_written_record_panics() {
+    let mut pair = pair();
+    let mut record = pair.producer.reserve(8).unwrap().unwrap();
+    record.write(&header(8));
+    record.write(b"abc");
+    record.commit();
+}
+
+#[test]
+fn record_in_odd_pieces_arrives_whole_and_padded_with_zeros() {
+    let mut pair = pair();
+    let pieces: [&[u8]; 5] = [b"a", b"", b"bcdefgh", b"ijklmnopqrs", b"t"];
+    assert!(pair.producer.push(&header(20), &pieces).unwrap());
+    pair.producer.publish();
+    assert_eq!(
+        pair.receive().as_deref(),
+        Some(&b"abcdefghijklmnopqrst"[..])
+    );
+}
+
+#[test]
+fn peek_returns_the_same_record_until_advanced() {
+    let mut pair = pair();
+    assert!(pair.send(b"one") && pair.producer.publish());
+    assert_eq!(pair.consumer.peek(), Ok(Some(header(3))));
+    assert_eq!(pair.consumer.peek(), Ok(Some(header(3))));
+    assert_eq!(pair.consumer.body_bytes(), 3);
+    assert!(!pair.consumer.release());
+    pair.consumer.advance();
+    assert!(pair.consumer.release());
+}
+
+#[test]
+fn full_ring_refuses_until_the_consumer_releases() {
+    let mut pair = pair();
+    let body = vec![1; pair.producer.max_body_bytes()];
+    for _ in 0..4 {
+        assert!(pair.send(&body));
+    }
+    assert!(!pair.send(b""));
+    pair.producer.publish();
+    assert!(pair.receive().is_some());
+    assert!(!pair.send(&body), "consumed is not released");
+    pair.consumer.release();
+    assert!(pair.send(&body));
+    assert!(!pair.send(b""));
+}
+
+#[test]
+fn light_user_stays_in_the_first_page() {
+    let mut pair = pair();
+    for body_bytes in [0, 40, 100, 700, 999] {
+        let body = vec![7; body_bytes];
+        for _ in 0..200 {
+            pair.bounce(&body);
+            let last = pair.producer.tail.wrapping_sub(1) & (CAPACITY - 1);
+            assert!(last < 3072, "a record ended at place {last}");
+        }
+    }
+}
+
+#[test]
+fn busy_user_is_not_rewound_and_looks_at_the_head_a_few_times_a_lap() {
+    let mut pair = pair();
+    pair.bounce(&[0; 1000]); // the consumer stays one record behind
+    assert!(pair.send(&[1; 40]) && pair.producer.publish());
+    let mut places = Vec::new();
+    for _ in 0..200 {
+        assert!(pair.send(&[1; 40]) && pair.producer.publish());
+        assert!(pair.receive().is_some() && pair.consumer.release());
+        places.push(pair.producer.tail & (CAPACITY - 1));
+    }
+    let furthest = places.iter().max().unwrap();
+    assert!(*furthest > CAPACITY - 128, "the whole ring is in use");
+    assert!(REWIND_PLACE < *furthest);
+}
+
+#[test]
+fn emptiness_follows_what_the_consumer_released() {
+    let mut pair = pair();
+    assert_eq!(pair.producer.is_empty(), Ok(true));
+    assert!(pair.send(b"x") && pair.producer.publish());
+    assert_eq!(pair.producer.is_empty(), Ok(false));
+    assert_eq!(pair.consumer.has_unread(), Ok(true));
+    assert!(pair.receive().is_some() && pair.consumer.release());
+    assert_eq!(pair.producer.is_empty(), Ok(true));
+    assert_eq!(pair.consumer.has_unread(), Ok(false));
+    assert_eq!(pair.producer.seen_head(), pair.consumer.seen_tail());
+}
+
+#[test]
+#[should_panic(expected = "one writer")]
+fn second_producer_for_a_region_panics() {
+    let (s, c) = regions();
+    let _first = Producer::new(s.clone(), c.clone());
+    let _second = Producer::new(s, c);
+}
+
+/// A peer that writes what it wants.
+struct Liar {
+    region: HeapRegion,
+    writer: HeapWriter,
+}
+
+fn liar() -> (Liar, Consumer<HeapRegion, HeapRegion>) {
+    let (s, c) = regions();
+    let writer = s.claim_writer();
+    let consumer = Consumer::new(c, s.clone());
+    (Liar { region: s, writer }, consumer)
+}
+
+#[test]
+fn impossible_tails_are_reported_for_good() {
+    let word = PositionWord::Tail;
+    let too_far = |to| Corrupt::TooFar {
+        word,
+        from: 0,
+        to,
+        limit: CAPACITY,
+    };
+    let back = |to| Corrupt::Backwards { word, from: 0, to };
+    let cases = [
+        (4104, too_far(4104)),
+        (u32::MAX - 7, back(u32::MAX - 7)),
+        (12, Corrupt::Misaligned { word, to: 12 }),
+    ];
+    for (tail, expected) in cases {
+        let (liar, mut consumer) = liar();
+        liar.region.store_tail(tail);
+        assert_eq!(consumer.peek(), Err(expected));
+        liar.region.store_tail(0);
+        assert_eq!(consumer.peek(), Err(expected), "poisoned");
+        assert_eq!(consumer.has_unread(), Err(expected));
+    }
+}
+
+#[test]
+fn impossible_records_are_reported() {
+    let needed = |needed, published| Corrupt::Unpublished { needed, published };
+    let cases = [
+        (
+            header(1001),
+            4096,
+            Corrupt::TooLarge {
+                length: 1001,
+                at_most: 1000,
+            },
+        ),
+        (
+            header(0x8000_0000),
+            4096,
+            Corrupt::TooLarge {
+                length: 0x8000_0000,
+                at_most: 1000,
+            },
+        ),
+        (header(1000), 1016, needed(1024, 1016)),
+        (header(0), 16, needed(24, 16)),
+    ];
+    for (header, tail, expected) in cases {
+        let (mut liar, mut consumer) = liar();
+        liar.writer.write(0, &header);
+        liar.region.store_tail(tail);
+        assert_eq!(consumer.peek(), Err(expected));
+        assert_eq!(consumer.peek(), Err(expected), "poisoned");
+    }
+}
+
+#[test]
+fn padding_must_be_zero_and_reach_the_end() {
+    let pad = |length: u32, byte: u8| {
+        let mut header = [0; HEADER_BYTES];
+        header[..4].copy_from_slice(&length.to_le_bytes());
+        header[20] = byte;
+        header
+    };
+    for (header, length) in [
+        (pad(100, 0), 100),
+        (pad(4072, 1), 4072),
+        (pad(u32::MAX, 0), u32::MAX),
+    ] {
+        let (mut liar, mut consumer) = liar();
+        liar.writer.write(0, &header);
+        liar.region.store_tail(4096);
+        assert_eq!(
+            consumer.peek(),
+            Err(Corrupt::Pad {
+                length,
+                to_end: 4096
+            })
+        );
+    }
+    let (mut liar, mut consumer) = liar();
+    liar.writer.write(0, &pad(4072, 0));
+    liar.region.store_tail(4096);
+    assert_eq!(
+        consumer.peek(),
+        Ok(None),
+        "a ring full of padding is allowed"
+    );
+    assert!(consumer.release());
+}
+
+#[test]
+fn record_past_the_end_is_reported() {
+    let (mut liar, mut consumer) = liar();
+    for place in [0, 1024, 2048] {
+        liar.writer.write(place, &header(1000));
+    }
+    liar.writer.write(3072, &header(800));
+    liar.writer.write(3896, &header(200));
+    liar.region.store_tail(4096);
+    for _ in 0..4 {
+        assert!(consumer.peek().unwrap().is_some());
+        consumer.advance();
+    }
+    consumer.release();
+    liar.region.store_tail(4096 + 1024);
+    let expected = Corrupt::PastEnd {
+        needed: 224,
+        to_end: 200,
+    };
+    assert_eq!(consumer.peek(), Err(expected));
+}
+
+#[test]
+fn impossible_heads_are_reported_for_good() {
+    let word = PositionWord::Head;
+    let (s, c) = regions();
+    let mut producer = Producer::new(s, c.clone());
+    assert!(producer.push(&header(0), &[]).unwrap() && producer.publish());
+    assert!(producer.push(&header(0), &[]).unwrap());
+    c.store_head(48); // not published yet
+    let expected = Corrupt::TooFar {
+        word,
+        from: 0,
+        to: 48,
+        limit: 24,
+    };
+    assert_eq!(producer.is_empty(), Err(expected));
+    c.store_head(24);
+    assert_eq!(producer.push(&header(0), &[]), Err(expected), "poisoned");
+}

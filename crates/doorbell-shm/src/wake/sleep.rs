@@ -42,7 +42,7 @@ impl<O: OwnMemory> Announcer<O> {
     /// The caller **must** look once more at the peer's positions before it sleeps. Announcing again is
     /// a new sleep and earns a new notification.
     pub fn announce(&mut self, on: SleepOn, space: bool) {
-        if kept("announce-number") {
+        if kept("announce-number") || self.number == 0 {
             self.number = self.number.wrapping_add(1) & NUMBER_MASK;
         }
         self.announced = true;

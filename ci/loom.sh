@@ -1,0 +1,81 @@
+#!/bin/sh
+# Runs the models of doorbell-shm under loom: each must pass as the code is, and the one that watches
+# a place must fail when that place is weakened. The places and their models are explained in
+# docs/orderings.md.
+set -eu
+cd "$(dirname "$0")/.."
+
+export CARGO_TARGET_DIR="${LOOM_TARGET_DIR:-target/loom}"
+export RUSTFLAGS='--cfg loom'
+export RUST_BACKTRACE=0
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+failed=0
+
+models=$(cargo test --quiet -p doorbell-shm --lib --release --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+
+[ -x "$models" ] || { echo "the models do not build"; exit 1; }
+
+run() { # $1: model, by the last part of its name
+    name=$("$models" --list | sed -n 's/: test$//p' | grep "::$1\$") || { echo "no model $1"; exit 1; }
+    timeout 120 "$models" --exact "$name" >"$log" 2>&1
+}
+
+must_pass() { # $1: model
+    if run "$1"; then
+        echo "pass   $1"
+    else
+        failed=1
+        echo "BROKEN $1"
+        cat "$log"
+    fi
+}
+
+must_fail() { # $1: place, $2: model
+    export DOORBELL_WEAKEN="$1"
+    if run "$2"; then
+        failed=1
+        echo "MISSED $1: $2 passes without it"
+    elif grep -q -e 'deadlock; threads' -e 'Causality violation' -e 'notified more often' "$log"; then
+        echo "caught $1: $2"
+    else
+        failed=1
+        echo "BROKEN $1: $2 fails for another reason"
+        cat "$log"
+    fi
+    unset DOORBELL_WEAKEN
+}
+
+for model in $("$models" --list | sed -n 's/.*::\(loom_[a-z_]*\): test$/\1/p'); do
+    must_pass "$model"
+done
+
+while read -r place model; do
+    must_fail "$place" "$model"
+done <<'PLACES'
+filled-release    loom_published_records_are_read_whole_and_in_order
+filled-acquire    loom_published_records_are_read_whole_and_in_order
+consumed-release  loom_room_is_not_reused_before_it_was_read
+consumed-acquire  loom_room_is_not_reused_before_it_was_read
+announce-fence    loom_publish_racing_with_sleep_on_a_futex_wakes
+announce-fence    loom_publish_racing_with_sleep_on_a_doorbell_wakes
+announce-fence    loom_release_racing_with_sleep_for_space_on_a_futex_wakes
+announce-fence    loom_two_sides_never_both_sleep_over_a_record
+notify-fence      loom_publish_racing_with_sleep_on_a_futex_wakes
+notify-fence      loom_publish_racing_with_sleep_on_a_doorbell_wakes
+notify-fence      loom_release_racing_with_sleep_for_space_on_a_doorbell_wakes
+notify-fence      loom_answer_and_room_under_one_fence_wake_the_client
+look-once-more    loom_publish_racing_with_sleep_on_a_doorbell_wakes
+look-once-more    loom_release_racing_with_sleep_for_space_on_a_doorbell_wakes
+announce-number   loom_each_sleep_is_notified_once
+announce-space    loom_release_racing_with_sleep_for_space_on_a_futex_wakes
+notify-once       loom_each_sleep_is_notified_once
+kick-covered      loom_close_racing_with_sleep_ends_it
+kick-covered      loom_two_kicks_are_seen_as_one_or_two
+kicked-release    loom_close_racing_with_sleep_ends_it
+kicked-acquire    loom_close_racing_with_sleep_ends_it
+PLACES
+
+exit "$failed"

@@ -1,0 +1,115 @@
+//! The two regions of a connection: made by the server, adopted by the client.
+
+use std::io;
+
+use super::Layout;
+use super::region::{MAGIC, OwnRegion, PeerRegion};
+use crate::sys::{
+    PeerAccess, RegionError, RegionHandle, check_region, create_region, seal_size,
+    seal_writable_by_us_only,
+};
+
+/// What the server has after making the memory of a connection.
+#[derive(Debug)]
+pub struct ServerMemory {
+    /// Region S, which the server writes.
+    pub own: OwnRegion,
+    /// Region C, which the client writes.
+    pub peer: PeerRegion,
+    /// Handle of S, to be sent to the client.
+    pub server_handle: RegionHandle,
+    /// Handle of C, to be sent to the client.
+    pub client_handle: RegionHandle,
+}
+
+/// Makes both regions of a connection, as the server.
+///
+/// When this returns, S can be mapped writable by nobody any more, and neither region can change its
+/// size. The handles are to be sent to the client, which calls [`adopt`].
+///
+/// # Errors
+///
+/// What the operating system says; without memory or descriptors a connection is refused.
+pub fn create(server: Layout, client: Layout) -> io::Result<ServerMemory> {
+    let server_handle = create_region(server.region_bytes())?;
+    let client_handle = create_region(client.region_bytes())?;
+    let own = OwnRegion::map(&server_handle, server)?;
+    seal_writable_by_us_only(&server_handle)?;
+    seal_size(&client_handle)?;
+    let peer = PeerRegion::map(&client_handle, client)?;
+    Ok(ServerMemory {
+        own,
+        peer,
+        server_handle,
+        client_handle,
+    })
+}
+
+/// Takes over the regions that the server has sent, as the client: C to write and S to read.
+///
+/// Both are checked before anything in them is looked at. The handles are closed; the mappings stay.
+///
+/// # Errors
+///
+/// [`AdoptError`] if a region is not what was agreed on; close the connection.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "nobody needs the handles after this"
+)]
+pub fn adopt(
+    server_handle: RegionHandle,
+    client_handle: RegionHandle,
+    server: Layout,
+    client: Layout,
+) -> Result<(OwnRegion, PeerRegion), AdoptError> {
+    check_region(
+        &server_handle,
+        server.region_bytes(),
+        PeerAccess::WriterIsPeer,
+    )
+    .map_err(|source| AdoptError::Server { source })?;
+    check_region(
+        &client_handle,
+        client.region_bytes(),
+        PeerAccess::WriterIsUs,
+    )
+    .map_err(|source| AdoptError::Client { source })?;
+    let peer = PeerRegion::map(&server_handle, server)?;
+    check_magic(&peer)?;
+    let own = OwnRegion::map(&client_handle, client)?;
+    Ok((own, peer))
+}
+
+/// Why a client does not use the regions it was sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdoptError {
+    /// The region that the server writes is not acceptable.
+    #[error("the server's region is not acceptable")]
+    Server {
+        /// In which respect.
+        source: RegionError,
+    },
+    /// The region that we are to write is not acceptable.
+    #[error("the region meant for us is not acceptable")]
+    Client {
+        /// In which respect.
+        source: RegionError,
+    },
+    /// The server's region does not start as a region does.
+    #[error("the server's region starts with {found:#018x}, which is no region of version 1")]
+    Magic {
+        /// The first eight bytes, as a little-endian number.
+        found: u64,
+    },
+    /// A region could not be mapped.
+    #[error("cannot map a region")]
+    Map(#[from] io::Error),
+}
+
+fn check_magic(region: &PeerRegion) -> Result<(), AdoptError> {
+    match region.magic() {
+        MAGIC => Ok(()),
+        found => Err(AdoptError::Magic { found }),
+    }
+}
