@@ -90,7 +90,7 @@ fn attack(machine: &mut Connection, frames: &[(FrameHeader, Vec<u8>, u8)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn server_under_arbitrary_frames_stays_within_its_limits(frames in frames()) {

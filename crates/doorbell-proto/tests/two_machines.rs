@@ -3,13 +3,16 @@
 mod support;
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use std::collections::BTreeSet;
 use support::{Operation, World};
 
 fn operation() -> impl Strategy<Value = Operation> {
     let size = prop_oneof![6 => 0..200usize, 3 => 200..5_000usize, 1 => 5_000..20_000usize];
     prop_oneof![
         6 => (0..4u8, size.clone(), proptest::option::of(0..200u64)).prop_map(|(kind, size, deadline)| Operation::Start { kind, size, deadline }),
-        4 => (any::<u16>(), size.clone()).prop_map(|(pick, size)| Operation::Respond { pick, size }),
+        2 => (any::<u16>(), size.clone()).prop_map(|(pick, size)| Operation::Respond { pick, size }),
         2 => any::<u16>().prop_map(|pick| Operation::Fail { pick }),
         4 => (any::<u16>(), size.clone()).prop_map(|(pick, size)| Operation::ClientItem { pick, size }),
         4 => (any::<u16>(), size.clone()).prop_map(|(pick, size)| Operation::ServerItem { pick, size }),
@@ -18,14 +21,14 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => size.prop_map(|size| Operation::Notify { size }),
         1 => any::<u64>().prop_map(|id| Operation::Ping { id }),
         3 => (0..100u64).prop_map(|nanos| Operation::Wait { nanos }),
-        8 => (0..6usize).prop_map(|frames| Operation::DeliverToServer { frames }),
-        8 => (0..6usize).prop_map(|frames| Operation::DeliverToClient { frames }),
+        8 => (0..20usize).prop_map(|frames| Operation::DeliverToServer { frames }),
+        8 => (0..20usize).prop_map(|frames| Operation::DeliverToClient { frames }),
         3 => (0..50_000u64).prop_map(|bytes| Operation::Consume { bytes }),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn honest_machines_end_every_call_exactly_once(
@@ -56,4 +59,56 @@ proptest! {
         world.close();
         world.check_everything_ended();
     }
+}
+
+/// The test above is worth nothing if its operations do not get anywhere.
+#[test]
+fn random_operations_reach_every_event() {
+    let mut runner = TestRunner::deterministic();
+    let strategy = proptest::collection::vec(operation(), 200);
+    let mut seen = BTreeSet::new();
+    for round in 0..100 {
+        let mut world = World::new(round % 2 == 0);
+        for (step, operation) in strategy
+            .new_tree(&mut runner)
+            .unwrap()
+            .current()
+            .into_iter()
+            .enumerate()
+        {
+            if step == 180 {
+                world.server_goes_away();
+            }
+            world.apply(operation);
+        }
+        world.drain();
+        seen.extend(world.seen().iter().cloned());
+    }
+    let client = [
+        "None",
+        "Response",
+        "Failed",
+        "Item",
+        "ItemsEnded",
+        "CreditAvailable",
+        "Pong",
+        "GoAway",
+    ];
+    let server = [
+        "None",
+        "Request",
+        "Notify",
+        "Failed",
+        "Item",
+        "ItemsEnded",
+        "CreditAvailable",
+        "Cancelled",
+    ];
+    let client = client.iter().map(|name| format!("client {name}"));
+    let expected: BTreeSet<_> = server
+        .iter()
+        .map(|name| format!("server {name}"))
+        .chain(client)
+        .collect();
+    assert_eq!(seen, expected);
 }

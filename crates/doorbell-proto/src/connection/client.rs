@@ -68,6 +68,7 @@ impl Connection {
         is_active
     }
 
+    #[inline(always)] // saves moving the event once more
     pub(super) fn handle_response<'a>(
         &mut self,
         header: &FrameHeader,

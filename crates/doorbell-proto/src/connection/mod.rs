@@ -30,7 +30,9 @@ mod streams;
 pub use error::{ItemError, ProtocolError, StartError};
 pub use event::{ControlFrame, Destination, Event, Expired, Payload};
 
-use crate::frame::{CallId, CallKind, FrameError, FrameHeader, FrameKind, GoAwayReason};
+pub use crate::frame::GoAwayReason;
+
+use crate::frame::{CallId, CallKind, FrameError, FrameHeader, FrameKind};
 use crate::limits::{MAX_CALLS_HIGHEST, MAX_GOAWAY_TEXT_BYTES};
 use crate::status::cut;
 use crate::time::Time;

@@ -53,7 +53,7 @@ impl Connection {
         is_active
     }
 
-    #[inline]
+    #[inline(always)] // saves moving the event once more
     pub(super) fn handle_call<'a>(
         &mut self,
         now: Time,
@@ -214,6 +214,7 @@ impl Connection {
     }
 
     /// Opens a call only to end it: no handler will see it.
+    #[cold]
     fn refuse(&mut self, id: CallId, kind: CallKind, status: Status) {
         self.calls.open(id, Phase::Receiving, kind, None);
         self.end_with(id.slot(), status.not_executed());

@@ -4,13 +4,14 @@
 //! same side remembers.
 
 mod sender;
+mod side;
 
 use doorbell_proto::{
-    CallId, CallKind, Config, Connection, Destination, Event, FrameHeader, FrameKind, GoAwayReason,
-    ItemError, Prefix, Role, Status, Time,
+    CallId, CallKind, Connection, Destination, Event, FrameHeader, FrameKind, GoAwayReason, Prefix,
+    Role, Status, Time,
 };
-use sender::{Frame, Sender};
-use std::collections::{BTreeMap, BTreeSet};
+use side::{Side, picked};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub(crate) const MAX_CALLS: u32 = 6;
@@ -67,18 +68,6 @@ pub(crate) enum Operation {
     },
 }
 
-/// One side: machine, sender and what the application knows.
-struct Side {
-    machine: Connection,
-    sender: Sender,
-    /// Calls whose outcome is open.
-    open: BTreeMap<CallId, CallKind>,
-    /// Calls whose outcome is known.
-    ended: BTreeSet<CallId>,
-    /// Items not yet taken.
-    inbox: Vec<(CallId, u64)>,
-}
-
 pub(crate) struct World {
     now: Time,
     client: Side,
@@ -87,6 +76,8 @@ pub(crate) struct World {
     stale_frames: bool,
     answered: bool,
     closed: bool,
+    /// Names of the events so far, with the side that saw them.
+    seen: BTreeSet<String>,
 }
 
 impl World {
@@ -99,6 +90,7 @@ impl World {
             stale_frames,
             answered: false,
             closed: false,
+            seen: BTreeSet::new(),
         }
     }
 
@@ -192,6 +184,11 @@ impl World {
                 .start_call(CallKind::Unary, None)
                 .expect("every slot is free");
         }
+    }
+
+    /// Returns the names of the events so far, such as `server Item`.
+    pub(crate) fn seen(&self) -> &BTreeSet<String> {
+        &self.seen
     }
 
     /// Ends the connection at this moment.
@@ -359,7 +356,9 @@ impl World {
 
     fn server_takes(&mut self, header: &FrameHeader, body: &[u8]) {
         let side = &mut self.server;
-        match take(&mut side.machine, self.now, header, body) {
+        let event = take(&mut side.machine, self.now, header, body);
+        self.seen.insert(format!("server {}", name(&event)));
+        match event {
             Event::None
             | Event::CreditAvailable { .. }
             | Event::ItemsEnded { .. }
@@ -390,7 +389,9 @@ impl World {
 
     fn client_takes(&mut self, header: &FrameHeader, body: &[u8]) {
         let side = &mut self.client;
-        let ended = match take(&mut side.machine, self.now, header, body) {
+        let event = take(&mut side.machine, self.now, header, body);
+        self.seen.insert(format!("client {}", name(&event)));
+        let ended = match event {
             Event::None
             | Event::CreditAvailable { .. }
             | Event::Pong { .. }
@@ -416,77 +417,6 @@ impl World {
         if !self.stale_frames {
             side.sender.drop_call(ended);
         }
-    }
-}
-
-impl Side {
-    fn new(role: Role) -> Self {
-        let machine = Connection::new(Config {
-            role,
-            max_calls: MAX_CALLS,
-            max_message_bytes: MAX_MESSAGE_BYTES,
-            max_assembly_bytes: 2 * MAX_MESSAGE_BYTES,
-            max_chunk_bytes: u32::try_from(CHUNK_BYTES).unwrap(),
-            receive_window_bytes: WINDOW_BYTES,
-            send_window_bytes: WINDOW_BYTES,
-        });
-        Self {
-            machine,
-            sender: Sender::default(),
-            open: BTreeMap::new(),
-            ended: BTreeSet::new(),
-            inbox: Vec::new(),
-        }
-    }
-
-    /// Notes the outcome of a call; there must be exactly one.
-    fn end(&mut self, id: CallId) {
-        assert!(
-            self.open.remove(&id).is_some(),
-            "{id} ends, but is not open"
-        );
-        assert!(self.ended.insert(id), "{id} ends twice");
-    }
-
-    fn send_item(&mut self, pick: u16, size: usize) {
-        let Some(id) = picked(self.open.keys(), pick).copied() else {
-            return;
-        };
-        let cost_bytes = Sender::cost_bytes(size);
-        match self.machine.reserve_item(id, cost_bytes) {
-            Ok(()) => self.sender.send(
-                FrameHeader::new(FrameKind::Data, id.raw(), 0),
-                Prefix::default(),
-                size,
-            ),
-            Err(ItemError::NoCredit | ItemError::Over) => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn consume(&mut self, mut bytes: u64) {
-        while let Some((id, cost_bytes)) = self.inbox.pop() {
-            self.machine.consumed(id, cost_bytes);
-            bytes = bytes.saturating_sub(cost_bytes);
-            if bytes == 0 {
-                return;
-            }
-        }
-    }
-
-    /// Control frames first, then one chunk of each message in turn.
-    fn next_frame(&mut self) -> Option<Frame> {
-        if let Some(frame) = self.machine.poll_transmit() {
-            assert_eq!(usize::try_from(frame.header.length), Ok(frame.body.len()));
-            assert!(frame.body.len() <= CHUNK_BYTES);
-            return Some((frame.header, frame.body));
-        }
-        let (frame, done) = self.sender.next()?;
-        let is_answer = matches!(frame.0.kind, FrameKind::Response | FrameKind::End);
-        if done && is_answer {
-            self.machine.release(CallId::from_raw(frame.0.id));
-        }
-        Some(frame)
     }
 }
 
@@ -518,13 +448,12 @@ fn take<'a>(
         .expect("honest machines keep to the protocol")
 }
 
-fn picked<T>(mut items: impl ExactSizeIterator<Item = T>, pick: u16) -> Option<T> {
-    let count = items.len();
-    if count == 0 {
-        None
-    } else {
-        items.nth(usize::from(pick) % count)
-    }
+/// Returns the name of an event without its fields.
+fn name(event: &Event<'_>) -> String {
+    let text = format!("{event:?}");
+    text.chars()
+        .take_while(|character| character.is_alphabetic())
+        .collect()
 }
 
 fn kind_of(number: u8) -> CallKind {

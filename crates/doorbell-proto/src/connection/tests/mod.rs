@@ -1,6 +1,7 @@
 //! Tests of one machine alone, fed by hand.
 
 mod client;
+mod messages;
 mod server;
 mod streams;
 
