@@ -27,7 +27,7 @@ pub const DEFAULT_MAX_ASSEMBLY_BYTES: u64 = 256 << 20;
 
 /// Bytes of one stream and direction that may be under way and not yet consumed.
 ///
-/// Four chunks of the default size: the sender keeps going while the receiver works.
+/// Sixteen chunks of the default size: the sender keeps going while the receiver works.
 pub const DEFAULT_WINDOW_BYTES: u32 = 256 << 10;
 
 /// Smallest window a handshake accepts: below it every item would wait for credit.
@@ -56,8 +56,8 @@ pub const MAX_ERROR_DETAILS_BYTES: usize = 16_384;
 
 /// Largest body of one frame unless the rings are small.
 ///
-/// A small call waits for at most one chunk of somebody else's large message: 64 KiB take about 10 µs to copy.
-pub const DEFAULT_MAX_CHUNK_BYTES: u32 = 64 << 10;
+/// A small call waits for a few chunks of somebody else's large message at most; 16 KiB take about 1 µs to copy.
+pub const DEFAULT_MAX_CHUNK_BYTES: u32 = 16 << 10;
 
 /// Smallest chunk size a handshake accepts: a quarter of the smallest ring, less a header.
 pub const MIN_CHUNK_BYTES: u32 = 1000;
@@ -69,7 +69,7 @@ pub const MIN_RING_BYTES: u32 = 4096;
 pub const MAX_RING_BYTES: u32 = 1 << 30;
 
 /// Ring size when neither side has a wish: sixteen chunks.
-pub const DEFAULT_RING_BYTES: u32 = 1 << 20;
+pub const DEFAULT_RING_BYTES: u32 = 256 << 10;
 
 /// Largest handshake message, framing included. All fields together need less than 600 bytes.
 pub const MAX_HANDSHAKE_BYTES: usize = 4096;
@@ -79,3 +79,7 @@ pub const MAX_CLIENT_NAME_BYTES: usize = 64;
 
 /// Longest explanation of a refusal.
 pub const MAX_REFUSAL_TEXT_BYTES: usize = 512;
+
+/// Longest time to a deadline: a longer one, which may come from the peer, counts as this. Clocks can add it without overflow.
+pub const MAX_DEADLINE: std::time::Duration =
+    std::time::Duration::from_secs(10 * 365 * 24 * 60 * 60);

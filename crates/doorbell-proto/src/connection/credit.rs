@@ -52,6 +52,11 @@ impl Credit {
         Ok(())
     }
 
+    /// Returns `true` if [`spend`](Self::spend) would not be refused.
+    pub(super) fn may_spend(&self) -> bool {
+        self.send_bytes > 0
+    }
+
     /// Adds what the peer granted. Returns `true` if that ends a shortage.
     pub(super) fn granted(&mut self, granted_bytes: u32) -> Result<bool, Refused> {
         let credit = self.send_bytes.saturating_add(i64::from(granted_bytes));

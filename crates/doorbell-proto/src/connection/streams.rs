@@ -25,6 +25,13 @@ impl Connection {
             .map_err(|_| ItemError::NoCredit)
     }
 
+    /// Returns `true` if an item may be begun, or never will be: then [`reserve_item`](Self::reserve_item) does not say
+    /// [`ItemError::NoCredit`].
+    pub fn may_begin_item(&mut self, id: CallId) -> bool {
+        let credit = self.calls.active(id).and_then(|slot| slot.credit());
+        credit.is_none_or(|credit| !credit.sending || credit.may_spend())
+    }
+
     /// Ends the items of a client; the caller then writes `END`. Returns `false` if there is nothing to end.
     ///
     /// A server ends its items with [`finish`](Self::finish).

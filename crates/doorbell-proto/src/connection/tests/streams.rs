@@ -154,6 +154,31 @@ fn item_begun_without_credit_is_rejected() {
 }
 
 #[test]
+fn every_frame_of_a_divided_item_costs_credit() {
+    let mut server = machine(Role::Server);
+    let call = (id(0, 1), 0);
+    open_call(&mut server, call.0, CallKind::ClientStream);
+    feed_first(&mut server, FrameKind::Data, Flags::NONE, call, (100, b"a")).unwrap();
+    for _ in 1..99 {
+        let more = Flags::CONTINUE.with(Flags::MORE);
+        assert_eq!(
+            feed(&mut server, FrameKind::Data, more, call, b"a"),
+            Ok(Event::None)
+        );
+    }
+    feed(&mut server, FrameKind::Data, Flags::CONTINUE, call, b"a").unwrap();
+    let result = feed(&mut server, FrameKind::Data, Flags::NONE, call, b"a");
+    let credit_bytes = 1024 - 33 - 99 * 25;
+    assert_eq!(
+        result,
+        Err(ProtocolError::ItemWithoutCredit {
+            id: call.0,
+            credit_bytes
+        })
+    );
+}
+
+#[test]
 fn credit_is_granted_once_for_many_items_and_may_be_spent_again() {
     let mut server = machine(Role::Server);
     open_call(&mut server, id(0, 1), CallKind::ClientStream);
