@@ -70,15 +70,6 @@ impl Doorbell {
         Ok(Self { fd: handle, kind })
     }
 
-    /// Same as [`from_handle`](Self::from_handle), under the name that a descriptor has.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidData` when it is something else.
-    pub fn from_fd(fd: OwnedFd, kind: DoorbellKind) -> io::Result<Self> {
-        Self::from_handle(fd, kind)
-    }
-
     /// Returns the object behind this end.
     pub fn kind(&self) -> DoorbellKind {
         self.kind
@@ -91,11 +82,6 @@ impl Doorbell {
 
     /// Gives up this end for its handle.
     pub fn into_handle(self) -> OwnedHandle {
-        self.fd
-    }
-
-    /// Same as [`into_handle`](Self::into_handle), under the name that a descriptor has.
-    pub fn into_fd(self) -> OwnedFd {
         self.fd
     }
 
