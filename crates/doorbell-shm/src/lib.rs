@@ -8,5 +8,11 @@ pub mod wake;
 
 mod sync;
 
+#[cfg(not(loom))]
+pub use memory::{AdoptError, ServerMemory, adopt, create};
+pub use memory::{Kick, Layout, LayoutError, OwnRegion, PeerRegion, Positions, crc32c};
+pub use ring::{Consumer, Corrupt, Producer, Reservation};
+pub use wake::{Announcer, Notifier, SleepOn, Spin, SpinMode, SpinTurn};
+
 #[cfg(all(test, loom))]
 mod loom_tests;

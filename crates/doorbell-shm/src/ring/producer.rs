@@ -140,6 +140,19 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         Ok(self.head == self.published)
     }
 
+    /// Returns how many bytes the peer has not consumed yet, padding and unpublished records included.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the peer has published an impossible head, now or earlier.
+    pub fn unread_bytes(&mut self) -> Result<usize, Corrupt> {
+        self.check_poison()?;
+        if self.head != self.tail {
+            self.load_head()?;
+        }
+        Ok(self.tail.wrapping_sub(self.head) as usize)
+    }
+
     /// Returns the peer's head as last loaded, to sleep on.
     #[inline]
     pub fn seen_head(&self) -> u32 {

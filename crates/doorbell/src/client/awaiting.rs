@@ -1,0 +1,201 @@
+//! The client's own methods.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use doorbell_proto::Metadata;
+use tokio::sync::watch;
+
+use super::{
+    Call, ConnectionState, Options,
+    call::{Bidirectional, Streaming, Unary, Uploading},
+    dialer::{Dialer, give_up_at},
+    option_methods,
+};
+use crate::{
+    connection::Connection,
+    error::{CallError, ConnectError, NotifyError},
+    message::{Message, Upload},
+    name, scratch,
+    stats::Stats,
+};
+
+/// A client of one server. Clones share one connection; it ends with the last of them.
+///
+/// The connection is made again, with growing pauses, when it has ended and a call needs it. A call that was under way then fails
+/// with a definite [`Outcome`](crate::Outcome); Doorbell repeats none by itself.
+#[derive(Clone)]
+pub struct Client {
+    dialer: Arc<Dialer>,
+}
+
+/// Collects settings before a client connects.
+pub struct Builder {
+    name: String,
+    options: Options,
+}
+
+impl Client {
+    /// Connects to the server called `name`, or at the path `name` if it has a slash in it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; at once if nobody listens. See [`Builder::wait_for_server`] for a server that may still be starting.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    pub async fn connect(name: impl Into<String>) -> Result<Self, ConnectError> {
+        Self::builder(name).connect().await
+    }
+
+    /// Begins a client with other settings than the defaults.
+    pub fn builder(name: impl Into<String>) -> Builder {
+        Builder { name: name.into(), options: Options::default() }
+    }
+
+    /// Calls a handler that answers with one reply. Await the result.
+    pub fn call<M: Message>(&self, message: M) -> Call<'_, M, Unary> {
+        Call::new(self, message)
+    }
+
+    /// Calls a handler that answers with a stream. Awaiting gives an [`ItemStream`](crate::ItemStream); dropping that cancels.
+    pub fn stream<M: Message>(&self, message: M) -> Call<'_, M, Streaming> {
+        Call::new(self, message)
+    }
+
+    /// Calls a handler that takes a stream and answers with one reply. Awaiting gives an [`UploadStream`](super::UploadStream).
+    pub fn upload<M: Upload>(&self, message: M) -> Call<'_, M, Uploading> {
+        Call::new(self, message)
+    }
+
+    /// Calls a handler with a stream in each direction. Awaiting gives both halves.
+    pub fn bidi<M: Upload>(&self, message: M) -> Call<'_, M, Bidirectional> {
+        Call::new(self, message)
+    }
+
+    /// Sends a message that nobody answers. Returns as soon as it is on its way.
+    ///
+    /// Notifications of one client are handled in the order in which they were sent, as long as each fits into one frame
+    /// (16 KiB with the default rings); a larger one takes effect when all of it has arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`NotifyError::Full`] if the server does not keep up, see [`writable`](Self::writable); or the reasons for which no call could
+    /// be sent. Nothing has been sent then.
+    pub fn notify<M: Message>(&self, message: M) -> Result<(), NotifyError> {
+        let connection = self.current_or_dial()?;
+        let sent = scratch::encoded(&message, |payload| connection.notify(M::TYPE, None, payload, None));
+        sent.map_err(CallError::Encode)?
+    }
+
+    /// Waits until everything that was handed over has been written to the connection, so that [`notify`](Self::notify) has room.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn writable(&self) -> Result<(), CallError> {
+        let connection = self.connection(None).await?;
+        poll_fn(|cx| connection.poll_writable(cx)).await
+    }
+
+    /// Sends a ping through the connection and returns how long the answer took.
+    ///
+    /// # Errors
+    ///
+    /// As for a call.
+    pub async fn ping(&self) -> Result<Duration, CallError> {
+        let connection = self.connection(None).await?;
+        let start = Instant::now();
+        let number = connection.send_ping()?;
+        poll_fn(|cx| connection.poll_pong(cx, number)).await?;
+        Ok(start.elapsed())
+    }
+
+    /// Returns a receiver that shows when the connection is lost and made again.
+    pub fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.dialer.watch()
+    }
+
+    /// Returns what the present connection has done so far; zero if there is none.
+    pub fn stats(&self) -> Stats {
+        self.dialer.current().map(|connection| connection.stats()).unwrap_or_default()
+    }
+
+    /// Ends the connection for all clones. Calls under way fail; later ones too.
+    pub fn close(&self) {
+        self.dialer.close();
+    }
+
+    pub(super) fn live(&self) -> Option<Arc<Connection>> {
+        self.dialer.current()
+    }
+
+    pub(super) async fn connection(&self, deadline: Option<Instant>) -> Result<Arc<Connection>, CallError> {
+        match self.live() {
+            Some(connection) => Ok(connection),
+            None => self.dialer.connect_for_call(deadline).await,
+        }
+    }
+
+    /// The connection, or an error while it is made in the background.
+    fn current_or_dial(&self) -> Result<Arc<Connection>, CallError> {
+        if let Some(connection) = self.live() {
+            return Ok(connection);
+        }
+        let client = self.clone();
+        tokio::spawn(async move {
+            let _ = client.connection(None).await; // whoever needs it next sees why, if it fails again
+        });
+        Err(CallError::GoingAway { text: "the connection was lost and is being made again".to_owned() })
+    }
+}
+
+impl Builder {
+    option_methods!();
+
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        let give_up = give_up_at(self.options.wait_for_server);
+        let client = self.lazy()?;
+        client.dialer.connect(give_up).await?;
+        Ok(client)
+    }
+
+    /// Returns a client that connects with its first call.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Name`] if the name is not one.
+    pub fn lazy(self) -> Result<Client, ConnectError> {
+        let path = name::resolve(&self.name)?;
+        Ok(Client { dialer: Dialer::new(path, self.options) })
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("state", &*self.state().borrow()).finish_non_exhaustive()
+    }
+}
+
+/// Makes metadata out of one pair, or adds one.
+pub(super) fn add_metadata(metadata: &mut Option<Metadata>, key: &str, value: &[u8]) -> Result<(), CallError> {
+    let entries = metadata.get_or_insert_default();
+    entries.insert(key, value).map_err(|error| CallError::Encode(crate::message::EncodeError::new(error)))
+}

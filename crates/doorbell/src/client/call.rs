@@ -1,0 +1,314 @@
+//! One call, from its settings to its reply.
+
+use std::{
+    future::{Future, IntoFuture},
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use doorbell_proto::{CallKind, Metadata};
+use tokio::time::Sleep;
+
+use super::{Client, awaiting::add_metadata, take_outcome, take_reply};
+use crate::{
+    connection::{Awaited, Connection, NewCall, TicketKey},
+    error::CallError,
+    message::{Message, Upload},
+    scratch,
+    stream::{ItemError, ItemSender, ItemStream},
+};
+
+/// A call that has not been sent yet. Await it, after setting what it needs.
+///
+/// # Cancel safety
+///
+/// Dropping the future of a call that has been sent cancels it on the server: the handler is dropped at its next `await`, and
+/// [`Context::is_cancelled`](crate::Context::is_cancelled) turns true at once. A reply already under way is thrown away. The handler
+/// may have run.
+#[must_use = "a call is only sent when it is awaited"]
+pub struct Call<'c, M, Shape> {
+    client: &'c Client,
+    message: M,
+    deadline: Option<Instant>,
+    metadata: Option<Metadata>,
+    refused: Option<CallError>,
+    shape: PhantomData<Shape>,
+}
+
+/// Shape of a call: one reply.
+#[derive(Debug)]
+pub struct Unary;
+/// Shape of a call: a stream of items from the server.
+#[derive(Debug)]
+pub struct Streaming;
+/// Shape of a call: a stream of items from the client, one reply.
+#[derive(Debug)]
+pub struct Uploading;
+/// Shape of a call: a stream of items in each direction.
+#[derive(Debug)]
+pub struct Bidirectional;
+
+impl<'c, M: Message, Shape> Call<'c, M, Shape> {
+    pub(super) fn new(client: &'c Client, message: M) -> Self {
+        Self { client, message, deadline: None, metadata: None, refused: None, shape: PhantomData }
+    }
+
+    /// Gives the call this long in all, its items included. Then it ends on both sides with
+    /// [`CallError::DeadlineExceeded`].
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.deadline(Instant::now() + timeout)
+    }
+
+    /// Gives the call until `deadline`, or less if it has an earlier one already.
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |before| before.min(deadline)));
+        self
+    }
+
+    /// Takes over the deadline of the call that is being answered, so that nested calls end with it.
+    pub fn inherit(self, context: &crate::Context) -> Self {
+        match context.deadline() {
+            Some(deadline) => self.deadline(deadline),
+            None => self,
+        }
+    }
+
+    /// Adds a metadata entry: a key of `a-z 0-9 - _ .` and any bytes. A wrong or oversized one fails the call before it is sent.
+    pub fn metadata(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        if let Err(error) = add_metadata(&mut self.metadata, key, value.as_ref()) {
+            self.refused = Some(error);
+        }
+        self
+    }
+
+    fn start(&mut self, connection: &Connection, kind: CallKind) -> Result<TicketKey, CallError> {
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
+        let (deadline, metadata) = (self.deadline, self.metadata.as_ref());
+        scratch::encoded(&self.message, |payload| {
+            connection.start(NewCall { kind, message_type: M::TYPE, deadline, metadata, payload }, None)
+        })?
+    }
+
+    async fn open(mut self, kind: CallKind) -> Result<(Arc<Connection>, TicketKey, Option<Instant>), CallError> {
+        let connection = self.client.connection(self.deadline).await?;
+        let key = self.start(&connection, kind)?;
+        Ok((connection, key, self.deadline))
+    }
+}
+
+impl<'c, M: Message> Call<'c, M, Unary> {
+    /// Sends the call and returns without waiting for its reply, so that many can be under way.
+    ///
+    /// Waits only if the connection has to be made first.
+    ///
+    /// # Errors
+    ///
+    /// The call was not sent.
+    pub async fn send(self) -> Result<PendingReply<M>, CallError> {
+        let (connection, key, deadline) = self.open(CallKind::Unary).await?;
+        Ok(PendingReply::new(connection, key, deadline))
+    }
+}
+
+impl<'c, M: Message> IntoFuture for Call<'c, M, Unary> {
+    type Output = Result<M::Reply, CallError>;
+    type IntoFuture = UnaryFuture<'c, M>;
+
+    fn into_future(self) -> UnaryFuture<'c, M> {
+        UnaryFuture { call: Some(self), connecting: None, pending: None }
+    }
+}
+
+/// Future of one reply, from sending on.
+pub struct UnaryFuture<'c, M: Message> {
+    call: Option<Call<'c, M, Unary>>,
+    connecting: Option<Connecting<'c>>,
+    pending: Option<PendingReply<M>>,
+}
+
+type Connecting<'c> = Pin<Box<dyn Future<Output = Result<Arc<Connection>, CallError>> + Send + 'c>>;
+
+impl<M: Message> Unpin for UnaryFuture<'_, M> {}
+
+impl<'c, M: Message> Future for UnaryFuture<'c, M> {
+    type Output = Result<M::Reply, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(pending) = &mut self.pending {
+            return pending.poll_reply(cx);
+        }
+        let connection = match ready!(self.poll_connection(cx)) {
+            Ok(connection) => connection,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        let call = self.call.as_mut().expect("polled after completion");
+        let (deadline, key) = (call.deadline, call.start(&connection, CallKind::Unary));
+        self.call = None;
+        let mut pending = PendingReply::new(connection, key?, deadline);
+        let polled = pending.poll_reply(cx);
+        if polled.is_pending() {
+            self.pending = Some(pending);
+        }
+        polled
+    }
+}
+
+impl<'c, M: Message> UnaryFuture<'c, M> {
+    fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Connection>, CallError>> {
+        if self.connecting.is_none() {
+            let call = self.call.as_ref().expect("polled after completion");
+            let (client, deadline) = (call.client, call.deadline);
+            if let Some(connection) = client.live() {
+                return Poll::Ready(Ok(connection));
+            }
+            self.connecting = Some(Box::pin(async move { client.connection(deadline).await }));
+        }
+        let connected = ready!(self.connecting.as_mut().expect("set above").as_mut().poll(cx));
+        self.connecting = None;
+        Poll::Ready(connected)
+    }
+}
+
+/// A call that has been sent; a future of its reply. Dropping it cancels the call.
+pub struct PendingReply<M: Message> {
+    connection: Arc<Connection>,
+    key: Option<TicketKey>,
+    deadline: Option<Instant>,
+    alarm: Option<Pin<Box<Sleep>>>,
+    slept_since: Option<Instant>,
+    message: PhantomData<fn() -> M>,
+}
+
+impl<M: Message> Unpin for PendingReply<M> {}
+
+impl<M: Message> PendingReply<M> {
+    fn new(connection: Arc<Connection>, key: TicketKey, deadline: Option<Instant>) -> Self {
+        Self { connection, key: Some(key), deadline, alarm: None, slept_since: None, message: PhantomData }
+    }
+
+    fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<M::Reply, CallError>> {
+        let key = self.key.expect("polled after completion");
+        loop {
+            let polled =
+                self.connection.poll_until(cx, key, Awaited::Arrival, &mut |state| take_outcome(state, key));
+            if let Poll::Ready(waited) = polled {
+                if let Some(since) = self.slept_since.take() {
+                    self.connection.slept(since);
+                }
+                self.key = None;
+                return Poll::Ready(take_reply(&self.connection, key, waited));
+            }
+            self.slept_since.get_or_insert_with(Instant::now);
+            ready!(self.poll_alarm(cx));
+            self.connection.expire(); // gives this call its outcome
+        }
+    }
+
+    /// Ready when the deadline has passed. The timer exists only once somebody really waits.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        alarm.as_mut().poll(cx)
+    }
+}
+
+impl<M: Message> Future for PendingReply<M> {
+    type Output = Result<M::Reply, CallError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.get_mut().poll_reply(cx)
+    }
+}
+
+impl<M: Message> Drop for PendingReply<M> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.connection.abandon(key, Vec::new());
+        }
+    }
+}
+
+type Opening<'c, T> = Pin<Box<dyn Future<Output = Result<T, CallError>> + Send + 'c>>;
+
+impl<'c, M: Message> IntoFuture for Call<'c, M, Streaming> {
+    type Output = Result<ItemStream<M::Reply>, CallError>;
+    type IntoFuture = Opening<'c, ItemStream<M::Reply>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let (connection, key, deadline) = self.open(CallKind::ServerStream).await?;
+            Ok(ItemStream::of_call(connection, key, deadline))
+        })
+    }
+}
+
+impl<'c, M: Upload> IntoFuture for Call<'c, M, Bidirectional> {
+    type Output = Result<(ItemSender<M::Item>, ItemStream<M::Reply>), CallError>;
+    type IntoFuture = Opening<'c, (ItemSender<M::Item>, ItemStream<M::Reply>)>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let (connection, key, deadline) = self.open(CallKind::Bidirectional).await?;
+            connection.share_ticket(key);
+            let sender = ItemSender::new(Arc::clone(&connection), key, true);
+            Ok((sender, ItemStream::of_call(connection, key, deadline)))
+        })
+    }
+}
+
+impl<'c, M: Upload> IntoFuture for Call<'c, M, Uploading> {
+    type Output = Result<UploadStream<M>, CallError>;
+    type IntoFuture = Opening<'c, UploadStream<M>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let (connection, key, deadline) = self.open(CallKind::ClientStream).await?;
+            connection.share_ticket(key);
+            let sender = ItemSender::new(Arc::clone(&connection), key, true);
+            Ok(UploadStream { sender: Some(sender), reply: PendingReply::new(connection, key, deadline) })
+        })
+    }
+}
+
+/// Sends the items of an upload, then waits for the reply. Dropping it before [`finish`](Self::finish) cancels the call.
+pub struct UploadStream<M: Upload> {
+    sender: Option<ItemSender<M::Item>>,
+    reply: PendingReply<M>,
+}
+
+impl<M: Upload> UploadStream<M> {
+    /// Sends one item, waiting until the server has room for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ItemError`]; after [`ItemError::Over`], [`finish`](Self::finish) tells why the call has ended.
+    pub async fn send(&mut self, item: M::Item) -> Result<(), ItemError> {
+        match &mut self.sender {
+            Some(sender) => sender.send(item).await,
+            None => Err(ItemError::Over),
+        }
+    }
+
+    /// Says that no more items follow and waits for the reply.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] as for any call.
+    pub async fn finish(mut self) -> Result<M::Reply, CallError> {
+        self.sender = None;
+        (&mut self.reply).await
+    }
+}
+
+impl<M: Upload> Drop for UploadStream<M> {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            sender.disarm(); // an upload that is given up is cancelled, not ended
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Makes the connection, watches over it, and makes it again.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use doorbell_shm::sys::{AsyncDoorbell, AsyncPeer};
+use tokio::sync::{Notify, watch};
+
+use super::{BackOff, Options};
+use crate::{
+    connection::{Connection, Sleeper, Watched, lock},
+    error::{CallError, ConnectError, Disconnected},
+    link::dial::dial,
+};
+
+/// Whether a client has a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// Calls go out at once.
+    Connected,
+    /// The last connection has ended, or none has been made; the next call makes one.
+    Disconnected,
+    /// The client has been closed; calls fail.
+    Closed,
+}
+
+/// What all clones of a client share.
+pub(super) struct Dialer {
+    path: PathBuf,
+    pub(super) options: Options,
+    current: Mutex<Option<Arc<Connection>>>,
+    dialing: tokio::sync::Mutex<()>,
+    state: watch::Sender<ConnectionState>,
+    closed: AtomicBool,
+}
+
+impl Dialer {
+    pub(super) fn new(path: PathBuf, options: Options) -> Arc<Self> {
+        Arc::new(Self {
+            path,
+            options,
+            current: Mutex::new(None),
+            dialing: tokio::sync::Mutex::new(()),
+            state: watch::Sender::new(ConnectionState::Disconnected),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the connection if there is a living one.
+    pub(super) fn current(&self) -> Option<Arc<Connection>> {
+        let current = lock(&self.current);
+        current.as_ref().filter(|connection| !connection.is_closed() && !connection.is_leaving()).map(Arc::clone)
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<ConnectionState> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        if let Some(connection) = lock(&self.current).take() {
+            connection.close(Disconnected::Closed);
+        }
+        self.state.send_replace(ConnectionState::Closed);
+    }
+
+    /// Returns the connection, making one if need be; keeps trying until `give_up` while that can help.
+    pub(super) async fn connect(self: &Arc<Self>, give_up: Instant) -> Result<Arc<Connection>, ConnectError> {
+        let _turn = self.dialing.lock().await;
+        let mut back_off = BackOff::new();
+        loop {
+            if let Some(connection) = self.current() {
+                return Ok(connection); // somebody else has made it while we waited
+            }
+            if self.closed.load(Ordering::Acquire) {
+                return Err(ConnectError::Closed);
+            }
+            let error = match self.dial_once().await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            let pause = back_off.pause();
+            if !error.is_retryable() || Instant::now() + pause >= give_up {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// As [`connect`](Self::connect), for a call.
+    pub(super) async fn connect_for_call(
+        self: &Arc<Self>,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Connection>, CallError> {
+        let patience = Instant::now() + self.options.reconnect_timeout;
+        let give_up = deadline.map_or(patience, |deadline| deadline.min(patience));
+        let connected = tokio::time::timeout_at(give_up.into(), self.connect(give_up)).await;
+        match connected {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(CallError::NotConnected(Arc::new(error))),
+            Err(_) if deadline == Some(give_up) => Err(CallError::DeadlineBeforeSend),
+            Err(_) => Err(CallError::NotConnected(Arc::new(ConnectError::TimedOut {
+                path: self.path.clone(),
+                after: self.options.reconnect_timeout,
+            }))),
+        }
+    }
+
+    async fn dial_once(self: &Arc<Self>) -> Result<Arc<Connection>, ConnectError> {
+        let this = Arc::clone(self);
+        let dialed = tokio::task::spawn_blocking(move || {
+            let options = &this.options;
+            dial(&this.path, &options.client_name, options.wishes, options.handshake_timeout)
+        });
+        let link = dialed.await.map_err(|error| ConnectError::System {
+            path: self.path.clone(),
+            source: std::io::Error::other(error),
+        })??;
+        let (connection, watched) =
+            Connection::new(link, Sleeper::Task, self.options.spin, self.options.max_assembly_bytes);
+        self.attend(&connection, watched)
+            .map_err(|source| ConnectError::System { path: self.path.clone(), source })?;
+        *lock(&self.current) = Some(Arc::clone(&connection));
+        if self.closed.load(Ordering::Acquire) {
+            self.close(); // closed while we dialled
+            return Err(ConnectError::Closed);
+        }
+        self.state.send_replace(ConnectionState::Connected);
+        Ok(connection)
+    }
+
+    /// Starts the task that drains when the doorbell rings and sees the peer's death.
+    fn attend(self: &Arc<Self>, connection: &Arc<Connection>, watched: Watched) -> std::io::Result<()> {
+        let bell = AsyncDoorbell::new(watched.bell)?;
+        let peer = AsyncPeer::new(watched.control, watched.process)?;
+        let ended = Arc::new(Notify::new());
+        let dialer = Arc::downgrade(self);
+        connection.on_close({
+            let ended = Arc::clone(&ended);
+            move || {
+                ended.notify_one();
+                if let Some(dialer) = dialer.upgrade() {
+                    dialer.connection_ended();
+                }
+            }
+        });
+        tokio::spawn(attend(Arc::clone(connection), bell, peer, ended));
+        Ok(())
+    }
+
+    fn connection_ended(&self) {
+        if !self.closed.load(Ordering::Acquire) {
+            self.state.send_replace(ConnectionState::Disconnected);
+        }
+    }
+}
+
+impl Drop for Dialer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+async fn attend(connection: Arc<Connection>, bell: AsyncDoorbell, peer: AsyncPeer, ended: Arc<Notify>) {
+    loop {
+        tokio::select! {
+            rung = bell.notified() => {
+                connection.bell_rang();
+                // A bell whose other end is closed rings no more; the socket tells the rest.
+                if rung.is_err() {
+                    peer.gone().await;
+                    return connection.close(Disconnected::PeerGone);
+                }
+            }
+            () = peer.gone() => return connection.close(Disconnected::PeerGone),
+            () = ended.notified() => return,
+        }
+    }
+}
+
+/// How long `connect` tries when it tries once.
+pub(super) fn give_up_at(wait: Duration) -> Instant {
+    Instant::now() + wait
+}

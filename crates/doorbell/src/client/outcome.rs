@@ -1,0 +1,34 @@
+//! From what a ticket holds to what the caller gets.
+
+use std::cell::Cell;
+
+use crate::{
+    connection::{Connection, Reply, State, TicketKey},
+    error::CallError,
+    message::{Incoming, Payload},
+};
+
+/// What ended a wait for a reply.
+pub(crate) type Waited = Result<Reply, CallError>;
+
+/// Takes the outcome of a call out of its ticket, if there is one.
+pub(crate) fn take_outcome(state: &mut State, key: TicketKey) -> Option<Waited> {
+    state.ticket(key).outcome.take()
+}
+
+/// Closes the ticket and decodes the reply.
+pub(crate) fn take_reply<T: Payload>(connection: &Connection, key: TicketKey, waited: Waited) -> Result<T, CallError> {
+    connection.close_ticket(key, SPARE.take());
+    match waited? {
+        Reply::Small(bytes) => {
+            let value = T::decode(Incoming::Borrowed(&bytes)).map_err(CallError::Decode);
+            SPARE.set(bytes); // lent to the next call, so that small replies need no allocation
+            value
+        }
+        Reply::Large(bytes) => T::decode(Incoming::Owned(bytes)).map_err(CallError::Decode),
+    }
+}
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}

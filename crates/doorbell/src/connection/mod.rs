@@ -1,0 +1,261 @@
+//! An established connection: who sends, who receives, and who waits.
+//!
+//! Two short locks. The *state lock* is taken by whoever sends. The *receive half* belongs to one driver at a time: it is only
+//! ever tried, never waited for, so a driver may keep it while it waits. Lock order: receive half, then state. Neither is held while
+//! user code runs.
+//!
+//! # Who drives
+//!
+//! On the server the I/O worker. On a client, whoever waits: it spins and drains the ring itself. When its budget is gone a
+//! thread sleeps on the futex of the peer's position word and keeps the receive half; a task announces the doorbell and leaves,
+//! and the connection's background task drains when the bell rings. See [`drive`].
+
+mod drive;
+mod outgoing;
+mod ready;
+mod receive;
+mod send;
+mod serve;
+mod state;
+mod ticket;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use doorbell_proto::{
+    CallId, Time, limits,
+    connection::Connection as Machine,
+};
+use doorbell_shm::{
+    Consumer, Kick, OwnRegion, PeerRegion, SleepOn, Spin, SpinMode,
+    sys::{self, ControlStream, Doorbell, PeerIdentity, ProcessHandle},
+};
+pub(crate) use receive::Dispatch;
+pub(crate) use send::{Answer, ItemRefused, NewCall};
+pub(crate) use state::{Outbound, Preamble, State};
+pub(crate) use ticket::{Awaited, Item, Reply, TicketKey};
+
+use crate::{
+    error::Disconnected,
+    link::{Link, Terms},
+    stats::Stats,
+};
+
+/// One side of a connection.
+pub(crate) struct Connection {
+    state: Mutex<State>,
+    receive: Mutex<Receive>,
+    own: OwnRegion,
+    peer: PeerRegion,
+    peer_bell: Doorbell,
+    kick: Kick,
+    sleeper: Sleeper,
+    closed: AtomicBool,
+    on_close: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    identity: PeerIdentity,
+    terms: Terms,
+    origin: Instant,
+}
+
+/// What the driver holds.
+pub(crate) struct Receive {
+    consumer: Consumer,
+    scratch: Vec<u8>,
+}
+
+/// How this side waits when nothing comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sleeper {
+    /// Calling threads take turns in sleeping on a futex.
+    Threads,
+    /// A background task awaits the doorbell.
+    Task,
+    /// An I/O worker polls the doorbell.
+    Worker,
+}
+
+/// What shows the peer's death; whoever watches it calls [`Connection::close`].
+pub(crate) struct Watched {
+    pub(crate) bell: Doorbell,
+    pub(crate) control: ControlStream,
+    pub(crate) process: Option<ProcessHandle>,
+}
+
+/// Wakers to call and a peer to wake, once the locks are released.
+#[derive(Default)]
+#[must_use]
+pub(crate) struct Effects {
+    notify: Option<SleepOn>,
+    waker: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl Connection {
+    pub(crate) fn new(link: Link, sleeper: Sleeper, spin: SpinMode, max_assembly_bytes: u64) -> (Arc<Self>, Watched) {
+        let (producer, consumer) = link.rings();
+        let machine = Machine::new(link.terms.machine(link.role, max_assembly_bytes));
+        let spin = Spin::new(spin, sys::cpu_count());
+        let connection = Self {
+            state: Mutex::new(State::new(machine, producer, link.sleep_words(), spin, link.terms)),
+            receive: Mutex::new(Receive { consumer, scratch: Vec::new() }),
+            own: link.own,
+            peer: link.peer,
+            peer_bell: link.peer_bell,
+            kick: Kick::new(),
+            sleeper,
+            closed: AtomicBool::new(false),
+            on_close: Mutex::new(None),
+            identity: link.identity,
+            terms: link.terms,
+            origin: Instant::now(),
+        };
+        (Arc::new(connection), Watched { bell: link.bell, control: link.control, process: link.process })
+    }
+
+    pub(crate) fn identity(&self) -> &PeerIdentity {
+        &self.identity
+    }
+
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.lock().counters
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn end(&self) -> Option<Disconnected> {
+        self.lock().end.clone()
+    }
+
+    /// Returns `true` if the client has cancelled the call, as seen in shared memory, or the connection has ended.
+    pub(crate) fn is_cancelled(&self, id: CallId) -> bool {
+        self.peer.cancel_generation(id.slot()) == id.generation() || self.is_closed()
+    }
+
+    /// Registers what is done once when the connection ends; done at once if it has.
+    pub(crate) fn on_close(&self, action: impl FnOnce() + Send + 'static) {
+        *lock(&self.on_close) = Some(Box::new(action));
+        if self.is_closed() {
+            self.run_on_close();
+        }
+    }
+
+    /// Ends the connection: every call gets its outcome, everybody who waits is woken. Later calls do nothing.
+    ///
+    /// What the peer published before it ended is read first, so that no answer that was given is lost.
+    pub(crate) fn close(&self, reason: Disconnected) {
+        if matches!(reason, Disconnected::PeerGone)
+            && let Some(mut receive) = self.try_receive()
+        {
+            let _ = self.drain(&mut receive, usize::MAX, &mut |_| {});
+        }
+        let wakers = {
+            let mut state = self.lock();
+            if state.end.is_some() {
+                return;
+            }
+            state.end = Some(reason);
+            self.closed.store(true, Ordering::Release);
+            end_everything(&mut state)
+        };
+        self.kick.raise();
+        wakers.into_iter().for_each(Waker::wake);
+        self.run_on_close();
+    }
+
+    fn run_on_close(&self) {
+        let action = lock(&self.on_close).take();
+        if let Some(action) = action {
+            action();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Takes the receive half if nobody drives.
+    pub(crate) fn try_receive(&self) -> Option<MutexGuard<'_, Receive>> {
+        match self.receive.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.time(Instant::now())
+    }
+
+    fn time(&self, instant: Instant) -> Time {
+        let since = instant.saturating_duration_since(self.origin);
+        Time::from_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Returns the instant that `time` stands for.
+    pub(crate) fn instant(&self, time: Time) -> Instant {
+        let since = Duration::from_nanos(time.as_nanos()).min(limits::MAX_DEADLINE);
+        self.origin + since
+    }
+
+    /// Does what had to wait for the locks.
+    pub(crate) fn apply(&self, effects: Effects) {
+        if let Some(on) = effects.notify {
+            self.notify_peer(on);
+        }
+        effects.waker.into_iter().chain(effects.more).for_each(Waker::wake);
+    }
+
+    fn notify_peer(&self, on: SleepOn) {
+        let result = match on {
+            SleepOn::Futex => self.own.wake_tail(),
+            SleepOn::Doorbell => self.peer_bell.notify(),
+        };
+        // A bell that cannot be rung belongs to a peer that is gone, which its socket shows as well.
+        if let Err(error) = result {
+            tracing::debug!(%error, "cannot ring the peer's doorbell");
+        }
+    }
+}
+
+impl Effects {
+    fn wake(&mut self, waker: Option<Waker>) {
+        if let Some(before) = self.waker.take() {
+            self.more.push(before);
+        }
+        self.waker = waker;
+    }
+}
+
+fn end_everything(state: &mut State) -> Vec<Waker> {
+    let ids = state.machine.handle_closed();
+    tracing::debug!(calls = ids.len(), "connection ended with calls under way");
+    let end = state.end.clone().expect("set by the caller");
+    let mut wakers = state.tickets.end_all(|ticket| {
+        ticket.cancelled = true;
+        if !ticket.over {
+            ticket.over = true;
+            ticket.outcome = Some(Err(crate::CallError::Disconnected(end.clone())));
+        }
+    });
+    wakers.append(&mut state.space_wakers);
+    wakers.append(&mut state.pongs.wakers);
+    wakers.append(&mut state.quiet_wakers);
+    wakers
+}
+
+/// Locks a mutex whose data stays consistent even if a holder panicked: nothing under these locks runs user code.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

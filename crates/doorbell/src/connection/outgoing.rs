@@ -1,0 +1,151 @@
+//! Frames that wait for room in the ring.
+//!
+//! Small frames leave in the order in which they came. Large messages leave one chunk at a time, in turn, and only while little
+//! of them is unread, so that a small frame waits for a few chunks at most. A frame that must follow a large message of the same
+//! call waits behind it.
+//!
+//! The queue has no limit of its own: every entry is paid for elsewhere. Calls and replies by the limit on calls, stream items by
+//! credit, notifications by a byte limit that the sender checks against [`Outgoing::notify_bytes`].
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use doorbell_proto::{CallId, frame::{FrameHeader, FrameKind}};
+
+/// One frame with its whole body.
+pub(super) struct Small {
+    pub(super) header: FrameHeader,
+    pub(super) body: Vec<u8>,
+}
+
+/// A message that is sent in chunks.
+pub(super) struct Large {
+    /// Header of the first frame; later ones follow from it.
+    pub(super) header: FrameHeader,
+    /// Prefix of the first frame.
+    pub(super) prefix: Vec<u8>,
+    pub(super) payload: Bytes,
+    /// Payload bytes already written.
+    pub(super) sent: usize,
+    /// What must follow it: frames of the same call.
+    then: VecDeque<Queued>,
+}
+
+enum Queued {
+    Small(Small),
+    Large(Large),
+}
+
+/// The queue.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    small: VecDeque<Small>,
+    large: VecDeque<Large>,
+    notify_bytes: usize,
+}
+
+impl Large {
+    pub(super) fn new(header: FrameHeader, prefix: Vec<u8>, payload: Bytes) -> Self {
+        Self { header, prefix, payload, sent: 0, then: VecDeque::new() }
+    }
+}
+
+impl Outgoing {
+    pub(super) fn is_empty(&self) -> bool {
+        self.small.is_empty() && self.large.is_empty()
+    }
+
+    /// Returns `true` if a frame with this header may be written to the ring at once, before everything that is queued.
+    pub(super) fn may_overtake(&self, header: &FrameHeader) -> bool {
+        self.small.is_empty() && (self.large.is_empty() || !self.follows_large(header))
+    }
+
+    /// Bytes of notifications that wait.
+    pub(super) fn notify_bytes(&self) -> usize {
+        self.notify_bytes
+    }
+
+    pub(super) fn push_small(&mut self, small: Small) {
+        if small.header.kind == FrameKind::Notify {
+            self.notify_bytes += small.body.len();
+        }
+        match self.large_of(small.header.id) {
+            Some(large) => large.then.push_back(Queued::Small(small)),
+            None => self.small.push_back(small),
+        }
+    }
+
+    pub(super) fn push_large(&mut self, large: Large) {
+        match self.large_of(large.header.id) {
+            Some(before) => before.then.push_back(Queued::Large(large)),
+            None => self.large.push_back(large),
+        }
+    }
+
+    pub(super) fn first_small(&self) -> Option<&Small> {
+        self.small.front()
+    }
+
+    /// Takes the first small frame out. Returns the call that it answered, if it did.
+    pub(super) fn small_was_sent(&mut self) -> Option<CallId> {
+        let small = self.small.pop_front()?;
+        if small.header.kind == FrameKind::Notify {
+            self.notify_bytes -= small.body.len();
+        }
+        answered(&small.header)
+    }
+
+    pub(super) fn first_large(&mut self) -> Option<&mut Large> {
+        self.large.front_mut()
+    }
+
+    /// Gives the next large message its turn; what had to follow a finished one takes its place. Returns the call that the
+    /// finished one answered, if it did.
+    pub(super) fn chunk_was_sent(&mut self) -> Option<CallId> {
+        let large = self.large.pop_front()?;
+        if large.sent < large.payload.len() {
+            self.large.push_back(large);
+            return None;
+        }
+        let answered = answered(&large.header);
+        self.queue_followers(large.then);
+        answered
+    }
+
+    fn queue_followers(&mut self, mut then: VecDeque<Queued>) {
+        while let Some(next) = then.pop_front() {
+            match next {
+                Queued::Small(small) => self.small.push_back(small),
+                Queued::Large(mut next) => {
+                    next.then = then;
+                    self.large.push_back(next);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Forgets what waits for a call that is over. Returns `true` if no frame of a request of that call had been sent yet.
+    pub(super) fn remove(&mut self, id: CallId) -> bool {
+        let id = id.raw();
+        let unsent = |header: &FrameHeader, sent: usize| header.id == id && header.kind == FrameKind::Call && sent == 0;
+        let was_unsent = self.small.iter().any(|small| unsent(&small.header, 0))
+            || self.large.iter().any(|large| unsent(&large.header, large.sent));
+        self.small.retain(|small| small.header.id != id || small.header.kind == FrameKind::Notify);
+        self.large.retain(|large| large.header.id != id);
+        was_unsent
+    }
+
+    fn follows_large(&self, header: &FrameHeader) -> bool {
+        header.kind != FrameKind::Notify && self.large.iter().any(|large| large.header.id == header.id)
+    }
+
+    fn large_of(&mut self, id: u64) -> Option<&mut Large> {
+        self.large.iter_mut().find(|large| id != 0 && large.header.id == id)
+    }
+}
+
+/// Returns the call that a frame ends when a server has sent it.
+pub(super) fn answered(header: &FrameHeader) -> Option<CallId> {
+    matches!(header.kind, FrameKind::Response | FrameKind::End).then(|| CallId::from_raw(header.id))
+}

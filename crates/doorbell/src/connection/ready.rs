@@ -1,0 +1,112 @@
+//! Waiting for things that belong to the connection as a whole: room, a pong, quiet.
+
+use std::{
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use doorbell_proto::CallId;
+
+use super::{Connection, TicketKey, drive::{TimedOut, park_until, thread_waker}, state::State};
+use crate::error::CallError;
+
+impl Connection {
+    /// Returns the call that a ticket belongs to.
+    pub(crate) fn call_id(&self, key: TicketKey) -> CallId {
+        self.lock().tickets.get(key).id
+    }
+
+    /// Adds a handle to a ticket.
+    pub(crate) fn share_ticket(&self, key: TicketKey) {
+        self.lock().tickets.share(key);
+    }
+
+    /// The peer takes no new calls.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.lock().going_away.is_some()
+    }
+
+    /// Ready when nothing waits to be written.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        self.poll_state(cx, |state, waker| {
+            if let Err(error) = state.check_open() {
+                return Poll::Ready(Err(error));
+            }
+            if !state.has_backlog() {
+                return Poll::Ready(Ok(()));
+            }
+            add_waker(&mut state.space_wakers, waker);
+            Poll::Pending
+        })
+    }
+
+    /// Ready when the ping with this number has been answered.
+    pub(crate) fn poll_pong(&self, cx: &mut Context<'_>, number: u64) -> Poll<Result<(), CallError>> {
+        self.poll_state(cx, |state, waker| {
+            if state.pongs.received >= number {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(end) = &state.end {
+                return Poll::Ready(Err(CallError::Disconnected(end.clone())));
+            }
+            add_waker(&mut state.pongs.wakers, waker);
+            Poll::Pending
+        })
+    }
+
+    /// Drains what is there, looks, registers, and makes sure that somebody is woken.
+    fn poll_state<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut look: impl FnMut(&mut State, &Waker) -> Poll<T>,
+    ) -> Poll<T> {
+        if let Some(mut receive) = self.try_receive() {
+            self.lock().announcer.withdraw();
+            let _ = self.drain(&mut receive, usize::MAX, &mut |_| {}); // an error closes the connection, which `look` sees
+            let polled = look(&mut self.lock(), cx.waker());
+            self.leave(receive);
+            return polled;
+        }
+        let polled = look(&mut self.lock(), cx.waker());
+        self.find_driver();
+        polled
+    }
+
+    /// Ready when no call is under way and nothing waits to be written, or the connection has ended.
+    pub(crate) fn poll_quiet(&self, waker: &Waker) -> Poll<()> {
+        let mut state = self.lock();
+        if state.end.is_some() || state.is_quiet() {
+            return Poll::Ready(());
+        }
+        add_waker(&mut state.quiet_wakers, waker);
+        Poll::Pending
+    }
+
+    /// As [`poll_quiet`](Self::poll_quiet), for a thread.
+    pub(crate) fn wait_quiet(&self, deadline: Instant) -> Result<(), TimedOut> {
+        while self.poll_quiet(&thread_waker()).is_pending() {
+            park_until(Some(deadline))?;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    pub(super) fn is_quiet(&self) -> bool {
+        self.machine.active_calls() == 0 && !self.has_backlog()
+    }
+
+    /// Takes those who wait for quiet, if it has come.
+    pub(super) fn take_quiet_wakers(&mut self) -> Vec<Waker> {
+        if self.quiet_wakers.is_empty() || !self.is_quiet() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.quiet_wakers)
+    }
+}
+
+fn add_waker(wakers: &mut Vec<Waker>, waker: &Waker) {
+    if !wakers.iter().any(|known| known.will_wake(waker)) {
+        wakers.push(waker.clone());
+    }
+}

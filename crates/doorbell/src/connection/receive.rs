@@ -1,0 +1,270 @@
+//! From the peer's ring to whoever waits: copy once, check, ask the machine, complete.
+
+use std::sync::MutexGuard;
+
+use doorbell_proto::{
+    CallId, CallKind, Metadata, MessageType, Time,
+    connection::{Destination, Event, Payload},
+    frame::{Flags, FrameHeader, HEADER_BYTES},
+};
+use doorbell_shm::crc32c;
+
+use super::{Awaited, Connection, Effects, Item, Receive, Reply, state::State};
+use crate::error::{CallError, Disconnected, Violation};
+
+/// What the server must hand to a handler.
+pub(crate) enum Dispatch<'a> {
+    /// A call.
+    Request {
+        id: CallId,
+        kind: CallKind,
+        message_type: MessageType,
+        deadline: Option<Time>,
+        metadata: Option<Metadata>,
+        payload: Payload<'a>,
+    },
+    /// A notification.
+    Notify { message_type: MessageType, metadata: Option<Metadata>, payload: &'a [u8] },
+}
+
+impl Connection {
+    /// Reads up to `max_frames` frames, completes what they belong to, and hands requests to `dispatch` without any lock but the
+    /// receive half. Returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// The peer broke the protocol; the connection has been closed with that reason.
+    pub(crate) fn drain(
+        &self,
+        receive: &mut Receive,
+        max_frames: usize,
+        dispatch: &mut dyn FnMut(Dispatch<'_>),
+    ) -> Result<usize, Disconnected> {
+        let mut effects = Effects::default();
+        let result = self.drain_frames(receive, max_frames, dispatch, &mut effects);
+        let result = result.map_err(|violation| Disconnected::Protocol(std::sync::Arc::new(violation)));
+        self.apply(effects);
+        if let Err(reason) = &result {
+            tracing::warn!(%reason, peer = self.identity.pid, "closing the connection");
+            self.close(reason.clone());
+        }
+        result
+    }
+
+    fn drain_frames(
+        &self,
+        receive: &mut Receive,
+        max_frames: usize,
+        dispatch: &mut dyn FnMut(Dispatch<'_>),
+        effects: &mut Effects,
+    ) -> Result<usize, Violation> {
+        let mut count = 0;
+        let mut held: Option<MutexGuard<'_, State>> = None;
+        while count < max_frames {
+            let Some(bytes) = receive.consumer.peek()? else { break };
+            let header = FrameHeader::decode(&bytes)?;
+            if receive.consumer.body_bytes() > COPY_UNDER_LOCK_BYTES {
+                held = None;
+            }
+            let event = if header.flags.contains(Flags::CONTINUE) {
+                held = None;
+                self.continuation(receive, &bytes, &header)?
+            } else {
+                receive.scratch.clear();
+                receive.consumer.copy_body(&mut receive.scratch);
+                check_crc(&bytes, &header, &receive.scratch)?;
+                receive.consumer.advance();
+                let now = self.time_for(&header);
+                let state = held.get_or_insert_with(|| self.lock());
+                state.machine.handle_frame(now, &header, &receive.scratch)?
+            };
+            count += 1;
+            let state = held.get_or_insert_with(|| self.lock());
+            state.counters.frames_received += 1;
+            if let Some(request) = state.take_event(event, effects) {
+                held = None;
+                dispatch(request);
+            }
+        }
+        if count > 0 {
+            let mut state = held.unwrap_or_else(|| self.lock());
+            self.finish_batch(receive, &mut state, effects)?;
+        }
+        trim(&mut receive.scratch);
+        Ok(count)
+    }
+
+    /// Gives room back to the peer, writes what waits, and publishes.
+    fn finish_batch(&self, receive: &mut Receive, state: &mut State, effects: &mut Effects) -> Result<(), Violation> {
+        let released = receive.consumer.release();
+        state.pump()?;
+        let woken = state.publish();
+        let space = if released { state.notifier.after_release() } else { None };
+        state.counters.notifies += u64::from(space.is_some());
+        effects.notify = effects.notify.or(woken).or(space);
+        if !state.has_backlog() {
+            effects.more.append(&mut state.space_wakers);
+        }
+        effects.more.append(&mut state.take_quiet_wakers());
+        Ok(())
+    }
+
+    /// Copies the body of a continuation straight to its place in the message that it continues.
+    fn continuation(
+        &self,
+        receive: &mut Receive,
+        bytes: &[u8; HEADER_BYTES],
+        header: &FrameHeader,
+    ) -> Result<Event<'static>, Violation> {
+        let mut destination = self.lock().machine.take_destination(header)?;
+        match &mut destination {
+            Destination::Buffer(buffer) => {
+                let before = buffer.len();
+                receive.consumer.copy_body(buffer);
+                check_crc(bytes, header, &buffer[before..])?;
+            }
+            Destination::Discard => {
+                receive.scratch.clear();
+                receive.consumer.copy_body(&mut receive.scratch);
+                check_crc(bytes, header, &receive.scratch)?;
+            }
+        }
+        receive.consumer.advance();
+        // A chunk is large: give its room back at once, so that the peer can write the next one while we copy.
+        let released = receive.consumer.release();
+        let mut state = self.lock();
+        let space = if released { state.notifier.after_release() } else { None };
+        let event = state.machine.handle_continuation(Time::default(), header, destination)?;
+        drop(state);
+        if let Some(on) = space {
+            self.notify_peer(on);
+        }
+        Ok(event)
+    }
+
+    /// The time, looked up only if the frame has a deadline.
+    fn time_for(&self, header: &FrameHeader) -> Time {
+        if header.flags.contains(Flags::DEADLINE) { self.now() } else { Time::default() }
+    }
+}
+
+impl State {
+    /// Completes what an event belongs to, or returns what must be handed to a handler.
+    fn take_event<'a>(&mut self, event: Event<'a>, effects: &mut Effects) -> Option<Dispatch<'a>> {
+        match event {
+            Event::Request { id, kind, message_type, deadline, metadata, payload } => {
+                return Some(Dispatch::Request { id, kind, message_type, deadline, metadata, payload });
+            }
+            Event::Notify { message_type, metadata, payload } => {
+                return Some(Dispatch::Notify { message_type, metadata, payload });
+            }
+            Event::Response { id, payload, .. } => self.take_reply(id, payload, effects),
+            Event::Failed { id, status } => {
+                self.outgoing.remove(id);
+                self.end_call(id, Some(CallError::Status(status)), effects);
+            }
+            Event::Item { id, payload, cost_bytes } => self.take_item(id, payload, cost_bytes, effects),
+            Event::ItemsEnded { id } => self.take_items_end(id, effects),
+            Event::CreditAvailable { id } => {
+                let waker = self.tickets.take_waker(id, Awaited::Credit);
+                effects.wake(waker);
+            }
+            Event::Cancelled { id } => self.take_cancel(id, effects),
+            Event::Pong { id } => {
+                self.pongs.received = self.pongs.received.max(id.min(self.pongs.sent));
+                effects.more.append(&mut self.pongs.wakers);
+            }
+            Event::GoAway { text, .. } => self.going_away = Some(text),
+            Event::None => {}
+        }
+        None
+    }
+
+    fn take_reply(&mut self, id: CallId, payload: Payload<'_>, effects: &mut Effects) {
+        let Some(key) = self.tickets.find(id) else { return };
+        let ticket = self.tickets.get(key);
+        match payload {
+            Payload::Borrowed(bytes) => ticket.set_small_reply(bytes),
+            Payload::Assembled(bytes) => {
+                ticket.outcome = Some(Ok(Reply::Large(bytes)));
+                ticket.over = true;
+            }
+        }
+        effects.wake(self.tickets.forget(key, Awaited::Arrival));
+        self.wake_others(id, effects);
+    }
+
+    fn take_item(&mut self, id: CallId, payload: Payload<'_>, cost_bytes: u64, effects: &mut Effects) {
+        let Some(key) = self.tickets.find(id) else {
+            // Its owner has given the stream up; the sender must not wait for credit that nobody will give.
+            self.machine.consumed(id, cost_bytes);
+            return;
+        };
+        self.tickets.get(key).items.push_back(Item { payload: payload.into_vec(), cost_bytes });
+        effects.wake(self.tickets.forget(key, Awaited::Arrival));
+    }
+
+    fn take_items_end(&mut self, id: CallId, effects: &mut Effects) {
+        let over = !self.machine.is_active(id);
+        let Some(key) = self.tickets.find(id) else { return };
+        let ticket = self.tickets.get(key);
+        ticket.items_ended = true;
+        ticket.over |= over;
+        effects.wake(self.tickets.forget(key, Awaited::Arrival));
+        if over {
+            self.outgoing.remove(id);
+            self.wake_others(id, effects);
+        }
+    }
+
+    fn take_cancel(&mut self, id: CallId, effects: &mut Effects) {
+        self.outgoing.remove(id);
+        if let Some(ticket) = self.tickets.find_mut(id) {
+            ticket.cancelled = true;
+        }
+        self.end_call(id, None, effects);
+    }
+
+    /// Marks a call as ended and wakes everybody who waits for something of it.
+    pub(super) fn end_call(&mut self, id: CallId, error: Option<CallError>, effects: &mut Effects) {
+        let Some(key) = self.tickets.find(id) else { return };
+        let ticket = self.tickets.get(key);
+        ticket.over = true;
+        if let Some(error) = error {
+            ticket.outcome = Some(Err(error));
+        }
+        effects.wake(self.tickets.forget(key, Awaited::Arrival));
+        self.wake_others(id, effects);
+    }
+
+    fn wake_others(&mut self, id: CallId, effects: &mut Effects) {
+        let Some(key) = self.tickets.find(id) else { return };
+        if let Some(waker) = self.tickets.forget(key, Awaited::Credit) {
+            effects.wake(Some(waker));
+        }
+        effects.more.append(&mut self.tickets.get(key).take_end_wakers());
+    }
+}
+
+fn check_crc(bytes: &[u8; HEADER_BYTES], header: &FrameHeader, body: &[u8]) -> Result<(), Violation> {
+    let mut found = crc32c(0, &bytes[..HEADER_BYTES - 4]);
+    if header.covers_body() {
+        found = crc32c(found, body);
+    }
+    let announced = FrameHeader::crc(bytes);
+    if found == announced { Ok(()) } else { Err(Violation::Checksum { announced, found }) }
+}
+
+/// Gives back a scratch buffer that one large frame has made large.
+fn trim(scratch: &mut Vec<u8>) {
+    if scratch.capacity() > SCRATCH_BYTES {
+        scratch.clear();
+        scratch.shrink_to(SCRATCH_BYTES);
+    }
+}
+
+/// Bodies up to this size are copied while the state lock is held over a batch; for larger ones it is released.
+const COPY_UNDER_LOCK_BYTES: usize = 1024;
+
+/// Size to which a scratch buffer shrinks after large frames.
+const SCRATCH_BYTES: usize = 64 * 1024;

@@ -1,0 +1,422 @@
+//! Starting, answering and cancelling calls, and sending items and notifications: everything that takes the state lock and
+//! writes into our ring.
+
+use std::{
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use doorbell_proto::{
+    CallId, CallKind, MessageType, Metadata, Status,
+    connection::{GoAwayReason, ItemError, StartError},
+    frame::{Flags, FrameKind, HEADER_BYTES},
+};
+use doorbell_shm::SleepOn;
+
+use super::{
+    Connection, Effects, Outbound, Preamble, Receive, Sleeper, TicketKey,
+    state::{State, header},
+};
+use crate::error::{CallError, Disconnected, NotifyError, Violation};
+
+/// A call that is to be started.
+#[derive(Clone, Copy)]
+pub(crate) struct NewCall<'a> {
+    pub(crate) kind: CallKind,
+    pub(crate) message_type: MessageType,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) metadata: Option<&'a Metadata>,
+    pub(crate) payload: Outbound<'a>,
+}
+
+/// What a handler answers.
+pub(crate) enum Answer<'a> {
+    /// The reply to a unary call or a client stream.
+    Reply(Outbound<'a>),
+    /// The end of the items that the server sent.
+    End,
+    /// A failure.
+    Fail(Status),
+}
+
+/// Why an item was not sent.
+pub(crate) enum ItemRefused {
+    /// The receiver has not kept up; wait for credit.
+    NoCredit,
+    /// The call is over.
+    Over,
+    /// The peer accepts no message of this size.
+    TooLarge {
+        /// Size of the item.
+        bytes: u64,
+        /// Largest size.
+        limit: u64,
+    },
+}
+
+impl Connection {
+    /// Starts a call and writes its request. `receive` is given by a caller who drives.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has been sent.
+    pub(crate) fn start(&self, call: NewCall<'_>, receive: Option<&mut Receive>) -> Result<TicketKey, CallError> {
+        let remaining = match call.deadline {
+            Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                Some(left) if !left.is_zero() => Some(left),
+                _ => return Err(CallError::DeadlineBeforeSend),
+            },
+            None => None,
+        };
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if let Some(receive) = receive {
+            receive.consumer.release();
+            state.announcer.withdraw();
+        }
+        state.check_open()?;
+        state.check_size(call.payload.as_slice().len(), call.metadata)?;
+        let id = state.machine.start_call(call.kind, call.deadline.map(|at| self.time(at))).map_err(refused)?;
+        let key = state.tickets.open(id);
+        let header = header(FrameKind::Call, kind_flags(call.kind), id.raw(), call.message_type.get());
+        let result = state.send(header, Preamble { remaining, metadata: call.metadata }, call.payload);
+        self.sent(guard, result);
+        Ok(key)
+    }
+
+    /// Ends a call with its answer. Does nothing if it is over already.
+    pub(crate) fn answer(&self, id: CallId, message_type: MessageType, answer: Answer<'_>, publish: bool) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.end.is_some() {
+            return;
+        }
+        let result = match answer {
+            Answer::Reply(payload) if let Err(error) = state.check_size(payload.as_slice().len(), None) => {
+                state.fail(id, Status::resource_exhausted(format!("the reply cannot be sent: {error}")))
+            }
+            Answer::Reply(payload) => {
+                if !state.machine.finish_and_hold(id) {
+                    return;
+                }
+                let header = header(FrameKind::Response, Flags::default(), id.raw(), message_type.get());
+                state.send(header, Preamble::default(), payload)
+            }
+            Answer::End => {
+                if !state.machine.finish_and_hold(id) {
+                    return;
+                }
+                let header = header(FrameKind::End, Flags::default(), id.raw(), 0);
+                state.send(header, Preamble::default(), Outbound::Copy(&[]))
+            }
+            Answer::Fail(status) => state.fail(id, status),
+        };
+        let mut effects = Effects::default();
+        state.end_call(id, None, &mut effects);
+        state.close_unowned(id);
+        if publish || result.is_err() || state.has_backlog() {
+            self.sent(guard, result);
+        } else {
+            drop(guard);
+        }
+        self.apply(effects);
+    }
+
+    /// Publishes what was written without [`sent`](Self::sent).
+    pub(crate) fn publish(&self) {
+        let guard = self.lock();
+        self.sent(guard, Ok(()));
+    }
+
+    /// Sends one stream item.
+    pub(crate) fn send_item(&self, key: TicketKey, payload: Outbound<'_>) -> Result<(), ItemRefused> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let ticket = state.tickets.get(key);
+        let id = ticket.id;
+        if ticket.over || state.end.is_some() {
+            return Err(ItemRefused::Over);
+        }
+        let bytes = payload.as_slice().len();
+        let limit = state.terms.sent_message_bytes;
+        if bytes as u64 > limit {
+            return Err(ItemRefused::TooLarge { bytes: bytes as u64, limit });
+        }
+        let cost = cost_bytes(bytes, state.max_body_bytes());
+        state.machine.reserve_item(id, cost).map_err(|error| match error {
+            ItemError::NoCredit => ItemRefused::NoCredit,
+            _ => ItemRefused::Over,
+        })?;
+        let header = header(FrameKind::Data, Flags::default(), id.raw(), 0);
+        let result = state.send(header, Preamble::default(), payload);
+        self.sent(guard, result);
+        Ok(())
+    }
+
+    /// Says that no more items follow from this client.
+    pub(crate) fn end_items(&self, key: TicketKey) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let id = state.tickets.get(key).id;
+        if state.end.is_some() || !state.machine.end_items(id) {
+            return;
+        }
+        let header = header(FrameKind::End, Flags::default(), id.raw(), 0);
+        let result = state.send(header, Preamble::default(), Outbound::Copy(&[]));
+        self.sent(guard, result);
+    }
+
+    /// Gives credit for an item that the application has taken.
+    pub(crate) fn item_was_taken(&self, id: CallId, cost_bytes: u64) {
+        let mut guard = self.lock();
+        guard.machine.consumed(id, cost_bytes);
+        if guard.machine.has_control() {
+            let result = guard.pump();
+            self.sent(guard, result);
+        }
+    }
+
+    /// Opens a ticket for a call that a handler has been given, or adds a handle to the one it has. `None` if the call is over.
+    pub(crate) fn open_ticket(&self, id: CallId) -> Option<TicketKey> {
+        let mut state = self.lock();
+        if let Some(key) = state.tickets.find(id) {
+            state.tickets.share(key);
+            return Some(key);
+        }
+        state.machine.is_active(id).then(|| state.tickets.open(id))
+    }
+
+    /// Closes a handle of a ticket without touching the call.
+    pub(crate) fn close_ticket(&self, key: TicketKey, spare: Vec<u8>) {
+        self.lock().tickets.close(key, spare);
+    }
+
+    /// Ready when the call has ended, whoever brought it about.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>, id: CallId) -> Poll<()> {
+        let mut state = self.lock();
+        if state.end.is_some() || !state.machine.is_active(id) {
+            return Poll::Ready(());
+        }
+        let key = match state.tickets.find(id) {
+            Some(key) => key,
+            None => state.open_unowned(id),
+        };
+        state.tickets.get(key).register_end(cx.waker());
+        Poll::Pending
+    }
+
+    /// Gives a ticket back; a call that is still under way is cancelled, first in shared memory, then by a frame.
+    pub(crate) fn abandon(&self, key: TicketKey, spare: Vec<u8>) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let ticket = state.tickets.get(key);
+        let (id, over) = (ticket.id, ticket.over);
+        state.tickets.close(key, spare);
+        if over || state.end.is_some() || self.sleeper == Sleeper::Worker {
+            return;
+        }
+        state.counters.cancelled += 1;
+        self.own.set_cancel(id.slot(), id.generation());
+        state.cancel(id);
+        let result = state.pump();
+        self.sent(guard, result);
+    }
+
+    /// Ends calls whose deadline has passed, on both sides.
+    pub(crate) fn expire(&self) {
+        let now = self.now();
+        let mut effects = Effects::default();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        while let Some(expired) = state.machine.handle_timeout(now) {
+            let id = expired.id;
+            state.outgoing.remove(id);
+            if let Some(ticket) = state.tickets.find_mut(id) {
+                ticket.cancelled = true;
+            }
+            if self.sleeper != Sleeper::Worker {
+                self.own.set_cancel(id.slot(), id.generation());
+            }
+            state.end_call(id, Some(CallError::DeadlineExceeded), &mut effects);
+        }
+        let result = state.pump();
+        self.sent(guard, result);
+        self.apply(effects);
+    }
+
+    /// Sends a notification, or refuses if too much already waits.
+    pub(crate) fn notify(
+        &self,
+        message_type: MessageType,
+        metadata: Option<&Metadata>,
+        payload: Outbound<'_>,
+        receive: Option<&mut Receive>,
+    ) -> Result<(), NotifyError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if let Some(receive) = receive {
+            receive.consumer.release();
+        }
+        state.check_open()?;
+        let bytes = payload.as_slice().len();
+        state.check_size(bytes, metadata)?;
+        let queued_bytes = state.outgoing.notify_bytes();
+        if queued_bytes > 0 && queued_bytes + bytes > NOTIFY_QUEUE_BYTES {
+            return Err(NotifyError::Full { queued_bytes });
+        }
+        let preamble = Preamble { remaining: None, metadata };
+        let fits = bytes + metadata.map_or(0, Metadata::encoded_bytes) <= state.max_body_bytes();
+        let header = if fits {
+            header(FrameKind::Notify, Flags::default(), 0, message_type.get())
+        } else {
+            // Too large for a frame: a call whose reply nobody waits for.
+            let id = state.machine.start_call(CallKind::Unary, None).map_err(refused)?;
+            header(FrameKind::Call, Flags::default(), id.raw(), message_type.get())
+        };
+        let result = state.send(header, preamble, payload);
+        self.sent(guard, result);
+        Ok(())
+    }
+
+    /// Sends a ping and returns its number.
+    pub(crate) fn send_ping(&self) -> Result<u64, CallError> {
+        let mut guard = self.lock();
+        guard.check_open()?;
+        guard.pongs.sent += 1;
+        let number = guard.pongs.sent;
+        guard.machine.ping(number);
+        let result = guard.pump();
+        self.sent(guard, result);
+        Ok(number)
+    }
+
+    /// Tells the peer that no new calls are taken; those under way go on.
+    pub(crate) fn go_away(&self, reason: GoAwayReason, text: &str) {
+        let mut guard = self.lock();
+        guard.machine.go_away(reason, text);
+        let result = guard.pump();
+        self.sent(guard, result);
+    }
+
+    /// Publishes after something was written, makes sure that what could not be written will be, and wakes the peer if it sleeps.
+    pub(super) fn sent(&self, mut guard: std::sync::MutexGuard<'_, State>, result: Result<(), Violation>) {
+        let result = result.and_then(|()| self.ensure_pumped(&mut guard));
+        let notify = guard.publish();
+        let adrift = guard.has_backlog() && !guard.announcer.is_announced();
+        let quiet = guard.take_quiet_wakers();
+        drop(guard);
+        quiet.into_iter().for_each(std::task::Waker::wake);
+        if let Some(on) = notify {
+            self.notify_peer(on);
+        }
+        if let Err(violation) = result {
+            self.close(Disconnected::Protocol(std::sync::Arc::new(violation)));
+        } else if adrift {
+            self.find_driver();
+        }
+    }
+
+    /// If frames wait and the driver sleeps without watching for room, makes it watch.
+    fn ensure_pumped(&self, state: &mut State) -> Result<(), Violation> {
+        if !state.has_backlog() || !state.announcer.is_announced() || state.announcer.wants_space() {
+            return Ok(());
+        }
+        if self.sleeper == Sleeper::Threads {
+            self.kick.raise();
+            return Ok(());
+        }
+        state.announcer.announce(SleepOn::Doorbell, true);
+        state.pump() // room that came between is seen here: the announcement fences
+    }
+}
+
+impl State {
+    pub(super) fn check_open(&self) -> Result<(), CallError> {
+        match (&self.end, &self.going_away) {
+            (Some(end), _) => Err(CallError::GoingAway { text: end.to_string() }),
+            (None, Some(text)) => Err(CallError::GoingAway { text: text.clone() }),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn check_size(&self, bytes: usize, metadata: Option<&Metadata>) -> Result<(), CallError> {
+        let limit = self.terms.sent_message_bytes;
+        if bytes as u64 > limit {
+            return Err(CallError::TooLarge { bytes: bytes as u64, limit });
+        }
+        let metadata_bytes = metadata.map_or(0, Metadata::encoded_bytes);
+        let metadata_limit = self.max_body_bytes() / 2;
+        if metadata_bytes > metadata_limit {
+            return Err(CallError::TooLarge { bytes: metadata_bytes as u64, limit: metadata_limit as u64 });
+        }
+        Ok(())
+    }
+
+    /// Opens a ticket without a handle: it goes when the call is answered.
+    fn open_unowned(&mut self, id: CallId) -> TicketKey {
+        let key = self.tickets.open(id);
+        self.tickets.get(key).disown();
+        key
+    }
+
+    fn close_unowned(&mut self, id: CallId) {
+        if let Some(key) = self.tickets.find(id)
+            && self.tickets.get(key).is_unowned()
+        {
+            self.tickets.close(key, Vec::new());
+        }
+    }
+
+    fn fail(&mut self, id: CallId, status: Status) -> Result<(), Violation> {
+        self.outgoing.remove(id);
+        self.machine.fail(id, status);
+        self.pump()
+    }
+}
+
+/// What an item costs its sender in credit: all bytes of its frames.
+fn cost_bytes(payload_bytes: usize, chunk_bytes: usize) -> u64 {
+    const HEADER: u64 = HEADER_BYTES as u64;
+    const TOTAL: usize = 8;
+    if payload_bytes <= chunk_bytes {
+        return HEADER + payload_bytes as u64;
+    }
+    let later = payload_bytes - (chunk_bytes - TOTAL);
+    let frames = 1 + later.div_ceil(chunk_bytes);
+    frames as u64 * HEADER + (payload_bytes + TOTAL) as u64
+}
+
+fn kind_flags(kind: CallKind) -> Flags {
+    let mut flags = Flags::default();
+    if kind.has_upload() {
+        flags.insert(Flags::UPLOAD);
+    }
+    if kind.is_streaming() {
+        flags.insert(Flags::STREAMING);
+    }
+    flags
+}
+
+fn refused(error: StartError) -> CallError {
+    match error {
+        StartError::TooManyCalls { limit } => CallError::TooManyCalls { limit },
+        other => CallError::GoingAway { text: other.to_string() },
+    }
+}
+
+/// Bytes of notifications that may wait for room before more are refused: sixteen chunks.
+const NOTIFY_QUEUE_BYTES: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cost_counts_header_and_total_of_every_frame() {
+        assert_eq!(cost_bytes(0, 100), 24);
+        assert_eq!(cost_bytes(100, 100), 124);
+        assert_eq!(cost_bytes(101, 100), 2 * 24 + 101 + 8);
+        assert_eq!(cost_bytes(192, 100), 2 * 24 + 192 + 8);
+        assert_eq!(cost_bytes(193, 100), 3 * 24 + 193 + 8);
+    }
+}

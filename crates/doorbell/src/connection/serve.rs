@@ -1,0 +1,66 @@
+//! What the I/O worker does with a connection that it owns, beside reading.
+
+use doorbell_shm::SleepOn;
+
+use super::Connection;
+use crate::error::Disconnected;
+
+impl Connection {
+    /// The worker looks at the ring itself from now on: the peer need not ring.
+    pub(crate) fn wake_up(&self) {
+        let mut state = self.lock();
+        state.announcer.withdraw();
+        state.counters.sleeps += 1;
+    }
+
+    /// Announces the doorbell and looks once more. Returns `true` if there is nothing and the worker may leave it to the doorbell.
+    ///
+    /// # Errors
+    ///
+    /// The peer broke the protocol.
+    pub(crate) fn fall_asleep(&self) -> Result<bool, Disconnected> {
+        let Some(mut receive) = self.try_receive() else { return Ok(false) };
+        {
+            let mut state = self.lock();
+            let space = state.has_backlog();
+            state.announcer.announce(SleepOn::Doorbell, space);
+        }
+        // The announcement has fenced: what the peer published before it saw the announcement is visible now.
+        self.relieve();
+        if self.has_unread(&mut receive)? {
+            self.lock().announcer.withdraw();
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Answers wait for room in the ring.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.lock().has_backlog()
+    }
+
+    /// Writes what waits, as far as there is room. Returns `true` if something was written.
+    pub(crate) fn relieve(&self) -> bool {
+        let mut state = self.lock();
+        if !state.has_backlog() {
+            return false;
+        }
+        let result = state.pump();
+        let (written, due) = state.publish_written();
+        let quiet = state.take_quiet_wakers();
+        drop(state);
+        quiet.into_iter().for_each(std::task::Waker::wake);
+        if let Some(on) = due {
+            self.notify_peer(on);
+        }
+        if let Err(violation) = result {
+            self.close(Disconnected::Protocol(std::sync::Arc::new(violation)));
+        }
+        written
+    }
+
+    /// No call is under way and nothing waits to be written.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.lock().is_quiet()
+    }
+}

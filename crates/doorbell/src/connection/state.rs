@@ -1,0 +1,336 @@
+//! What the state lock protects: the protocol machine, our ring, what waits to be written, our sleep word, and the tickets.
+
+use std::{task::Waker, time::Duration};
+
+use bytes::Bytes;
+use doorbell_proto::{
+    CallId, Metadata, Prefix,
+    connection::{Connection as Machine, ControlFrame},
+    frame::{Flags, FrameHeader, FrameKind, HEADER_BYTES},
+};
+use doorbell_shm::{Announcer, Notifier, Producer, SleepOn, Spin, crc32c};
+
+use super::{
+    outgoing::{Large, Outgoing, Small, answered},
+    ticket::{Ticket, TicketKey, Tickets},
+};
+use crate::{
+    error::{Disconnected, Violation},
+    link::Terms,
+    stats::Counters,
+};
+
+pub(crate) struct State {
+    pub(super) machine: Machine,
+    pub(super) producer: Producer,
+    pub(super) announcer: Announcer,
+    pub(super) notifier: Notifier,
+    pub(super) spin: Spin,
+    pub(super) outgoing: Outgoing,
+    stalled: Option<ControlFrame>,
+    pub(super) tickets: Tickets,
+    pub(super) space_wakers: Vec<Waker>,
+    pub(super) pongs: Pongs,
+    pub(super) quiet_wakers: Vec<Waker>,
+    pub(super) end: Option<Disconnected>,
+    pub(super) going_away: Option<String>,
+    pub(super) counters: Counters,
+    pub(super) terms: Terms,
+    body: Vec<u8>,
+}
+
+/// Answers to our pings.
+#[derive(Default)]
+pub(super) struct Pongs {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) wakers: Vec<Waker>,
+}
+
+/// Payload of a message that is to be sent.
+#[derive(Clone, Copy)]
+pub(crate) enum Outbound<'a> {
+    /// Copied if it has to wait.
+    Copy(&'a [u8]),
+    /// Shared if it has to wait.
+    Share(&'a Bytes),
+}
+
+impl Outbound<'_> {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Copy(bytes) => bytes,
+            Self::Share(bytes) => bytes,
+        }
+    }
+
+    fn to_bytes(self) -> Bytes {
+        match self {
+            Self::Copy(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Share(bytes) => bytes.clone(),
+        }
+    }
+}
+
+/// What goes before the payload.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Preamble<'a> {
+    pub(crate) remaining: Option<Duration>,
+    pub(crate) metadata: Option<&'a Metadata>,
+}
+
+impl<'a> Preamble<'a> {
+    fn prefix(self, total_bytes: Option<u64>) -> Prefix<'a> {
+        Prefix { remaining: self.remaining, total_bytes, metadata: self.metadata }
+    }
+}
+
+impl State {
+    pub(super) fn new(
+        machine: Machine,
+        producer: Producer,
+        (announcer, notifier): (Announcer, Notifier),
+        spin: Spin,
+        terms: Terms,
+    ) -> Self {
+        Self {
+            machine,
+            producer,
+            announcer,
+            notifier,
+            spin,
+            outgoing: Outgoing::default(),
+            stalled: None,
+            tickets: Tickets::default(),
+            space_wakers: Vec::new(),
+            pongs: Pongs::default(),
+            quiet_wakers: Vec::new(),
+            end: None,
+            going_away: None,
+            counters: Counters::default(),
+            terms,
+            body: Vec::new(),
+        }
+    }
+
+    /// Writes a message into the ring, or queues what does not fit. `header` says everything but lengths.
+    pub(super) fn send(
+        &mut self,
+        mut header: FrameHeader,
+        preamble: Preamble<'_>,
+        payload: Outbound<'_>,
+    ) -> Result<(), Violation> {
+        self.counters.messages_sent += 1;
+        if preamble.remaining.is_some() {
+            header.flags.insert(Flags::DEADLINE);
+        }
+        header.metadata_bytes = preamble.metadata.map_or(0, metadata_bytes);
+        let prefix = preamble.prefix(None);
+        let bytes = payload.as_slice();
+        let body_bytes = prefix.encoded_bytes() + bytes.len();
+        if body_bytes > self.max_body_bytes() {
+            return self.send_large(header, preamble, payload);
+        }
+        header.length = u32::try_from(body_bytes).expect("a chunk is smaller than 4 GiB");
+        let mut head = std::mem::take(&mut self.body);
+        head.clear();
+        if !prefix.is_empty() {
+            prefix.encode(&mut head);
+        }
+        if self.outgoing.may_overtake(&header) && self.write(header, &head, bytes)? {
+            self.release_slot(answered(&header));
+        } else {
+            let body = [&head[..], bytes].concat();
+            self.outgoing.push_small(Small { header, body });
+        }
+        self.body = head;
+        Ok(())
+    }
+
+    fn send_large(
+        &mut self,
+        mut header: FrameHeader,
+        preamble: Preamble<'_>,
+        payload: Outbound<'_>,
+    ) -> Result<(), Violation> {
+        let payload = payload.to_bytes();
+        header.flags.insert(Flags::MORE);
+        let mut prefix = Vec::new();
+        preamble.prefix(Some(payload.len() as u64)).encode(&mut prefix);
+        self.outgoing.push_large(Large::new(header, prefix, payload));
+        self.pump()
+    }
+
+    /// Writes as much of what waits as the ring takes. Does not publish.
+    pub(super) fn pump(&mut self) -> Result<(), Violation> {
+        if self.stalled.is_some() || self.machine.has_control() {
+            self.pump_control()?;
+        }
+        if self.stalled.is_none() && !self.outgoing.is_empty() {
+            self.pump_outgoing()?;
+        }
+        Ok(())
+    }
+
+    fn pump_control(&mut self) -> Result<(), Violation> {
+        while let Some(frame) = self.stalled.take().or_else(|| self.machine.poll_transmit()) {
+            if !self.write(frame.header, &frame.body, &[])? {
+                self.stalled = Some(frame);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn pump_outgoing(&mut self) -> Result<(), Violation> {
+        let chunk_bytes = self.max_body_bytes();
+        while self.pump_smalls()?
+            && let Some(large) = self.outgoing.first_large()
+            && self.producer.unread_bytes()? <= chunk_bytes * CHUNKS_AHEAD
+            && write_chunk(&mut self.producer, self.terms, large, chunk_bytes)?
+        {
+            let answered = self.outgoing.chunk_was_sent();
+            self.release_slot(answered);
+        }
+        Ok(())
+    }
+
+    /// Writes the small frames that wait. Returns `false` if the ring is full.
+    fn pump_smalls(&mut self) -> Result<bool, Violation> {
+        while let Some(small) = self.outgoing.first_small() {
+            if !write(&mut self.producer, self.terms, small.header, &small.body, &[])? {
+                return Ok(false);
+            }
+            let answered = self.outgoing.small_was_sent();
+            self.release_slot(answered);
+        }
+        Ok(true)
+    }
+
+    /// The answer of a call has been written: its slot may be used again.
+    fn release_slot(&mut self, answered: Option<CallId>) {
+        if let Some(id) = answered {
+            self.machine.release(id);
+        }
+    }
+
+    /// Returns `true` if something waits to be written.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.stalled.is_some() || !self.outgoing.is_empty() || self.machine.has_control()
+    }
+
+    /// Returns `true` if somebody must be woken when the peer does something.
+    pub(super) fn needs_driver(&self) -> bool {
+        self.tickets.waiting() > 0 || self.has_backlog() || !self.space_wakers.is_empty() || !self.pongs.wakers.is_empty()
+    }
+
+    /// Makes what was written visible. Returns how the peer must be woken, if it sleeps.
+    pub(super) fn publish(&mut self) -> Option<SleepOn> {
+        self.publish_written().1
+    }
+
+    /// Makes what was written visible. Returns whether there was something, and how the peer must be woken.
+    pub(super) fn publish_written(&mut self) -> (bool, Option<SleepOn>) {
+        if !self.producer.publish() {
+            return (false, None);
+        }
+        let due = self.notifier.after_publish();
+        self.counters.notifies += u64::from(due.is_some());
+        (true, due)
+    }
+
+    /// Returns the ticket of a caller.
+    pub(crate) fn ticket(&mut self, key: TicketKey) -> &mut Ticket {
+        self.tickets.get(key)
+    }
+
+    /// Ready when an item may be sent, or never will be.
+    pub(crate) fn may_send(&mut self, key: TicketKey) -> Option<()> {
+        let ticket = self.tickets.get(key);
+        let (id, over) = (ticket.id, ticket.over);
+        (over || self.end.is_some() || self.machine.may_begin_item(id)).then_some(())
+    }
+
+    /// Takes back everything of a call that its owner gives up, and tells the peer.
+    pub(super) fn cancel(&mut self, id: CallId) {
+        if self.outgoing.remove(id) {
+            self.machine.abort_start(id);
+        } else {
+            self.machine.cancel(id);
+        }
+    }
+
+    fn write(&mut self, header: FrameHeader, head: &[u8], payload: &[u8]) -> Result<bool, Violation> {
+        write(&mut self.producer, self.terms, header, head, payload)
+    }
+
+    /// Largest body of one frame.
+    pub(super) fn max_body_bytes(&self) -> usize {
+        (self.terms.max_chunk_bytes as usize).min(self.producer.max_body_bytes())
+    }
+}
+
+fn metadata_bytes(metadata: &Metadata) -> u16 {
+    u16::try_from(metadata.encoded_bytes()).expect("metadata is limited to 16 KiB when it is made")
+}
+
+/// Writes one frame. Returns `false` if there is no room.
+fn write(
+    producer: &mut Producer,
+    terms: Terms,
+    mut header: FrameHeader,
+    head: &[u8],
+    payload: &[u8],
+) -> Result<bool, Violation> {
+    let body_bytes = head.len() + payload.len();
+    let covered = terms.body_crc && body_bytes > 0 && body_bytes <= BODY_CRC_BYTES;
+    if covered {
+        header.flags.insert(Flags::BODY_CRC);
+    }
+    let mut bytes = header.encode();
+    let mut crc = crc32c(0, &bytes[..HEADER_BYTES - 4]);
+    if covered {
+        crc = crc32c(crc32c(crc, head), payload);
+    }
+    FrameHeader::set_crc(&mut bytes, crc);
+    Ok(producer.push(&bytes, &[head, payload])?)
+}
+
+fn write_chunk(
+    producer: &mut Producer,
+    terms: Terms,
+    large: &mut Large,
+    chunk_bytes: usize,
+) -> Result<bool, Violation> {
+    let first = large.sent == 0;
+    let mut header = large.header;
+    if !first {
+        header.flags = Flags::CONTINUE;
+        header.metadata_bytes = 0;
+    }
+    let head: &[u8] = if first { &large.prefix } else { &[] };
+    let rest = &large.payload[large.sent..];
+    // The prefix is smaller than a chunk: it holds at most 16 KiB of metadata, and a chunk at least that and a little more.
+    let take = rest.len().min(chunk_bytes.saturating_sub(head.len()).max(1));
+    if take < rest.len() {
+        header.flags.insert(Flags::MORE);
+    }
+    header.length = u32::try_from(head.len() + take).expect("a chunk is smaller than 4 GiB");
+    let written = write(producer, terms, header, head, &rest[..take])?;
+    if written {
+        large.sent += take;
+    }
+    Ok(written)
+}
+
+/// Header of the frame that starts or answers a call.
+pub(super) fn header(kind: FrameKind, flags: Flags, id: u64, value: u32) -> FrameHeader {
+    FrameHeader { length: 0, kind, flags, metadata_bytes: 0, id, value }
+}
+
+/// Chunks of large messages that may lie unread in the ring: enough to keep both sides copying, few enough that a small call
+/// passes quickly.
+const CHUNKS_AHEAD: usize = 3;
+
+/// Largest body that carries a checksum (95 ns at 4 KiB); larger ones rely on the memory being what it is.
+const BODY_CRC_BYTES: usize = 4096;

@@ -1,0 +1,158 @@
+//! The server's side of the handshake: one step each time the socket has something, never waiting.
+
+use std::{io, time::Instant};
+
+use doorbell_proto::{
+    connection::Role,
+    handshake::{Hello, Message, RefuseReason, Refused, ServerOffer, VERSIONS, Welcome, negotiate},
+};
+use doorbell_shm::{
+    Layout, create,
+    sys::{ControlStream, Doorbell, PeerIdentity},
+};
+
+use super::{Link, Terms, doorbell_kind};
+
+/// A connection whose handshake is not finished.
+pub(crate) struct Greeting {
+    pub(crate) control: ControlStream,
+    pub(crate) identity: PeerIdentity,
+    /// When the client must have said hello.
+    pub(crate) deadline: Instant,
+    bytes: Vec<u8>,
+}
+
+/// What a step came to.
+pub(crate) enum Step {
+    /// More bytes are needed.
+    Waiting,
+    /// The connection stands.
+    Done(Box<Link>),
+    /// The connection is to be dropped; the client has been told why if it could be.
+    Failed(String),
+}
+
+impl Greeting {
+    /// Begins with a connection that has just been accepted.
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not say who it is.
+    pub(crate) fn new(control: ControlStream, deadline: Instant) -> io::Result<Self> {
+        let identity = control.peer()?;
+        Ok(Self { control, identity, deadline, bytes: Vec::new() })
+    }
+
+    /// Reads what is there and answers when it is complete.
+    pub(crate) fn step(mut self: Box<Self>, offer: &ServerOffer) -> (Option<Box<Self>>, Step) {
+        match self.read() {
+            Ok(None) => (Some(self), Step::Waiting),
+            Ok(Some(hello)) => (None, self.answer(&hello, offer)),
+            Err(text) => {
+                self.refuse(RefuseReason::Malformed, &text);
+                (None, Step::Failed(text))
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<Hello>, String> {
+        let mut buffer = [0; 1024];
+        loop {
+            match self.control.receive(&mut buffer) {
+                Ok(0) => return Err("the client closed the connection before it said hello".to_owned()),
+                Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.to_string()),
+            }
+            match Message::decode(&self.bytes).map_err(|error| error.to_string())? {
+                None => {}
+                Some((Message::Hello(hello), length)) if length == self.bytes.len() => return Ok(Some(hello)),
+                Some((Message::Hello(_), _)) => return Err("bytes follow the client's hello".to_owned()),
+                Some(_) => return Err("the client sent a server's message".to_owned()),
+            }
+        }
+    }
+
+    fn answer(self: Box<Self>, hello: &Hello, offer: &ServerOffer) -> Step {
+        let welcome = match negotiate(hello, offer) {
+            Ok(welcome) => welcome,
+            Err(refused) => {
+                let text = refused.to_string();
+                self.say(&Message::Refused(refused).encode());
+                return Step::Failed(text);
+            }
+        };
+        match self.welcome(hello, &welcome) {
+            Ok(link) => Step::Done(Box::new(link)),
+            Err((control, error)) => {
+                let text = format!("no memory for the connection: {error}");
+                refuse(&control, RefuseReason::Resources, &text);
+                Step::Failed(text)
+            }
+        }
+    }
+
+    fn welcome(self: Box<Self>, hello: &Hello, welcome: &Welcome) -> Result<Link, (ControlStream, io::Error)> {
+        match self.prepare(welcome) {
+            Ok(prepared) => {
+                let process = self.control.peer_process().ok();
+                Ok(Link {
+                    role: Role::Server,
+                    own: prepared.own,
+                    peer: prepared.peer,
+                    bell: prepared.bell,
+                    peer_bell: prepared.peer_bell,
+                    process,
+                    control: self.control,
+                    identity: self.identity,
+                    terms: Terms::new(Role::Server, hello, welcome),
+                })
+            }
+            Err(error) => Err((self.control, error)),
+        }
+    }
+
+    /// Makes the memory and the doorbells, and sends the client its share.
+    fn prepare(&self, welcome: &Welcome) -> io::Result<Prepared> {
+        let layout = |capacity| Layout::new(capacity, welcome.max_calls).map_err(io::Error::other);
+        let memory = create(layout(welcome.server_ring_capacity_bytes)?, layout(welcome.client_ring_capacity_bytes)?)?;
+        let kind = doorbell_kind(welcome.bell);
+        let (bell, rung_by_client) = Doorbell::pair(kind)?;
+        let (heard_by_client, peer_bell) = Doorbell::pair(kind)?;
+        let bytes = Message::Welcome(*welcome).encode();
+        let handles = [
+            memory.server_handle.as_handle(),
+            memory.client_handle.as_handle(),
+            rung_by_client.as_handle(),
+            heard_by_client.as_handle(),
+        ];
+        // A socket that has carried nothing yet takes a message of this size whole.
+        let sent = self.control.send_with_handles(&bytes, &handles)?;
+        if sent != bytes.len() {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, "the welcome did not fit into the socket"));
+        }
+        Ok(Prepared { own: memory.own, peer: memory.peer, bell, peer_bell })
+    }
+
+    /// Says no.
+    pub(crate) fn refuse(&self, reason: RefuseReason, text: &str) {
+        refuse(&self.control, reason, text);
+    }
+
+    fn say(&self, bytes: &[u8]) {
+        let _ = self.control.send(bytes); // the client may be gone, which is as good
+    }
+}
+
+struct Prepared {
+    own: doorbell_shm::OwnRegion,
+    peer: doorbell_shm::PeerRegion,
+    bell: Doorbell,
+    peer_bell: Doorbell,
+}
+
+/// Says no to a client that has just connected.
+pub(crate) fn refuse(control: &ControlStream, reason: RefuseReason, text: &str) {
+    let refused = Refused { reason, versions: VERSIONS, text: text.to_owned() };
+    let _ = control.send(&Message::Refused(refused).encode()); // the client may be gone, which is as good
+}

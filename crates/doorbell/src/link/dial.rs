@@ -1,0 +1,188 @@
+//! The client's side of the handshake.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use doorbell_proto::{
+    connection::Role,
+    handshake::{BellKinds, Features, Hello, Message, Refused, VERSIONS, Welcome},
+};
+use doorbell_shm::{
+    Layout, adopt,
+    sys::{ControlStream, Doorbell, DoorbellKind, OwnedHandle, PeerIdentity, RegionHandle, Woken},
+};
+
+use super::{Link, Terms, Wishes, doorbell_kind};
+use crate::error::ConnectError;
+
+/// Connects to the server at `path`. Blocks, for at most `timeout`.
+pub(crate) fn dial(path: &Path, name: &str, wishes: Wishes, timeout: Duration) -> Result<Link, ConnectError> {
+    let dial = Dial { path, timeout, deadline: Instant::now() + timeout };
+    let control = ControlStream::connect(path, Some(dial.deadline)).map_err(|error| dial.system(error))?;
+    let identity = control.peer().map_err(|error| dial.system(error))?;
+    dial.check_owner(&identity)?;
+    let hello = hello(name, wishes);
+    dial.send(&control, &Message::Hello(hello.clone()).encode())?;
+    let (welcome, handles) = dial.receive(&control)?;
+    welcome.check(&hello).map_err(|error| handshake(error.to_string()))?;
+    dial.assemble(control, identity, &hello, &welcome, handles)
+}
+
+struct Dial<'a> {
+    path: &'a Path,
+    timeout: Duration,
+    deadline: Instant,
+}
+
+impl Dial<'_> {
+    /// A socket that somebody else put there is no server of ours.
+    fn check_owner(&self, identity: &PeerIdentity) -> Result<(), ConnectError> {
+        if identity.is_same_user() || identity.uid == 0 {
+            return Ok(());
+        }
+        let text = format!("the server at {} runs as user {}, not as ours", self.path.display(), identity.uid);
+        Err(handshake(text))
+    }
+
+    fn send(&self, control: &ControlStream, mut bytes: &[u8]) -> Result<(), ConnectError> {
+        while !bytes.is_empty() {
+            match control.send(bytes) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.within_deadline(control.wait_writable(Some(self.deadline)))?;
+                }
+                // It may have refused us without reading what we say: its reason can still be read.
+                Err(error) if is_closed(&error) => return Ok(()),
+                Err(error) => return Err(self.system(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self, control: &ControlStream) -> Result<(Welcome, Vec<OwnedHandle>), ConnectError> {
+        let mut bytes = Vec::new();
+        let mut handles = Vec::new();
+        let mut buffer = [0; 1024];
+        loop {
+            match control.receive_with_handles(&mut buffer, HANDLES - handles.len()) {
+                Ok((0, _)) => return Err(handshake("it closed the connection without an answer")),
+                Ok((count, more)) => {
+                    bytes.extend_from_slice(&buffer[..count]);
+                    handles.extend(more);
+                    if let Some(answer) = self.decode(&bytes)? {
+                        return Ok((answer, handles));
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.within_deadline(control.wait_readable(Some(self.deadline)))?;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(handshake(error.to_string())),
+                Err(error) if is_closed(&error) => return Err(handshake("it closed the connection without an answer")),
+                Err(error) => return Err(self.system(error)),
+            }
+        }
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Option<Welcome>, ConnectError> {
+        match Message::decode(bytes).map_err(|error| handshake(error.to_string()))? {
+            None => Ok(None),
+            Some((Message::Welcome(welcome), length)) if length == bytes.len() => Ok(Some(welcome)),
+            Some((Message::Welcome(_), _)) => Err(handshake("bytes follow its answer")),
+            Some((Message::Refused(Refused { reason, text, .. }), _)) => Err(ConnectError::Refused { reason, text }),
+            Some((Message::Hello(_), _)) => Err(handshake("it answered with a client's message")),
+        }
+    }
+
+    fn assemble(
+        &self,
+        control: ControlStream,
+        identity: PeerIdentity,
+        hello: &Hello,
+        welcome: &Welcome,
+        handles: Vec<OwnedHandle>,
+    ) -> Result<Link, ConnectError> {
+        let count = handles.len();
+        let Ok([server, client, peer_bell, bell]) = <[OwnedHandle; HANDLES]>::try_from(handles) else {
+            return Err(handshake(format!("{count} descriptors came with its answer, not {HANDLES}")));
+        };
+        let layout = |capacity| Layout::new(capacity, welcome.max_calls).map_err(|error| handshake(error.to_string()));
+        let (own, peer) = adopt(
+            RegionHandle::from_handle(server),
+            RegionHandle::from_handle(client),
+            layout(welcome.server_ring_capacity_bytes)?,
+            layout(welcome.client_ring_capacity_bytes)?,
+        )
+        .map_err(|error| handshake(error.to_string()))?;
+        let kind = doorbell_kind(welcome.bell);
+        let doorbell = |handle| Doorbell::from_handle(handle, kind).map_err(|error| handshake(error.to_string()));
+        let (peer_bell, bell) = (doorbell(peer_bell)?, doorbell(bell)?);
+        Ok(Link {
+            role: Role::Client,
+            own,
+            peer,
+            bell,
+            peer_bell,
+            process: control.peer_process().ok(),
+            control,
+            identity,
+            terms: Terms::new(Role::Client, hello, welcome),
+        })
+    }
+
+    fn within_deadline(&self, waited: std::io::Result<Woken>) -> Result<(), ConnectError> {
+        match waited {
+            Ok(Woken::Notified) => Ok(()),
+            Ok(Woken::Deadline) => Err(self.timed_out()),
+            Err(error) => Err(self.system(error)),
+        }
+    }
+
+    fn timed_out(&self) -> ConnectError {
+        ConnectError::TimedOut { path: self.path.to_owned(), after: self.timeout }
+    }
+
+    fn system(&self, source: std::io::Error) -> ConnectError {
+        let path = self.path.to_owned();
+        match source.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+                ConnectError::NotListening { path, source }
+            }
+            std::io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied { path, source },
+            std::io::ErrorKind::TimedOut => self.timed_out(),
+            _ => ConnectError::System { path, source },
+        }
+    }
+}
+
+fn hello(name: &str, wishes: Wishes) -> Hello {
+    Hello {
+        versions: VERSIONS,
+        features: Features::BODY_CRC,
+        ring_capacity_bytes: wishes.ring_capacity_bytes,
+        receive_window_bytes: wishes.receive_window_bytes,
+        max_message_bytes: wishes.max_message_bytes,
+        bells: bells(),
+        name: name.to_owned(),
+    }
+}
+
+/// Doorbells that this build can use.
+pub(crate) fn bells() -> BellKinds {
+    match DoorbellKind::default_kind() {
+        DoorbellKind::Event => BellKinds::EVENT_FD.with(BellKinds::SOCKET),
+        DoorbellKind::Socket => BellKinds::SOCKET,
+    }
+}
+
+fn is_closed(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset)
+}
+
+fn handshake(text: impl Into<String>) -> ConnectError {
+    ConnectError::Handshake { text: text.into() }
+}
+
+/// Descriptors that ride with a welcome: two memories, the bell that we ring, the bell that we listen on.
+pub(super) const HANDLES: usize = 4;

@@ -1,0 +1,123 @@
+//! Two rings with their doorbells between two processes, made by a handshake over a Unix socket.
+//!
+//! The server makes all memory and accepts no descriptor; the client checks everything it is handed before it maps it. The
+//! messages are in `docs/handshake.md`. Once a [`Link`] exists the socket carries nothing more: that it ends, or that the peer's
+//! process does, is how death is seen.
+
+pub(crate) mod accept;
+pub(crate) mod dial;
+
+use doorbell_proto::{
+    connection::{Config, Role},
+    handshake::{BellKind, Features, Hello, Welcome},
+    limits,
+};
+use doorbell_shm::{
+    Announcer, Consumer, Notifier, OwnRegion, PeerRegion, Producer,
+    sys::{ControlStream, Doorbell, DoorbellKind, PeerIdentity, ProcessHandle},
+};
+
+/// One side of an established connection, before anything is sent.
+pub(crate) struct Link {
+    pub(crate) role: Role,
+    pub(crate) own: OwnRegion,
+    pub(crate) peer: PeerRegion,
+    /// Rung by the peer.
+    pub(crate) bell: Doorbell,
+    /// Rung by us.
+    pub(crate) peer_bell: Doorbell,
+    pub(crate) control: ControlStream,
+    pub(crate) process: Option<ProcessHandle>,
+    pub(crate) identity: PeerIdentity,
+    pub(crate) terms: Terms,
+}
+
+/// What the handshake agreed on, seen from one side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Calls that may be under way at once.
+    pub(crate) max_calls: u32,
+    /// Largest message that we accept.
+    pub(crate) accepted_message_bytes: u64,
+    /// Largest message that the peer accepts.
+    pub(crate) sent_message_bytes: u64,
+    pub(crate) receive_window_bytes: u32,
+    pub(crate) send_window_bytes: u32,
+    /// Largest body of one frame.
+    pub(crate) max_chunk_bytes: u32,
+    /// Whether bodies carry a checksum.
+    pub(crate) body_crc: bool,
+}
+
+impl Terms {
+    /// Returns the configuration of the protocol machine for `role`.
+    pub(crate) fn machine(&self, role: Role, max_assembly_bytes: u64) -> Config {
+        Config {
+            role,
+            max_calls: self.max_calls,
+            max_message_bytes: self.accepted_message_bytes,
+            max_assembly_bytes,
+            max_chunk_bytes: self.max_chunk_bytes,
+            receive_window_bytes: self.receive_window_bytes,
+            send_window_bytes: self.send_window_bytes,
+        }
+    }
+
+    fn new(role: Role, hello: &Hello, welcome: &Welcome) -> Self {
+        let server = matches!(role, Role::Server);
+        let pick = |of_server, of_client| if server { (of_server, of_client) } else { (of_client, of_server) };
+        let (receive_window_bytes, send_window_bytes) = pick(welcome.receive_window_bytes, hello.receive_window_bytes);
+        let (accepted, sent) = if server {
+            (welcome.max_message_bytes, hello.max_message_bytes)
+        } else {
+            (hello.max_message_bytes, welcome.max_message_bytes)
+        };
+        Self {
+            max_calls: welcome.max_calls,
+            accepted_message_bytes: accepted,
+            sent_message_bytes: sent,
+            receive_window_bytes,
+            send_window_bytes,
+            max_chunk_bytes: welcome.max_chunk_bytes,
+            body_crc: welcome.features.contains(Features::BODY_CRC),
+        }
+    }
+}
+
+impl Link {
+    pub(crate) fn rings(&self) -> (Producer, Consumer) {
+        (
+            Producer::new(self.own.clone(), self.peer.clone()),
+            Consumer::new(self.own.clone(), self.peer.clone()),
+        )
+    }
+
+    pub(crate) fn sleep_words(&self) -> (Announcer, Notifier) {
+        (Announcer::new(self.own.clone()), Notifier::new(self.peer.clone()))
+    }
+}
+
+/// Memory and message sizes that one side wishes for or offers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wishes {
+    pub(crate) ring_capacity_bytes: u32,
+    pub(crate) receive_window_bytes: u32,
+    pub(crate) max_message_bytes: u64,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            ring_capacity_bytes: limits::DEFAULT_RING_BYTES,
+            receive_window_bytes: limits::DEFAULT_WINDOW_BYTES,
+            max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
+        }
+    }
+}
+
+fn doorbell_kind(bell: BellKind) -> DoorbellKind {
+    match bell {
+        BellKind::EventFd => DoorbellKind::Event,
+        BellKind::Socket => DoorbellKind::Socket,
+    }
+}

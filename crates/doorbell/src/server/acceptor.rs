@@ -1,0 +1,237 @@
+//! The thread that takes connections in: accepts, checks who it is, and finishes handshakes, so that no I/O worker waits for a
+//! stranger.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use doorbell_proto::handshake::{RefuseReason, ServerOffer};
+use doorbell_shm::{
+    SpinMode,
+    sys::{ControlStream, Event, Listener, Mode, Poller, Wait},
+};
+
+use super::worker::{Arrival, Mailbox};
+use crate::{
+    connection::{Connection, Sleeper, lock},
+    link::{
+        Link,
+        accept::{Greeting, Step, refuse},
+    },
+};
+
+/// What the acceptor needs to know.
+pub(super) struct Reception {
+    pub(super) listener: Listener,
+    pub(super) offer: ServerOffer,
+    pub(super) spin: SpinMode,
+    pub(super) max_connections: usize,
+    pub(super) max_assembly_bytes: u64,
+    pub(super) handshake_timeout: Duration,
+    pub(super) workers: Vec<Arc<Mailbox>>,
+    pub(super) door: Arc<Door>,
+}
+
+/// What the acceptor shares with the rest of the server.
+pub(super) struct Door {
+    poller: Poller,
+    stop: AtomicBool,
+    /// Connections that stand.
+    pub(super) open: AtomicUsize,
+    pub(super) accepted: AtomicU64,
+    pub(super) refused: AtomicU64,
+    /// All connections, for a drain.
+    pub(super) connections: Mutex<Vec<std::sync::Weak<Connection>>>,
+}
+
+impl Door {
+    pub(super) fn new() -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            poller: Poller::new()?,
+            stop: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            connections: Mutex::default(),
+        }))
+    }
+
+    /// Makes the acceptor leave; its listener is closed then, and its socket removed.
+    pub(super) fn close(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Err(error) = self.poller.wake() {
+            tracing::error!(%error, "cannot wake the acceptor");
+        }
+    }
+
+    /// A connection has ended: there is room, and a descriptor, for another one.
+    pub(super) fn connection_ended(&self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        let _ = self.poller.wake(); // an acceptor that ran out of descriptors tries again
+    }
+}
+
+pub(super) struct Acceptor {
+    reception: Reception,
+    greetings: HashMap<u64, Box<Greeting>>,
+    next_token: u64,
+    next_worker: usize,
+    /// Accepting failed for want of descriptors: nothing is tried until a connection has ended.
+    starved: bool,
+}
+
+impl Acceptor {
+    /// # Errors
+    ///
+    /// The listener cannot be watched.
+    pub(super) fn new(reception: Reception) -> std::io::Result<Self> {
+        reception.door.poller.add(&reception.listener, LISTENER, Mode::Edge)?;
+        Ok(Self { reception, greetings: HashMap::new(), next_token: LISTENER + 1, next_worker: 0, starved: false })
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events: Vec<Event> = Vec::new();
+        loop {
+            self.accept_all();
+            let wait = self.next_deadline().map_or(Wait::Forever, Wait::Until);
+            events.clear();
+            if let Err(error) = self.reception.door.poller.wait(&mut events, wait) {
+                tracing::error!(%error, "the acceptor cannot wait; no more connections are taken");
+                return;
+            }
+            if self.reception.door.stop.load(Ordering::Acquire) {
+                return self.turn_away();
+            }
+            for event in events.drain(..) {
+                self.step(event.token);
+            }
+            self.expire();
+        }
+    }
+
+    fn accept_all(&mut self) {
+        loop {
+            match self.reception.listener.accept() {
+                Ok(Some(control)) => self.greet(control),
+                Ok(None) => return,
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if !self.starved {
+                        tracing::error!(%error, "cannot accept a connection; raise the limit on open files");
+                    }
+                    self.starved = true;
+                    return; // a connection that ends wakes us, and so does the next client
+                }
+            }
+            self.starved = false;
+        }
+    }
+
+    fn greet(&mut self, control: ControlStream) {
+        if let Some((reason, text)) = self.objection(&control) {
+            self.reception.door.refused.fetch_add(1, Ordering::Relaxed);
+            return refuse(&control, reason, &text);
+        }
+        let token = self.next_token;
+        self.next_token += 1;
+        if let Err(error) = self.reception.door.poller.add(&control, token, Mode::Edge) {
+            return refuse(&control, RefuseReason::Resources, &error.to_string());
+        }
+        let deadline = Instant::now() + self.reception.handshake_timeout;
+        match Greeting::new(control, deadline) {
+            Ok(greeting) => {
+                self.greetings.insert(token, Box::new(greeting));
+                self.step(token); // the hello is often there already
+            }
+            Err(error) => tracing::debug!(%error, "a client left while it was accepted"),
+        }
+    }
+
+    /// Why this client is not let in at all.
+    fn objection(&self, control: &ControlStream) -> Option<(RefuseReason, String)> {
+        match control.peer() {
+            Ok(identity) if !identity.is_same_user() => {
+                let text = format!("this server admits its own user only, not user {}", identity.uid);
+                return Some((RefuseReason::Permission, text));
+            }
+            Ok(_) => {}
+            Err(error) => return Some((RefuseReason::Resources, error.to_string())),
+        }
+        let limit = self.reception.max_connections;
+        let open = self.reception.door.open.load(Ordering::Acquire) + self.greetings.len();
+        (open >= limit).then(|| (RefuseReason::Full, format!("the server has its {limit} connections")))
+    }
+
+    fn step(&mut self, token: u64) {
+        let Some(greeting) = self.greetings.remove(&token) else { return };
+        let poller = &self.reception.door.poller;
+        let _ = poller.remove(&greeting.control);
+        let (greeting, step) = greeting.step(&self.reception.offer);
+        match step {
+            Step::Waiting => {
+                if let Some(greeting) = greeting
+                    && poller.add(&greeting.control, token, Mode::Edge).is_ok()
+                {
+                    self.greetings.insert(token, greeting);
+                }
+            }
+            Step::Done(link) => self.admit(*link),
+            Step::Failed(why) => {
+                self.reception.door.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%why, "no connection was made");
+            }
+        }
+    }
+
+    fn admit(&mut self, link: Link) {
+        let door = &self.reception.door;
+        let (connection, watched) =
+            Connection::new(link, Sleeper::Worker, self.reception.spin, self.reception.max_assembly_bytes);
+        door.accepted.fetch_add(1, Ordering::Relaxed);
+        door.open.fetch_add(1, Ordering::AcqRel);
+        {
+            let mut connections = lock(&door.connections);
+            if connections.len() == connections.capacity() {
+                connections.retain(|connection| connection.strong_count() > 0);
+            }
+            connections.push(Arc::downgrade(&connection));
+        }
+        let worker = &self.reception.workers[self.next_worker];
+        self.next_worker = (self.next_worker + 1) % self.reception.workers.len();
+        worker.deliver(Arrival { connection, watched });
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.greetings.values().map(|greeting| greeting.deadline).min()
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let door = &self.reception.door;
+        self.greetings.retain(|_, greeting| {
+            let waiting = greeting.deadline > now;
+            if !waiting {
+                greeting.refuse(RefuseReason::Malformed, "no complete hello in time");
+                let _ = door.poller.remove(&greeting.control);
+                door.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            waiting
+        });
+    }
+
+    fn turn_away(self) {
+        for greeting in self.greetings.values() {
+            greeting.refuse(RefuseReason::ShuttingDown, "the server is shutting down");
+        }
+        while let Ok(Some(control)) = self.reception.listener.accept() {
+            refuse(&control, RefuseReason::ShuttingDown, "the server is shutting down");
+        }
+    }
+}
+
+const LISTENER: u64 = 0;

@@ -1,0 +1,76 @@
+//! What a handler knows of the call that it answers.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    time::Instant,
+};
+
+use doorbell_proto::{CallId, Metadata};
+use doorbell_shm::sys::PeerIdentity;
+
+use crate::connection::Connection;
+
+/// One call, as its handler sees it. Cheap to clone; may outlive the call.
+#[derive(Clone)]
+pub struct Context {
+    connection: Arc<Connection>,
+    id: Option<CallId>,
+    deadline: Option<Instant>,
+    metadata: Option<Arc<Metadata>>,
+}
+
+impl Context {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        id: Option<CallId>,
+        deadline: Option<Instant>,
+        metadata: Option<Metadata>,
+    ) -> Self {
+        Self { connection, id, deadline, metadata: metadata.map(Arc::new) }
+    }
+
+    /// Returns who called: process, user and group, as the operating system had them when the connection was made.
+    pub fn peer(&self) -> &PeerIdentity {
+        self.connection.identity()
+    }
+
+    /// Returns when the caller stops waiting. Pass it on to nested calls with
+    /// [`Call::inherit`](crate::client::Call::inherit).
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Returns the metadata that came with the request.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_deref()
+    }
+
+    /// Returns `true` once the caller no longer waits: it dropped the call, its deadline passed, or it is gone.
+    ///
+    /// Looks at one word in shared memory that the caller sets, so a handler that computes without awaiting sees it at once.
+    /// A notification is never cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        let expired = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        expired || self.id.map_or_else(|| self.connection.is_closed(), |id| self.connection.is_cancelled(id))
+    }
+
+    /// Waits until the call has ended because the caller no longer waits. Rarely needed: the handler's future is dropped then
+    /// at its next `await`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn cancelled(&self) {
+        match self.id {
+            Some(id) => poll_fn(|cx| self.connection.poll_ended(cx, id)).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("peer", self.peer()).field("id", &self.id).field("deadline", &self.deadline).finish()
+    }
+}

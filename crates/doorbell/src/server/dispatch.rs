@@ -1,0 +1,78 @@
+//! From a frame to its handler, and what is answered when there is none.
+
+use std::sync::Arc;
+
+use doorbell_proto::{CallId, CallKind, MessageType, Status, connection::Payload};
+
+use super::registry::{Handler, Request, Snapshot};
+use crate::{
+    connection::{Answer, Connection, Dispatch},
+    message::Incoming,
+};
+
+/// Hands one message to its handler.
+pub(super) fn dispatch(connection: &Arc<Connection>, handlers: &Snapshot, message: Dispatch<'_>) {
+    match message {
+        Dispatch::Request { id, kind, message_type, deadline, metadata, payload } => {
+            let handler = match find(handlers, message_type, kind) {
+                Ok(handler) => handler,
+                Err(status) => return refuse(connection, id, message_type, status),
+            };
+            let notification = handler.kind().is_none();
+            let request = Request {
+                connection,
+                id: (!notification).then_some(id),
+                message_type,
+                deadline,
+                metadata,
+                payload: incoming(payload),
+            };
+            handler.handle(request);
+            if notification {
+                // A notification too large for one frame travels as a call; nobody waits for the answer.
+                connection.answer(id, message_type, Answer::Reply(crate::connection::Outbound::Copy(&[])), false);
+            }
+        }
+        Dispatch::Notify { message_type, metadata, payload } => {
+            let Some(handler) = handlers.get(message_type).filter(|handler| handler.kind().is_none()) else {
+                tracing::debug!(%message_type, "no handler for a notification");
+                return;
+            };
+            handler.handle(Request {
+                connection,
+                id: None,
+                message_type,
+                deadline: None,
+                metadata,
+                payload: Incoming::Borrowed(payload),
+            });
+        }
+    }
+}
+
+fn find(handlers: &Snapshot, message_type: MessageType, kind: CallKind) -> Result<&Arc<dyn Handler>, Status> {
+    let handler = handlers.get(message_type).ok_or_else(|| {
+        Status::unimplemented(format!("no handler for message type {message_type} is registered on this server"))
+    })?;
+    match handler.kind() {
+        Some(registered) if registered != kind => Err(Status::unimplemented(format!(
+            "message type {message_type} is registered as {registered:?} and was called as {kind:?}"
+        ))),
+        None if kind != CallKind::Unary => {
+            Err(Status::unimplemented(format!("message type {message_type} is a notification")))
+        }
+        _ => Ok(handler),
+    }
+}
+
+/// Answers a call that no handler has seen.
+pub(super) fn refuse(connection: &Connection, id: CallId, message_type: MessageType, status: Status) {
+    connection.answer(id, message_type, Answer::Fail(status.not_executed()), false);
+}
+
+fn incoming(payload: Payload<'_>) -> Incoming<'_> {
+    match payload {
+        Payload::Borrowed(bytes) => Incoming::Borrowed(bytes),
+        Payload::Assembled(bytes) => Incoming::Owned(bytes),
+    }
+}

@@ -1,0 +1,215 @@
+//! The running server: its threads, and how they end. Knows no runtime.
+
+use std::{
+    sync::{Arc, Mutex, atomic::Ordering},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use doorbell_proto::{connection::GoAwayReason, handshake::{Features, ServerOffer}};
+use doorbell_shm::sys::{self, Listener};
+
+use super::{
+    acceptor::{Acceptor, Door, Reception},
+    options::Options,
+    registry::Registry,
+    worker::{Duties, Mailbox, Worker},
+};
+use crate::{
+    connection::{Connection, lock},
+    error::BindError,
+    name,
+    stats::Stats,
+};
+
+/// Threads and tables of one server.
+pub(crate) struct Engine {
+    pub(crate) registry: Arc<Registry>,
+    door: Arc<Door>,
+    workers: Vec<Arc<Mailbox>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    ended: Arc<Mutex<Stats>>,
+    path: std::path::PathBuf,
+}
+
+/// What a server has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerStats {
+    /// Connections now.
+    pub connections: usize,
+    /// Connections made since the start.
+    pub accepted: u64,
+    /// Attempts to connect that were refused.
+    pub refused: u64,
+    /// Counters of all connections together, those that have ended included.
+    pub messages: Stats,
+    /// Times an I/O worker asked the operating system for news: one system call each.
+    pub polls: u64,
+}
+
+impl Engine {
+    /// Binds the name and starts the threads.
+    pub(crate) fn start(name: &str, options: &Options, registry: Registry) -> Result<Arc<Self>, BindError> {
+        options.check()?;
+        let _ = sys::raise_descriptor_limit(); // best effort: a server that runs out says so
+        let path = name::resolve(name)?;
+        let listener = Listener::bind(&path)?;
+        let count = options.workers.unwrap_or_else(|| (sys::cpu_count() / 4).max(1));
+        let workers = (0..count).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>()?;
+        let engine = Arc::new(Self {
+            registry: Arc::new(registry),
+            door: Door::new()?,
+            workers,
+            threads: Mutex::default(),
+            ended: Arc::default(),
+            path,
+        });
+        match engine.start_threads(options, listener) {
+            Ok(()) => Ok(engine),
+            Err(error) => {
+                engine.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn start_threads(&self, options: &Options, listener: Listener) -> Result<(), BindError> {
+        for (index, mailbox) in self.workers.iter().enumerate() {
+            let cpu = options.pins.get(index).copied();
+            self.start_worker(index, Arc::clone(mailbox), options, cpu)?;
+        }
+        let acceptor = Acceptor::new(Reception {
+            listener,
+            offer: offer(options),
+            spin: options.spin,
+            max_connections: options.max_connections,
+            max_assembly_bytes: options.max_assembly_bytes,
+            handshake_timeout: options.handshake_timeout,
+            workers: self.workers.clone(),
+            door: Arc::clone(&self.door),
+        })?;
+        self.spawn("doorbell-accept".to_owned(), move || acceptor.run())
+    }
+
+    fn start_worker(
+        &self,
+        index: usize,
+        mailbox: Arc<Mailbox>,
+        options: &Options,
+        cpu: Option<usize>,
+    ) -> Result<(), BindError> {
+        let (door, ended) = (Arc::clone(&self.door), Arc::clone(&self.ended));
+        let duties = Duties {
+            registry: Arc::clone(&self.registry),
+            spin: options.spin,
+            idle_timeout: options.idle_timeout,
+            ended: Arc::new(move |_: &Connection, stats| {
+                lock(&ended).add(&stats);
+                door.connection_ended();
+            }),
+        };
+        let (report, pinned) = std::sync::mpsc::sync_channel(1);
+        #[cfg(feature = "tokio")]
+        let runtime = options.runtime.clone();
+        self.spawn(format!("doorbell-io-{index}"), move || {
+            let result = cpu.map_or(Ok(()), sys::pin_current_thread);
+            let failed = result.is_err();
+            let _ = report.send(result);
+            if failed {
+                return;
+            }
+            #[cfg(feature = "tokio")]
+            let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
+            Worker::new(mailbox, duties).run();
+        })?;
+        let result = pinned.recv().unwrap_or(Ok(()));
+        result.map_err(|source| BindError::Pin { worker: index, cpu: cpu.unwrap_or_default(), source })
+    }
+
+    fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), BindError> {
+        let thread = std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(run)?;
+        lock(&self.threads).push(thread);
+        Ok(())
+    }
+
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    pub(crate) fn stats(&self) -> ServerStats {
+        let mut messages = *lock(&self.ended);
+        for connection in self.connections() {
+            messages.add(&connection.stats());
+        }
+        ServerStats {
+            connections: self.door.open.load(Ordering::Relaxed),
+            accepted: self.door.accepted.load(Ordering::Relaxed),
+            refused: self.door.refused.load(Ordering::Relaxed),
+            messages,
+            polls: self.workers.iter().map(|worker| worker.polls.load(Ordering::Relaxed)).sum(),
+        }
+    }
+
+    fn connections(&self) -> Vec<Arc<Connection>> {
+        let connections = lock(&self.door.connections);
+        connections.iter().filter_map(std::sync::Weak::upgrade).filter(|connection| !connection.is_closed()).collect()
+    }
+
+    /// Takes no more connections and no more calls. Those under way go on.
+    pub(crate) fn begin_drain(&self) {
+        self.door.close();
+        for connection in self.connections() {
+            connection.go_away(GoAwayReason::ShuttingDown, "the server is shutting down");
+        }
+    }
+
+    /// Ready once no call is under way.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_quiet(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        let busy = self.connections().iter().filter(|connection| connection.poll_quiet(cx.waker()).is_pending()).count();
+        if busy == 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    }
+
+    /// Waits until no call is under way, at most until `deadline`. Returns whether it came to that.
+    pub(crate) fn wait_quiet(&self, deadline: Instant) -> bool {
+        self.connections().iter().all(|connection| connection.wait_quiet(deadline).is_ok())
+    }
+
+    /// Ends every connection and every thread, and removes the socket.
+    pub(crate) fn stop(&self) {
+        self.door.close();
+        self.workers.iter().for_each(|worker| worker.stop());
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            // A handler may drop the last handle of the server on a worker: that thread cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread of the server panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn offer(options: &Options) -> ServerOffer {
+    ServerOffer {
+        features: Features::BODY_CRC,
+        ring_capacity_bytes: options.wishes.ring_capacity_bytes,
+        receive_window_bytes: options.wishes.receive_window_bytes,
+        max_message_bytes: options.wishes.max_message_bytes,
+        max_calls: options.max_calls,
+        bells: crate::link::dial::bells(),
+        ..ServerOffer::default()
+    }
+}
+
+/// Handlers are polled on workers and may want some stack; untouched pages cost nothing.
+const STACK_BYTES: usize = 2 * 1024 * 1024;
+
+/// How long a shutdown waits for calls under way unless told otherwise.
+pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(10);

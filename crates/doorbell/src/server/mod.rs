@@ -1,0 +1,239 @@
+//! The server: handlers by message type, answered on I/O workers and, when they are not ready at once, on tokio.
+
+mod acceptor;
+mod context;
+mod dispatch;
+mod engine;
+mod options;
+pub(crate) mod registry;
+#[cfg(feature = "tokio")]
+mod tasks;
+mod worker;
+
+pub use context::Context;
+pub use engine::ServerStats;
+pub(crate) use engine::{DRAIN_LIMIT, Engine};
+pub(crate) use options::{Options, option_methods};
+
+#[cfg(feature = "tokio")]
+pub use awaiting::{Builder, Server};
+
+#[cfg(feature = "tokio")]
+mod awaiting {
+    use std::{
+        collections::HashMap,
+        future::{Future, poll_fn},
+        sync::Arc,
+        time::Duration,
+    };
+
+    use doorbell_proto::Status;
+    use tokio::runtime::Handle;
+
+    use super::{
+        Context, DRAIN_LIMIT, Engine, Options, ServerStats, option_methods,
+        registry::{Handler, Registry, Table},
+        tasks::{Bidirectional, Notified, Streaming, Task, Unary, Uploading},
+    };
+    use crate::{
+        MessageType,
+        error::BindError,
+        message::{Message, Upload},
+        stream::{ItemSender, ItemStream},
+    };
+
+    /// A running server. Dropping it ends every connection and removes the socket.
+    ///
+    /// ```no_run
+    /// # use doorbell::{Context, Message, MessageType, Server, Status};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Add { left: u32, right: u32 }
+    /// # impl Message for Add { const TYPE: MessageType = MessageType::new(1); type Reply = u32; }
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::builder("calculator")
+    ///     .on(|_ctx: Context, add: Add| async move { Ok::<_, Status>(add.left + add.right) })
+    ///     .bind()
+    ///     .await?;
+    /// server.serve_until(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[derive(Clone)]
+    pub struct Server {
+        engine: Arc<Engine>,
+        runtime: Handle,
+    }
+
+    /// Collects handlers and settings before a server starts.
+    pub struct Builder {
+        name: String,
+        options: Options,
+        handlers: Vec<(MessageType, MakeHandler)>,
+    }
+
+    type MakeHandler = Box<dyn FnOnce(Handle) -> Arc<dyn Handler> + Send>;
+
+    impl Server {
+        /// Begins a server called `name`: a service name, or a path if it has a slash in it.
+        ///
+        /// A service name becomes a socket in the user's runtime directory: `$DOORBELL_RUNTIME_DIR`, else
+        /// `$XDG_RUNTIME_DIR/doorbell`, else a directory of the user's own in `/tmp`.
+        pub fn builder(name: impl Into<String>) -> Builder {
+            Builder { name: name.into(), options: Options::default(), handlers: Vec::new() }
+        }
+
+        /// Serves until `signal` is ready; then takes no more calls, lets those under way end for up to ten seconds, and ends.
+        ///
+        /// # Errors
+        ///
+        /// None so far; the result leaves room for threads that fail.
+        pub async fn serve_until(self, signal: impl Future) -> Result<(), BindError> {
+            signal.await;
+            self.shutdown(DRAIN_LIMIT).await;
+            Ok(())
+        }
+
+        /// Takes no more connections and calls, lets those under way end for up to `limit`, then ends what is left. Returns `true`
+        /// if every call could end.
+        pub async fn shutdown(&self, limit: Duration) -> bool {
+            self.engine.begin_drain();
+            let quiet = poll_fn(|cx| self.engine.poll_quiet(cx));
+            let drained = tokio::time::timeout(limit, quiet).await.is_ok();
+            let engine = Arc::clone(&self.engine);
+            // Joining threads blocks; a worker may be in a handler that computes.
+            let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
+            drained && stopped.is_ok()
+        }
+
+        /// Adds a handler while the server runs, or replaces the one for the same message type. Returns `true` if it replaced one.
+        pub fn on<M, F, Fut, E>(&self, handler: F) -> bool
+        where
+            M: Message,
+            F: Fn(Context, M) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<M::Reply, E>> + Send + 'static,
+            E: Into<Status> + 'static,
+        {
+            self.engine.registry.insert(M::TYPE, Task::<F, M, Unary>::new(handler, self.runtime.clone()))
+        }
+
+        /// Adds or replaces a handler that answers with a stream. Returns `true` if it replaced one.
+        pub fn on_stream<M, F, Fut, E>(&self, handler: F) -> bool
+        where
+            M: Message,
+            F: Fn(Context, M, ItemSender<M::Reply>) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<(), E>> + Send + 'static,
+            E: Into<Status> + 'static,
+        {
+            self.engine.registry.insert(M::TYPE, Task::<F, M, Streaming>::new(handler, self.runtime.clone()))
+        }
+
+        /// Removes the handler of `M`. Calls under way go on; new ones get `UNIMPLEMENTED`. Returns `true` if there was one.
+        pub fn remove<M: Message>(&self) -> bool {
+            self.engine.registry.remove(M::TYPE)
+        }
+
+        /// Returns the path of the server's socket.
+        pub fn path(&self) -> &std::path::Path {
+            self.engine.path()
+        }
+
+        /// Returns what the server has done so far.
+        pub fn stats(&self) -> ServerStats {
+            self.engine.stats()
+        }
+    }
+
+    impl Builder {
+        option_methods!();
+
+        /// Answers `M` with a future of one reply.
+        ///
+        /// The future is polled once on an I/O worker, so a handler that is ready at once costs no hop between threads; one that
+        /// waits goes on as a task of the runtime. It must not block. If it panics, its call fails with `INTERNAL` and nothing else.
+        #[must_use]
+        pub fn on<M, F, Fut, E>(self, handler: F) -> Self
+        where
+            M: Message,
+            F: Fn(Context, M) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<M::Reply, E>> + Send + 'static,
+            E: Into<Status> + 'static,
+        {
+            self.add::<M>(move |runtime| Task::<F, M, Unary>::new(handler, runtime))
+        }
+
+        /// Answers `M` with a stream of items, which ends when the future does.
+        #[must_use]
+        pub fn on_stream<M, F, Fut, E>(self, handler: F) -> Self
+        where
+            M: Message,
+            F: Fn(Context, M, ItemSender<M::Reply>) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<(), E>> + Send + 'static,
+            E: Into<Status> + 'static,
+        {
+            self.add::<M>(move |runtime| Task::<F, M, Streaming>::new(handler, runtime))
+        }
+
+        /// Answers `M` and the items that follow it with one reply.
+        #[must_use]
+        pub fn on_upload<M, F, Fut, E>(self, handler: F) -> Self
+        where
+            M: Upload,
+            F: Fn(Context, M, ItemStream<M::Item>) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<M::Reply, E>> + Send + 'static,
+            E: Into<Status> + 'static,
+        {
+            self.add::<M>(move |runtime| Task::<F, M, Uploading>::new(handler, runtime))
+        }
+
+        /// Answers `M` and the items that follow it with items.
+        #[must_use]
+        pub fn on_bidi<M, F, Fut, E>(self, handler: F) -> Self
+        where
+            M: Upload,
+            F: Fn(Context, M, ItemStream<M::Item>, ItemSender<M::Reply>) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<(), E>> + Send + 'static,
+            E: Into<Status> + 'static,
+        {
+            self.add::<M>(move |runtime| Task::<F, M, Bidirectional>::new(handler, runtime))
+        }
+
+        /// Takes `M` without an answer. Handlers of one connection start in the order in which the notifications were sent.
+        #[must_use]
+        pub fn on_notify<M, F, Fut>(self, handler: F) -> Self
+        where
+            M: Message,
+            F: Fn(Context, M) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = ()> + Send + 'static,
+        {
+            self.add::<M>(move |runtime| Task::<F, M, Notified>::new(handler, runtime))
+        }
+
+        fn add<M: Message>(mut self, make: impl FnOnce(Handle) -> Arc<dyn Handler> + Send + 'static) -> Self {
+            self.handlers.push((M::TYPE, Box::new(make)));
+            self
+        }
+
+        /// Starts the server on the current runtime.
+        ///
+        /// A socket that a dead server left behind is replaced; that of a living one never is.
+        ///
+        /// # Errors
+        ///
+        /// [`BindError`]; nothing is left behind.
+        ///
+        /// # Panics
+        ///
+        /// Panics outside a tokio runtime.
+        pub async fn bind(mut self) -> Result<Server, BindError> {
+            let runtime = Handle::current();
+            self.options.runtime = Some(runtime.clone());
+            let mut table: Table = HashMap::new();
+            for (message_type, make) in self.handlers {
+                if table.insert(message_type, make(runtime.clone())).is_some() {
+                    return Err(BindError::DuplicateHandler(message_type));
+                }
+            }
+            let engine = Engine::start(&self.name, &self.options, Registry::new(table))?;
+            Ok(Server { engine, runtime })
+        }
+    }
+}

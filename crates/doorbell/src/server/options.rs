@@ -1,0 +1,153 @@
+//! What can be set before a server starts, the same for both kinds.
+
+use std::time::Duration;
+
+use doorbell_proto::limits;
+use doorbell_shm::SpinMode;
+
+use crate::{error::BindError, link::Wishes};
+
+/// Settings of a server with their defaults.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) wishes: Wishes,
+    pub(crate) spin: SpinMode,
+    pub(crate) workers: Option<usize>,
+    pub(crate) pins: Vec<usize>,
+    pub(crate) max_connections: usize,
+    pub(crate) max_calls: u32,
+    pub(crate) max_assembly_bytes: u64,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) idle_timeout: Option<Duration>,
+    #[cfg(feature = "tokio")]
+    pub(crate) runtime: Option<tokio::runtime::Handle>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            wishes: Wishes::default(),
+            spin: SpinMode::Adaptive,
+            workers: None,
+            pins: Vec::new(),
+            max_connections: 4096,
+            max_calls: limits::MAX_CALLS_DEFAULT,
+            max_assembly_bytes: limits::DEFAULT_MAX_ASSEMBLY_BYTES,
+            handshake_timeout: Duration::from_secs(2),
+            idle_timeout: None,
+            #[cfg(feature = "tokio")]
+            runtime: None,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<(), BindError> {
+        let bad = |option, value: u64, reason| Err(BindError::Option { option, value, reason });
+        let ring = self.wishes.ring_capacity_bytes;
+        if self.workers == Some(0) {
+            return bad("workers", 0, "at least one I/O worker is needed");
+        }
+        if !ring.is_power_of_two() || !(limits::MIN_RING_BYTES..=limits::MAX_RING_BYTES).contains(&ring) {
+            return bad("ring_capacity_bytes", ring.into(), "it must be a power of two from 4 KiB to 1 GiB");
+        }
+        if self.max_calls == 0 || self.max_calls > limits::MAX_CALLS_HIGHEST {
+            return bad("max_calls", self.max_calls.into(), "it must be from 1 to 65536");
+        }
+        if self.wishes.max_message_bytes == 0 || self.wishes.max_message_bytes > self.max_assembly_bytes {
+            let value = self.wishes.max_message_bytes;
+            return bad("max_message_bytes", value, "it must be from 1 to max_assembly_bytes");
+        }
+        let window = self.wishes.receive_window_bytes;
+        if !(limits::MIN_WINDOW_BYTES..=limits::MAX_CREDIT_BYTES).contains(&window) {
+            return bad("stream_window_bytes", window.into(), "it must be from 1 KiB to 2 GiB - 1");
+        }
+        Ok(())
+    }
+}
+
+/// The builder methods that both kinds of server share.
+macro_rules! option_methods {
+    () => {
+        /// Sets how many I/O worker threads there are; each owns a share of the connections. Default: one per four processors,
+        /// at least one.
+        #[must_use]
+        pub fn workers(mut self, count: usize) -> Self {
+            self.options.workers = Some(count);
+            self
+        }
+
+        /// Pins I/O worker 0 to the first processor given, worker 1 to the second, and so on. Default: not pinned.
+        #[must_use]
+        pub fn pin_workers(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
+            self.options.pins = cpus.into_iter().collect();
+            self
+        }
+
+        /// Sets how workers wait for the next message before they sleep. Default: [`Spin::Adaptive`](crate::Spin).
+        #[must_use]
+        pub fn spin(mut self, spin: crate::Spin) -> Self {
+            self.options.spin = spin;
+            self
+        }
+
+        /// Sets how many connections there may be at once. Default: 4096.
+        #[must_use]
+        pub fn max_connections(mut self, count: usize) -> Self {
+            self.options.max_connections = count;
+            self
+        }
+
+        /// Sets how many calls may be under way at once on one connection, from 1 to 65,536. Default: 1024.
+        #[must_use]
+        pub fn max_calls(mut self, count: u32) -> Self {
+            self.options.max_calls = count;
+            self
+        }
+
+        /// Sets the largest message that is accepted, in bytes. Default: 64 MiB.
+        #[must_use]
+        pub fn max_message_bytes(mut self, bytes: u64) -> Self {
+            self.options.wishes.max_message_bytes = bytes;
+            self
+        }
+
+        /// Sets how much memory messages that are still arriving may take per connection, in bytes. Default: 256 MiB. A message
+        /// beyond it fails with `RESOURCE_EXHAUSTED`.
+        #[must_use]
+        pub fn max_assembly_bytes(mut self, bytes: u64) -> Self {
+            self.options.max_assembly_bytes = bytes;
+            self
+        }
+
+        /// Sets the size of each of the two rings of a connection: a power of two from 4 KiB to 1 GiB. Memory is used only
+        /// as far as messages need it. A client can wish for another size.
+        #[must_use]
+        pub fn ring_capacity_bytes(mut self, bytes: u32) -> Self {
+            self.options.wishes.ring_capacity_bytes = bytes;
+            self
+        }
+
+        /// Sets how many bytes of one stream a client may send before the handler takes them.
+        #[must_use]
+        pub fn stream_window_bytes(mut self, bytes: u32) -> Self {
+            self.options.wishes.receive_window_bytes = bytes;
+            self
+        }
+
+        /// Sets how long a client may take to say hello, in all. Default: 2 s.
+        #[must_use]
+        pub fn handshake_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.options.handshake_timeout = timeout;
+            self
+        }
+
+        /// Ends connections on which nothing has happened for that long. Default: never.
+        #[must_use]
+        pub fn idle_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.options.idle_timeout = Some(timeout);
+            self
+        }
+    };
+}
+pub(crate) use option_methods;

@@ -1,0 +1,303 @@
+//! Handlers that are futures: polled once on the I/O worker, then on the tokio runtime if they are not ready.
+
+use std::{
+    future::Future,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, Waker},
+};
+
+use doorbell_proto::{CallId, CallKind, MessageType, Status};
+use tokio::{runtime::Handle, time::Sleep};
+
+use super::{
+    Context,
+    registry::{Handler, Request},
+};
+use crate::{
+    connection::{Answer, Connection, TicketKey},
+    message::{Message, Payload, Upload},
+    scratch,
+    stream::{ItemSender, ItemStream},
+};
+
+/// Wraps a closure as a handler; `S` says of which shape it is.
+pub(crate) struct Task<F, M, S> {
+    run: F,
+    runtime: Handle,
+    shape: PhantomData<fn(M, S)>,
+}
+
+impl<F, M, S> Task<F, M, S> {
+    pub(crate) fn new(run: F, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self { run, runtime, shape: PhantomData })
+    }
+}
+
+/// Shapes of handlers.
+pub(crate) struct Unary;
+pub(crate) struct Streaming;
+pub(crate) struct Uploading;
+pub(crate) struct Bidirectional;
+pub(crate) struct Notified;
+
+impl<F, M, Fut, E> Handler for Task<F, M, Unary>
+where
+    F: Fn(Context, M) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<M::Reply, E>> + Send + 'static,
+    E: Into<Status> + 'static,
+    M: Message,
+{
+    fn kind(&self) -> Option<CallKind> {
+        Some(CallKind::Unary)
+    }
+
+    fn handle(&self, request: Request<'_>) {
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        reply_to.run(&self.runtime, || (self.run)(context, message), reply::<M::Reply, E>);
+    }
+}
+
+impl<F, M, Fut, E> Handler for Task<F, M, Streaming>
+where
+    F: Fn(Context, M, ItemSender<M::Reply>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<Status> + 'static,
+    M: Message,
+{
+    fn kind(&self) -> Option<CallKind> {
+        Some(CallKind::ServerStream)
+    }
+
+    fn handle(&self, request: Request<'_>) {
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        let Some(out) = reply_to.item_sender() else { return };
+        reply_to.run(&self.runtime, || (self.run)(context, message, out), end::<E>);
+    }
+}
+
+impl<F, M, Fut, E> Handler for Task<F, M, Uploading>
+where
+    F: Fn(Context, M, ItemStream<M::Item>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<M::Reply, E>> + Send + 'static,
+    E: Into<Status> + 'static,
+    M: Upload,
+{
+    fn kind(&self) -> Option<CallKind> {
+        Some(CallKind::ClientStream)
+    }
+
+    fn handle(&self, request: Request<'_>) {
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        let Some(items) = reply_to.item_stream() else { return };
+        reply_to.run(&self.runtime, || (self.run)(context, message, items), reply::<M::Reply, E>);
+    }
+}
+
+impl<F, M, Fut, E> Handler for Task<F, M, Bidirectional>
+where
+    F: Fn(Context, M, ItemStream<M::Item>, ItemSender<M::Reply>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<Status> + 'static,
+    M: Upload,
+{
+    fn kind(&self) -> Option<CallKind> {
+        Some(CallKind::Bidirectional)
+    }
+
+    fn handle(&self, request: Request<'_>) {
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else { return };
+        reply_to.run(&self.runtime, || (self.run)(context, message, items, out), end::<E>);
+    }
+}
+
+impl<F, M, Fut> Handler for Task<F, M, Notified>
+where
+    F: Fn(Context, M) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+    M: Message,
+{
+    fn kind(&self) -> Option<CallKind> {
+        None
+    }
+
+    fn handle(&self, request: Request<'_>) {
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        reply_to.run(&self.runtime, || (self.run)(context, message), |_, (), _| {});
+    }
+}
+
+/// Where the answer of a call goes.
+#[derive(Clone)]
+pub(super) struct ReplyTo {
+    connection: Arc<Connection>,
+    id: Option<CallId>,
+    message_type: MessageType,
+    deadline: Option<doorbell_proto::Time>,
+}
+
+/// How an output becomes an answer; the last argument says whether to publish at once.
+type Finish<T> = fn(&ReplyTo, T, bool);
+
+impl ReplyTo {
+    /// Decodes a request, or answers that it cannot be read.
+    pub(super) fn open<M: Payload>(request: Request<'_>) -> Option<(Self, Context, M)> {
+        let reply_to = Self {
+            connection: Arc::clone(request.connection),
+            id: request.id,
+            message_type: request.message_type,
+            deadline: request.deadline,
+        };
+        let decoded = catch_unwind(AssertUnwindSafe(|| M::decode(request.payload)));
+        let status = match decoded {
+            Ok(Ok(message)) => {
+                let deadline = request.deadline.map(|at| reply_to.connection.instant(at));
+                let context = Context::new(Arc::clone(request.connection), request.id, deadline, request.metadata);
+                return Some((reply_to, context, message));
+            }
+            Ok(Err(error)) => Status::invalid_argument(error.to_string()),
+            Err(_) => Status::internal("decoding the request panicked"),
+        };
+        tracing::debug!(message_type = %request.message_type, %status, "undecodable payload");
+        reply_to.answer(Answer::Fail(status.not_executed()), false);
+        None
+    }
+
+    pub(super) fn item_sender<T: Payload>(&self) -> Option<ItemSender<T>> {
+        let key = self.connection.open_ticket(self.id?)?;
+        Some(ItemSender::new(Arc::clone(&self.connection), key, false))
+    }
+
+    pub(super) fn item_stream<T: Payload>(&self) -> Option<ItemStream<T>> {
+        let id = self.id?;
+        let key = self.connection.open_ticket(id)?;
+        Some(ItemStream::new(Arc::clone(&self.connection), key, id, false, None))
+    }
+
+    pub(super) fn answer(&self, answer: Answer<'_>, publish: bool) {
+        if let Some(id) = self.id {
+            self.connection.answer(id, self.message_type, answer, publish);
+        }
+    }
+
+    /// Polls the handler's future once here; spawns it if it is not ready.
+    fn run<Fut, T>(self, runtime: &Handle, start: impl FnOnce() -> Fut, finish: Finish<T>)
+    where
+        Fut: Future<Output = T> + Send + 'static,
+        T: 'static,
+    {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let mut future = Box::pin(start());
+            match future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+                Poll::Ready(output) => Ok(output),
+                Poll::Pending => Err(future),
+            }
+        }));
+        match polled {
+            Ok(Ok(output)) => finish(&self, output, false),
+            Ok(Err(future)) => self.spawn(runtime, future, finish),
+            Err(_) => self.panicked(false),
+        }
+    }
+
+    /// Goes on with a future on the runtime. Its first poll there registers the real waker.
+    fn spawn<Fut, T>(self, runtime: &Handle, future: Pin<Box<Fut>>, finish: Finish<T>)
+    where
+        Fut: Future<Output = T> + Send + 'static,
+        T: 'static,
+    {
+        let ticket = self.id.and_then(|id| self.connection.open_ticket(id));
+        if self.id.is_some() && ticket.is_none() {
+            return; // cancelled meanwhile: the future is dropped here
+        }
+        let _entered = runtime.enter();
+        let deadline = self.deadline.map(|at| Box::pin(tokio::time::sleep_until(self.connection.instant(at).into())));
+        runtime.spawn(Supervised { future, ticket, deadline, finish, finished: false, reply_to: self });
+    }
+
+    pub(super) fn panicked(&self, publish: bool) {
+        tracing::error!(message_type = %self.message_type, "a handler panicked");
+        self.answer(Answer::Fail(Status::internal("the handler panicked")), publish);
+    }
+}
+
+/// A handler's future on the runtime: ends with its answer, with the caller's loss of interest, or with the deadline.
+struct Supervised<Fut, T> {
+    future: Pin<Box<Fut>>,
+    ticket: Option<TicketKey>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    finish: Finish<T>,
+    finished: bool,
+    reply_to: ReplyTo,
+}
+
+impl<Fut: Future<Output = T>, T> Future for Supervised<Fut, T> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let polled = self.poll_handler(cx);
+        self.finished = polled.is_ready();
+        polled
+    }
+}
+
+impl<Fut: Future<Output = T>, T> Supervised<Fut, T> {
+    fn poll_handler(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = self;
+        match catch_unwind(AssertUnwindSafe(|| this.future.as_mut().poll(cx))) {
+            Ok(Poll::Ready(output)) => {
+                (this.finish)(&this.reply_to, output, true);
+                return Poll::Ready(());
+            }
+            Ok(Poll::Pending) => {}
+            Err(_) => {
+                this.reply_to.panicked(true);
+                return Poll::Ready(());
+            }
+        }
+        if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            this.reply_to.connection.expire();
+            return Poll::Ready(());
+        }
+        match this.reply_to.id {
+            Some(id) => this.reply_to.connection.poll_ended(cx, id),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<Fut, T> Drop for Supervised<Fut, T> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Only a runtime that shuts down drops a handler before its end.
+            self.reply_to.answer(Answer::Fail(Status::unavailable("the server's runtime has ended")), true);
+        }
+        if let Some(ticket) = self.ticket.take() {
+            self.reply_to.connection.close_ticket(ticket, Vec::new());
+        }
+    }
+}
+
+fn reply<R: Payload, E: Into<Status>>(reply_to: &ReplyTo, output: Result<R, E>, publish: bool) {
+    match output {
+        Ok(value) => {
+            let sent = scratch::encoded(&value, |payload| reply_to.answer(Answer::Reply(payload), publish));
+            if let Err(error) = sent {
+                reply_to.answer(Answer::Fail(Status::internal(error.to_string())), publish);
+            }
+        }
+        Err(error) => reply_to.answer(Answer::Fail(error.into()), publish),
+    }
+}
+
+fn end<E: Into<Status>>(reply_to: &ReplyTo, output: Result<(), E>, publish: bool) {
+    match output {
+        Ok(()) => reply_to.answer(Answer::End, publish),
+        Err(error) => reply_to.answer(Answer::Fail(error.into()), publish),
+    }
+}

@@ -1,0 +1,387 @@
+//! An I/O worker: a thread that owns a share of the connections and reads their rings.
+//!
+//! Connections with traffic are *hot*: the worker looks at each in turn, for a bounded number of frames, and publishes the answers
+//! of a turn together. A connection that has been quiet is announced as asleep, looked at once more, and left to its doorbell.
+//! With nothing hot the worker sleeps in the poller, for as long as nothing happens.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use doorbell_shm::{
+    Spin, SpinMode,
+    sys::{self, Event, Mode, Poller, Wait},
+};
+
+use super::{
+    dispatch::dispatch,
+    registry::{Registry, Snapshot},
+};
+use crate::{
+    connection::{Connection, Watched, lock},
+    error::Disconnected,
+    stats::Stats,
+};
+
+/// What a worker shares with the rest of the server.
+pub(super) struct Mailbox {
+    poller: Poller,
+    arrivals: Mutex<Vec<Arrival>>,
+    pub(super) stop: AtomicBool,
+    pub(super) connections: AtomicUsize,
+    pub(super) polls: AtomicU64,
+}
+
+/// A new connection for a worker.
+pub(super) struct Arrival {
+    pub(super) connection: Arc<Connection>,
+    pub(super) watched: Watched,
+}
+
+/// What a worker needs to know.
+pub(super) struct Duties {
+    pub(super) registry: Arc<Registry>,
+    pub(super) spin: SpinMode,
+    pub(super) idle_timeout: Option<Duration>,
+    /// Called for every connection that ends, with its counters.
+    pub(super) ended: Arc<dyn Fn(&Connection, Stats) + Send + Sync>,
+}
+
+impl Mailbox {
+    pub(super) fn new() -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            poller: Poller::new()?,
+            arrivals: Mutex::default(),
+            stop: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            polls: AtomicU64::new(0),
+        }))
+    }
+
+    pub(super) fn deliver(&self, arrival: Arrival) {
+        lock(&self.arrivals).push(arrival);
+        self.wake();
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Makes the worker look at everything again.
+    pub(super) fn wake(&self) {
+        if let Err(error) = self.poller.wake() {
+            tracing::error!(%error, "cannot wake an I/O worker");
+        }
+    }
+}
+
+/// The thread's own state.
+pub(super) struct Worker {
+    mailbox: Arc<Mailbox>,
+    duties: Duties,
+    handlers: Snapshot,
+    connections: HashMap<u64, Owned>,
+    hot: Vec<u64>,
+    next_key: u64,
+    spin: Spin,
+    events: Vec<Event>,
+}
+
+struct Owned {
+    connection: Arc<Connection>,
+    watched: Watched,
+    hot: bool,
+    quiet_turns: u32,
+    last_active: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(mailbox: Arc<Mailbox>, duties: Duties) -> Self {
+        let handlers = duties.registry.snapshot();
+        let spin = Spin::new(duties.spin, sys::cpu_count());
+        Self {
+            mailbox,
+            duties,
+            handlers,
+            connections: HashMap::new(),
+            hot: Vec::new(),
+            next_key: 0,
+            spin,
+            events: Vec::new(),
+        }
+    }
+
+    /// Works until told to stop, then closes what is left.
+    pub(super) fn run(mut self) {
+        while !self.mailbox.stop.load(Ordering::Acquire) {
+            if !self.work_while_hot() {
+                break;
+            }
+            self.sleep();
+        }
+        for key in self.connections.keys().copied().collect::<Vec<_>>() {
+            self.end(key, Disconnected::Closed);
+        }
+        // Those that arrived too late to be taken in.
+        for arrival in lock(&self.mailbox.arrivals).drain(..) {
+            arrival.connection.close(Disconnected::Closed);
+        }
+    }
+
+    /// Serves the hot connections until none is left. Returns `false` if the worker is to stop.
+    fn work_while_hot(&mut self) -> bool {
+        let mut turn = self.spin.start();
+        let mut polled_at = Instant::now();
+        let mut turns_since_poll = 0;
+        while !self.hot.is_empty() {
+            self.handlers.refresh(&self.duties.registry);
+            if self.serve_hot() {
+                turn = self.spin.start();
+            } else if !turn.again() {
+                self.cool_down(0);
+                continue;
+            }
+            turns_since_poll += 1;
+            if turns_since_poll >= TURNS_BETWEEN_CLOCKS {
+                turns_since_poll = 0;
+                let now = Instant::now();
+                if now.duration_since(polled_at) >= TIME_BETWEEN_POLLS {
+                    polled_at = now;
+                    self.poll(Wait::Poll);
+                    if self.mailbox.stop.load(Ordering::Acquire) {
+                        return false;
+                    }
+                    self.cool_down(QUIET_TURNS);
+                }
+            }
+        }
+        true
+    }
+
+    /// Gives every hot connection its turn. Returns `true` if one had something.
+    fn serve_hot(&mut self) -> bool {
+        let mut any = false;
+        let mut index = 0;
+        while let Some(&key) = self.hot.get(index) {
+            match self.serve(key) {
+                Ok(served) => {
+                    any |= served;
+                    index += 1;
+                }
+                Err(reason) => self.end(key, reason),
+            }
+        }
+        any
+    }
+
+    /// Reads one connection's ring for one turn.
+    fn serve(&mut self, key: u64) -> Result<bool, Disconnected> {
+        let Some(owned) = self.connections.get_mut(&key) else { return Err(Disconnected::Closed) };
+        if let Some(end) = owned.connection.is_closed().then(|| owned.connection.end()).flatten() {
+            return Err(end);
+        }
+        let served = serve(&owned.connection, &self.handlers)?;
+        if served {
+            owned.quiet_turns = 0;
+        } else {
+            owned.quiet_turns = owned.quiet_turns.saturating_add(1);
+        }
+        Ok(served)
+    }
+
+    /// Announces the connections that were quiet for so many turns as asleep, unless something has come just then.
+    fn cool_down(&mut self, quiet_turns: u32) {
+        let now = Instant::now();
+        let mut cooling = Vec::new();
+        for &key in &self.hot {
+            if let Some(owned) = self.connections.get(&key)
+                && owned.quiet_turns >= quiet_turns
+            {
+                cooling.push(key);
+            }
+        }
+        for key in cooling {
+            self.announce_asleep(key, now);
+        }
+    }
+
+    fn announce_asleep(&mut self, key: u64, now: Instant) {
+        let Some(owned) = self.connections.get_mut(&key) else { return };
+        match owned.connection.fall_asleep() {
+            Ok(true) => {
+                owned.hot = false;
+                owned.last_active = now;
+                self.hot.retain(|&hot| hot != key);
+            }
+            Ok(false) => owned.quiet_turns = 0,
+            Err(reason) => self.end(key, reason),
+        }
+    }
+
+    fn sleep(&mut self) {
+        let since = Instant::now();
+        let wait = match self.next_idle_deadline() {
+            Some(deadline) => Wait::Until(deadline),
+            None => Wait::Forever,
+        };
+        self.poll(wait);
+        self.spin.slept(since.elapsed());
+        self.end_idle();
+    }
+
+    fn poll(&mut self, wait: Wait) {
+        let mut events = std::mem::take(&mut self.events);
+        events.clear();
+        self.mailbox.polls.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.mailbox.poller.wait(&mut events, wait) {
+            tracing::error!(%error, "an I/O worker cannot wait");
+            self.mailbox.stop.store(true, Ordering::Release);
+        }
+        for event in events.drain(..) {
+            self.handle(event);
+        }
+        self.events = events;
+        self.take_arrivals();
+    }
+
+    fn handle(&mut self, event: Event) {
+        let (key, what) = (event.token / TOKENS, event.token % TOKENS);
+        match what {
+            BELL => self.warm_up(key),
+            _ if self.connections.contains_key(&key) => self.peer_gone(key),
+            _ => {}
+        }
+    }
+
+    fn warm_up(&mut self, key: u64) {
+        let Some(owned) = self.connections.get_mut(&key) else { return };
+        if owned.watched.bell.kind() == sys::DoorbellKind::Socket
+            && let Err(error) = owned.watched.bell.drain()
+        {
+            tracing::debug!(%error, "the peer's end of the doorbell is closed");
+        }
+        if !owned.hot {
+            owned.hot = true;
+            owned.quiet_turns = 0;
+            owned.connection.wake_up();
+            self.hot.push(key);
+        }
+    }
+
+    /// The socket or the process has ended: what the peer published before is still read.
+    fn peer_gone(&mut self, key: u64) {
+        if let Some(owned) = self.connections.get(&key) {
+            serve_the_dead(&owned.connection, &self.handlers);
+        }
+        self.end(key, Disconnected::PeerGone);
+    }
+
+    fn take_arrivals(&mut self) {
+        let arrivals = std::mem::take(&mut *lock(&self.mailbox.arrivals));
+        for arrival in arrivals {
+            self.take_in(arrival);
+        }
+    }
+
+    fn take_in(&mut self, Arrival { connection, watched }: Arrival) {
+        let key = self.next_key;
+        self.next_key += 1;
+        self.mailbox.connections.fetch_add(1, Ordering::Relaxed);
+        let added = self.watch(&watched, key);
+        let owned = Owned { connection, watched, hot: true, quiet_turns: 0, last_active: Instant::now() };
+        self.connections.insert(key, owned);
+        self.hot.push(key);
+        if let Err(error) = added {
+            self.end(key, Disconnected::System(Arc::new(error)));
+        }
+    }
+
+    fn watch(&self, watched: &Watched, key: u64) -> std::io::Result<()> {
+        let poller = &self.mailbox.poller;
+        poller.add(&watched.bell, key * TOKENS + BELL, Mode::Edge)?;
+        poller.add(&watched.control, key * TOKENS + CONTROL, Mode::Edge)?;
+        match &watched.process {
+            Some(process) => poller.add(process, key * TOKENS + PROCESS, Mode::Edge),
+            None => Ok(()),
+        }
+    }
+
+    fn end(&mut self, key: u64, reason: Disconnected) {
+        self.hot.retain(|&hot| hot != key);
+        let Some(Owned { connection, watched, .. }) = self.connections.remove(&key) else { return };
+        let poller = &self.mailbox.poller;
+        // Closing a descriptor takes it out of the poller only with its last duplicate.
+        let _ = poller.remove(&watched.bell);
+        let _ = poller.remove(&watched.control);
+        if let Some(process) = &watched.process {
+            let _ = poller.remove(process);
+        }
+        connection.close(reason);
+        self.mailbox.connections.fetch_sub(1, Ordering::Relaxed);
+        (self.duties.ended)(&connection, connection.stats());
+    }
+
+    fn next_idle_deadline(&self) -> Option<Instant> {
+        let timeout = self.duties.idle_timeout?;
+        self.connections.values().map(|owned| owned.last_active + timeout).min()
+    }
+
+    fn end_idle(&mut self) {
+        let Some(timeout) = self.duties.idle_timeout else { return };
+        let now = Instant::now();
+        let idle = self.connections.iter().filter(|(_, owned)| !owned.hot && owned.last_active + timeout <= now);
+        let idle: Vec<(u64, bool)> = idle.map(|(&key, owned)| (key, owned.connection.is_quiet())).collect();
+        for (key, quiet) in idle {
+            if quiet {
+                self.end(key, Disconnected::Idle(timeout));
+            } else if let Some(owned) = self.connections.get_mut(&key) {
+                owned.last_active = now;
+            }
+        }
+    }
+}
+
+fn serve(connection: &Arc<Connection>, handlers: &Snapshot) -> Result<bool, Disconnected> {
+    let Some(mut receive) = connection.try_receive() else { return Ok(false) };
+    if connection.is_congested() {
+        // Answers wait for room: no new requests until they are on their way.
+        return Ok(connection.relieve());
+    }
+    let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut |message| {
+        dispatch(connection, handlers, message);
+    })?;
+    Ok(count > 0 || connection.relieve())
+}
+
+/// Reads what a dead client has left: its notifications count, its calls have nobody to answer to.
+fn serve_the_dead(connection: &Arc<Connection>, handlers: &Snapshot) {
+    let Some(mut receive) = connection.try_receive() else { return };
+    let result = connection.drain(&mut receive, usize::MAX, &mut |message| match message {
+        notify @ crate::connection::Dispatch::Notify { .. } => dispatch(connection, handlers, notify),
+        crate::connection::Dispatch::Request { .. } => {}
+    });
+    if let Err(reason) = result {
+        tracing::debug!(%reason, "a dead client left nonsense");
+    }
+}
+
+/// Frames read from one connection before the next one has its turn.
+const FRAMES_PER_TURN: usize = 64;
+
+/// Turns without traffic after which a connection leaves the hot set while others stay.
+const QUIET_TURNS: u32 = 64;
+
+/// How often a busy worker looks at the doorbells of connections that are not hot. One system call each time.
+const TIME_BETWEEN_POLLS: Duration = Duration::from_micros(100);
+const TURNS_BETWEEN_CLOCKS: u32 = 16;
+
+const TOKENS: u64 = 4;
+const BELL: u64 = 0;
+const CONTROL: u64 = 1;
+const PROCESS: u64 = 2;

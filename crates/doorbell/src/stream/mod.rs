@@ -1,0 +1,10 @@
+//! The two halves of a stream, the same on both sides of a connection.
+//!
+//! Items of one stream arrive in the order in which they were sent. Each direction of each stream has a window of credit: a
+//! receiver that does not take its items stops the sender of that stream and nobody else.
+
+mod receiver;
+mod sender;
+
+pub use receiver::ItemStream;
+pub use sender::{ItemError, ItemSender};

@@ -1,0 +1,217 @@
+//! The receiving half.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    marker::PhantomData,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use doorbell_proto::CallId;
+
+use crate::{
+    connection::{Awaited, Connection, Item, State, TicketKey},
+    error::CallError,
+    message::{Incoming, Payload},
+};
+
+/// Receives the items of one stream, in order.
+///
+/// On a client, dropping it before its end cancels the call: the server's handler is dropped at its next `await`, and
+/// [`Context::is_cancelled`](crate::Context::is_cancelled) is true there at once. On a server it receives what the client uploads.
+pub struct ItemStream<T> {
+    connection: Arc<Connection>,
+    key: TicketKey,
+    id: CallId,
+    /// Items taken from the connection in one go.
+    taken: VecDeque<Item>,
+    /// Credit for items that were handed out, given back in larger pieces.
+    owed_bytes: u64,
+    /// Cancels the call when dropped: true on the client.
+    cancels: bool,
+    ended: bool,
+    deadline: Option<Instant>,
+    slept_since: Option<Instant>,
+    items: PhantomData<fn() -> T>,
+}
+
+/// What there is to be had.
+enum Arrived {
+    Items(VecDeque<Item>),
+    End,
+    Failed(CallError),
+}
+
+impl<T: Payload> ItemStream<T> {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        key: TicketKey,
+        id: CallId,
+        cancels: bool,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self {
+            connection,
+            key,
+            id,
+            taken: VecDeque::new(),
+            owed_bytes: 0,
+            cancels,
+            ended: false,
+            deadline,
+            slept_since: None,
+            items: PhantomData,
+        }
+    }
+
+    /// The receiving half of a call that a client has started.
+    pub(crate) fn of_call(connection: Arc<Connection>, key: TicketKey, deadline: Option<Instant>) -> Self {
+        let id = connection.call_id(key);
+        Self::new(connection, key, id, true, deadline)
+    }
+
+    /// Returns the next item, or `None` after the last one.
+    ///
+    /// # Errors
+    ///
+    /// An item is the error that ended the stream early; nothing follows it. Its
+    /// [`outcome`](CallError::outcome) tells whether the handler may have run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no item.
+    pub async fn next(&mut self) -> Option<Result<T, CallError>> {
+        #[cfg(feature = "tokio")]
+        if let Some(deadline) = self.deadline {
+            let item = tokio::time::timeout_at(deadline.into(), poll_fn(|cx| self.poll_item(cx))).await;
+            if let Ok(item) = item {
+                return item;
+            }
+            self.connection.expire(); // gives this stream its end
+        }
+        poll_fn(|cx| self.poll_item(cx)).await
+    }
+
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, CallError>>> {
+        if let Some(item) = self.taken.pop_front() {
+            return Poll::Ready(Some(self.hand_out(item)));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.give_credit();
+        let key = self.key;
+        let polled = self.connection.poll_until(cx, key, Awaited::Arrival, &mut |state| arrived(state, key));
+        match polled {
+            Poll::Ready(arrived) => {
+                if let Some(since) = self.slept_since.take() {
+                    self.connection.slept(since);
+                }
+                Poll::Ready(self.take(arrived))
+            }
+            Poll::Pending => {
+                self.slept_since.get_or_insert_with(Instant::now);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The blocking form of [`next`](Self::next).
+    pub(crate) fn next_blocking(&mut self) -> Option<Result<T, CallError>> {
+        if let Some(item) = self.taken.pop_front() {
+            return Some(self.hand_out(item));
+        }
+        if self.ended {
+            return None;
+        }
+        self.give_credit();
+        let key = self.key;
+        let waited = self.connection.wait_until(key, Awaited::Arrival, self.deadline, &mut |state| arrived(state, key));
+        match waited {
+            Ok(arrived) => self.take(arrived),
+            Err(_) => {
+                self.connection.expire();
+                self.ended = true;
+                Some(Err(CallError::DeadlineExceeded))
+            }
+        }
+    }
+
+    fn take(&mut self, arrived: Arrived) -> Option<Result<T, CallError>> {
+        match arrived {
+            Arrived::Items(items) => {
+                self.taken = items;
+                let item = self.taken.pop_front()?;
+                Some(self.hand_out(item))
+            }
+            Arrived::End => {
+                self.ended = true;
+                None
+            }
+            Arrived::Failed(error) => {
+                self.ended = true;
+                Some(Err(error))
+            }
+        }
+    }
+
+    fn hand_out(&mut self, item: Item) -> Result<T, CallError> {
+        self.owed_bytes += item.cost_bytes;
+        if self.owed_bytes > u64::from(self.connection.terms().receive_window_bytes) / 4 {
+            self.give_credit();
+        }
+        T::decode(Incoming::Owned(item.payload)).map_err(CallError::Decode)
+    }
+
+    fn give_credit(&mut self) {
+        if self.owed_bytes > 0 {
+            self.connection.item_was_taken(self.id, self.owed_bytes);
+            self.owed_bytes = 0;
+        }
+    }
+}
+
+/// Looks what has arrived: items before the end, the end before a failure of the connection.
+fn arrived(state: &mut State, key: TicketKey) -> Option<Arrived> {
+    let ticket = state.ticket(key);
+    if !ticket.items.is_empty() {
+        return Some(Arrived::Items(std::mem::take(&mut ticket.items)));
+    }
+    if let Some(Err(error)) = ticket.outcome.take_if(|outcome| outcome.is_err()) {
+        return Some(Arrived::Failed(error));
+    }
+    if ticket.items_ended {
+        return Some(Arrived::End);
+    }
+    ticket.over.then(|| Arrived::Failed(CallError::Status(doorbell_proto::Status::cancelled("the call is over"))))
+}
+
+impl<T> Drop for ItemStream<T> {
+    fn drop(&mut self) {
+        if self.cancels {
+            self.connection.abandon(self.key, Vec::new());
+        } else {
+            self.connection.close_ticket(self.key, Vec::new());
+        }
+    }
+}
+
+impl<T> Unpin for ItemStream<T> {}
+
+#[cfg(feature = "tokio")]
+impl<T: Payload> futures_core::Stream for ItemStream<T> {
+    type Item = Result<T, CallError>;
+
+    /// Polls for the next item. The call's deadline is looked at only by [`next`](ItemStream::next); here the server ends the stream.
+    fn poll_next(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_item(cx)
+    }
+}
+
+impl<T> std::fmt::Debug for ItemStream<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ItemStream").field("id", &self.id).field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
