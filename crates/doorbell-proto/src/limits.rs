@@ -39,7 +39,8 @@ pub const MAX_CREDIT_BYTES: u32 = i32::MAX as u32;
 /// Most entries in a metadata block. Metadata is for trace contexts and tokens, not for payload.
 pub const MAX_METADATA_ENTRIES: usize = 64;
 
-/// Largest metadata block. It has to fit in one frame with at least one byte of payload.
+/// Largest metadata block. It is never divided, so that small rings permit less: prefix, block and a byte of payload have to fit in
+/// one chunk.
 pub const MAX_METADATA_BYTES: usize = 16_384;
 
 /// Longest metadata key: its length is written in one byte.

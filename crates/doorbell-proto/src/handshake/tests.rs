@@ -1,7 +1,7 @@
 //! Every rule of the handshake, broken once.
 
 use super::*;
-use crate::limits::{MAX_CALLS_HIGHEST, MAX_CREDIT_BYTES};
+use crate::limits::{DEFAULT_MAX_CHUNK_BYTES, MAX_CALLS_HIGHEST, MAX_CREDIT_BYTES};
 
 fn hello() -> Hello {
     Hello {
@@ -18,6 +18,7 @@ fn hello() -> Hello {
 fn offer() -> ServerOffer {
     ServerOffer {
         features: Features::BODY_CRC,
+        ring_capacity_bytes: 1 << 20,
         ..ServerOffer::default()
     }
 }
@@ -208,7 +209,7 @@ fn negotiate_agrees_on_what_both_know() {
     );
     assert_eq!(
         (welcome.server_ring_capacity_bytes, welcome.max_chunk_bytes),
-        (1 << 20, 65_536)
+        (1 << 20, DEFAULT_MAX_CHUNK_BYTES)
     );
     assert_eq!(welcome.check(&hello()), Ok(()));
 }
@@ -243,6 +244,15 @@ fn negotiate_makes_every_wish_a_ring_that_the_client_accepts() {
     )
     .unwrap();
     assert_eq!(welcome.server_ring_capacity_bytes, 65_536);
+}
+
+#[test]
+fn chunk_with_its_header_takes_a_quarter_of_a_small_ring() {
+    assert_eq!(
+        (chunk_bytes_for_ring(4096), chunk_bytes_for_ring(8192)),
+        (1000, 2024)
+    );
+    assert_eq!(chunk_bytes_for_ring(1 << 30), DEFAULT_MAX_CHUNK_BYTES);
 }
 
 #[test]

@@ -244,6 +244,7 @@ fn reserve_item_waits_for_credit_and_is_told_when_there_is_some() {
     let call = client.start_call(CallKind::ClientStream, None).unwrap();
     assert_eq!(client.reserve_item(call, 2000), Ok(()));
     assert_eq!(client.reserve_item(call, 1), Err(ItemError::NoCredit));
+    assert!(!client.may_begin_item(call));
     let credit = |client: &mut Connection, bytes| {
         feed(client, FrameKind::Credit, Flags::NONE, (call, bytes), b"")
     };
