@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use super::words::{Position, observe, publish};
-use super::{HEADER_BYTES, OwnMemory, PeerMemory, RingWriter, assert_aligned, assert_inside};
+use super::{
+    HEADER_BYTES, HeaderWords, OwnMemory, PeerMemory, RingWriter, assert_aligned, assert_inside,
+};
 use crate::sync::{AtomicU32, Ordering};
 
 /// A region on the heap. One side uses it as its own, the other as its peer's.
@@ -137,14 +139,11 @@ impl PeerMemory for HeapRegion {
         self.shared.sleep.load(Ordering::Relaxed)
     }
 
-    fn read_header(&self, place: u32) -> [u8; HEADER_BYTES] {
+    fn read_header(&self, place: u32) -> HeaderWords {
         assert_inside(self.shared.capacity(), place, HEADER_BYTES);
         assert_aligned(place);
-        let mut header = [0; HEADER_BYTES];
-        for (index, bytes) in (0_u32..).zip(header.chunks_exact_mut(8)) {
-            bytes.copy_from_slice(&self.shared.word(place + 8 * index));
-        }
-        header
+        let word = |offset| u64::from_le_bytes(self.shared.word(place + offset));
+        [word(0), word(8), word(16)]
     }
 
     fn append_to(&self, out: &mut Vec<u8>, place: u32, length: u32) {

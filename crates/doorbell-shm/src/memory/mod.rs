@@ -59,6 +59,9 @@ pub use region::{OwnRegion, PeerRegion, RegionWriter};
 /// Bytes of a record's header, as in `docs/wire-format.md`.
 pub const HEADER_BYTES: usize = 24;
 
+/// A header as little-endian words.
+pub type HeaderWords = [u64; HEADER_BYTES / 8];
+
 /// The two position words of a peer, as last seen by us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Positions {
@@ -121,10 +124,13 @@ pub trait PeerMemory {
 
     /// Returns a private copy of the header at byte `place` of the ring, a multiple of 8.
     ///
+    /// As words, which stay in registers: bytes that are stored as words and loaded again as something
+    /// wider cost more than everything else that is done with a header.
+    ///
     /// # Panics
     ///
     /// If it is not inside the ring, or `place` is not a multiple of 8.
-    fn read_header(&self, place: u32) -> [u8; HEADER_BYTES];
+    fn read_header(&self, place: u32) -> HeaderWords;
 
     /// Appends a private copy of `length` bytes from byte `place` of the ring, a multiple of 8.
     ///

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::copy::{copy_in, copy_out};
+use super::copy::{copy_in, copy_out, load_shared};
 use super::words::{Position, observe, publish};
 use super::{
-    HEADER_BYTES, Kick, Layout, OwnMemory, PeerMemory, Positions, RingWriter, assert_aligned,
-    assert_inside,
+    HEADER_BYTES, HeaderWords, Kick, Layout, OwnMemory, PeerMemory, Positions, RingWriter,
+    assert_aligned, assert_inside,
 };
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys::{Mapping, RegionHandle, Woken, futex_wait_any, futex_wake};
@@ -209,20 +209,20 @@ impl PeerMemory for PeerRegion {
     }
 
     #[inline]
-    fn read_header(&self, place: u32) -> [u8; HEADER_BYTES] {
+    fn read_header(&self, place: u32) -> HeaderWords {
         assert_inside(
             self.region.layout.ring_capacity_bytes(),
             place,
             HEADER_BYTES,
         );
         assert_aligned(place);
-        let mut header = [0; HEADER_BYTES];
         let from = self.region.ring(place);
-        // SAFETY: source: inside the ring and a multiple of 8, as asserted, from a base that is
-        // page-aligned; mapped as long as `self.region` lives. Destination: a local array. The peer may
-        // write the source meanwhile; `copy_out` reads it volatile and forms no reference.
-        unsafe { copy_out(from, header.as_mut_ptr(), HEADER_BYTES) };
-        header
+        [0, 8, 16].map(|offset| {
+            // SAFETY: inside the ring and a multiple of 8, as asserted, from a base that is page-aligned;
+            // mapped as long as `self.region` lives. The peer may write it meanwhile; it is read volatile,
+            // once, and no reference is formed.
+            unsafe { load_shared(from.wrapping_add(offset)) }
+        })
     }
 
     #[inline]
@@ -233,7 +233,7 @@ impl PeerMemory for PeerRegion {
         out.reserve(length);
         let to = out.spare_capacity_mut().as_mut_ptr().cast::<u8>();
         let from = self.region.ring(place);
-        // SAFETY: source: as in `read_header`; rounded up it still lies in the ring, whose capacity is
+        // SAFETY: source: inside the ring and a multiple of 8, as asserted, and mapped; rounded up it still lies in the ring, whose capacity is
         // a multiple of 8. Destination: `reserve` has made room for `length` bytes, which are ours.
         unsafe { copy_out(from, to, length) };
         let filled = out.len() + length;

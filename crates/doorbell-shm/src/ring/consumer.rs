@@ -2,7 +2,7 @@
 
 use super::corrupt::{Corrupt, PositionWord, check_step};
 use super::{HEADER, max_body_bytes, record_bytes};
-use crate::memory::{HEADER_BYTES, OwnMemory, OwnRegion, PeerMemory, PeerRegion};
+use crate::memory::{HEADER_BYTES, HeaderWords, OwnMemory, OwnRegion, PeerMemory, PeerRegion};
 
 /// Reads the records of the peer's ring, in order, each once.
 ///
@@ -27,8 +27,7 @@ pub struct Consumer<O = OwnRegion, P = PeerRegion> {
 /// What we know, privately, of the record at the head.
 #[derive(Clone, Copy, Debug)]
 struct Record {
-    header: [u8; HEADER_BYTES],
-    body_bytes: u32,
+    header: HeaderWords,
 }
 
 impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
@@ -58,7 +57,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     #[inline]
     pub fn peek(&mut self) -> Result<Option<[u8; HEADER_BYTES]>, Corrupt> {
         if let Some(record) = &self.record {
-            return Ok(Some(record.header));
+            return Ok(Some(to_bytes(record.header)));
         }
         if self.unread() == 0 {
             self.load_tail()?;
@@ -73,7 +72,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     /// If there is none.
     #[inline]
     pub fn body_bytes(&self) -> usize {
-        self.peeked().body_bytes as usize
+        self.peeked().body_bytes() as usize
     }
 
     /// Appends a private copy of the peeked record's body to `out`.
@@ -83,7 +82,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     /// If no record has been peeked at.
     #[inline]
     pub fn copy_body(&mut self, out: &mut Vec<u8>) {
-        let body_bytes = self.peeked().body_bytes;
+        let body_bytes = self.peeked().body_bytes();
         // Inside the ring: `check_record` has compared the record with its end.
         self.peer.append_to(out, self.place() + HEADER, body_bytes);
     }
@@ -95,7 +94,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     /// If no record has been peeked at.
     #[inline]
     pub fn advance(&mut self) {
-        let body_bytes = self.peeked().body_bytes;
+        let body_bytes = self.peeked().body_bytes();
         self.head = self.head.wrapping_add(record_bytes(body_bytes));
         self.record = None;
     }
@@ -158,13 +157,13 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
                 self.skip(to_end)?;
                 continue;
             }
-            let header = self.read_header()?;
-            if header[KIND] != PAD {
-                let body_bytes = self.check_record(length_in(&header), to_end)?;
-                self.record = Some(Record { header, body_bytes });
-                return Ok(Some(header));
+            let record = self.read_record()?;
+            if record.kind() != PAD {
+                self.check_record(record.body_bytes(), to_end)?;
+                self.record = Some(record);
+                return Ok(Some(to_bytes(record.header)));
             }
-            self.check_pad(&header, to_end)?;
+            self.check_pad(record, to_end)?;
             self.skip(to_end)?;
         }
         Ok(None)
@@ -172,14 +171,15 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
 
     /// Copies the header at the head out of the ring, once.
     #[inline]
-    fn read_header(&mut self) -> Result<[u8; HEADER_BYTES], Corrupt> {
+    fn read_record(&mut self) -> Result<Record, Corrupt> {
         self.check_published(HEADER)?;
-        Ok(self.peer.read_header(self.place()))
+        let header = self.peer.read_header(self.place());
+        Ok(Record { header })
     }
 
-    /// Returns `length` if a record with such a body can start at the head.
+    /// Checks that a record with such a body can start at the head.
     #[inline]
-    fn check_record(&mut self, length: u32, to_end: u32) -> Result<u32, Corrupt> {
+    fn check_record(&mut self, length: u32, to_end: u32) -> Result<(), Corrupt> {
         let at_most = max_body_bytes(self.capacity);
         if length > at_most {
             return Err(self.poison(Corrupt::TooLarge { length, at_most }));
@@ -188,15 +188,14 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
         if needed > to_end {
             return Err(self.poison(Corrupt::PastEnd { needed, to_end }));
         }
-        self.check_published(needed)?;
-        Ok(length)
+        self.check_published(needed)
     }
 
     /// Checks that a padding record reaches exactly to the end and carries nothing.
-    fn check_pad(&mut self, header: &[u8; HEADER_BYTES], to_end: u32) -> Result<(), Corrupt> {
-        let length = length_in(header);
-        if length.checked_add(HEADER) != Some(to_end) || header[KIND..] != [0; HEADER_BYTES - KIND]
-        {
+    fn check_pad(&mut self, record: Record, to_end: u32) -> Result<(), Corrupt> {
+        let length = record.body_bytes();
+        let is_bare = record.header == [u64::from(length), 0, 0];
+        if length.checked_add(HEADER) != Some(to_end) || !is_bare {
             return Err(self.poison(Corrupt::Pad { length, to_end }));
         }
         Ok(())
@@ -244,12 +243,30 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     }
 }
 
-#[inline]
-fn length_in(header: &[u8; HEADER_BYTES]) -> u32 {
-    u32::from_le_bytes([header[0], header[1], header[2], header[3]])
+impl Record {
+    /// Bytes 0..4 of a header; checked before a record is kept.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+    fn body_bytes(self) -> u32 {
+        self.header[0] as u32
+    }
+
+    /// Byte 4 of a header.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "one byte")]
+    fn kind(self) -> u8 {
+        (self.header[0] >> 32) as u8
+    }
 }
 
-/// Where a header says what kind of record it is.
-const KIND: usize = 4;
+#[inline]
+fn to_bytes(header: HeaderWords) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    for (bytes, word) in bytes.chunks_exact_mut(8).zip(header) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
 /// The kind of a padding record.
 const PAD: u8 = 0;

@@ -2,7 +2,7 @@
 
 use std::arch::asm;
 
-/// Copies `bytes` bytes, a multiple of 64 above zero.
+/// Copies `bytes` bytes, a multiple of 16.
 ///
 /// # Safety
 ///
@@ -10,10 +10,13 @@ use std::arch::asm;
 /// is private to the caller.
 #[inline]
 pub(super) unsafe fn copy_block(source: *const u8, destination: *mut u8, bytes: usize) {
-    // SAFETY: reads and writes exactly `bytes`, 64 at a time, which the caller allows. The compiler
-    // takes an asm block for an access to any memory, so nothing is moved across it or repeated.
+    // SAFETY: reads and writes exactly `bytes`, 64 and then 16 at a time, which the caller allows. The
+    // compiler takes an asm block for an access to any memory, so nothing is moved across it or
+    // repeated.
     unsafe {
         asm!(
+            "subs {bytes}, {bytes}, #64",
+            "b.lo 3f",
             "2:",
             "ldp {a:q}, {b:q}, [{source}]",
             "ldp {c:q}, {d:q}, [{source}, #32]",
@@ -22,7 +25,16 @@ pub(super) unsafe fn copy_block(source: *const u8, destination: *mut u8, bytes: 
             "stp {c:q}, {d:q}, [{destination}, #32]",
             "add {destination}, {destination}, #64",
             "subs {bytes}, {bytes}, #64",
-            "b.ne 2b",
+            "b.hs 2b",
+            "3:",
+            "adds {bytes}, {bytes}, #64",
+            "b.eq 5f",
+            "4:",
+            "ldr {a:q}, [{source}], #16",
+            "str {a:q}, [{destination}], #16",
+            "subs {bytes}, {bytes}, #16",
+            "b.ne 4b",
+            "5:",
             source = inout(reg) source => _,
             destination = inout(reg) destination => _,
             bytes = inout(reg) bytes => _,

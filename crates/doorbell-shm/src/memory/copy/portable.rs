@@ -1,6 +1,6 @@
 //! Block copy where no assembly is at hand, and under Miri: words, one side aligned or not.
 
-/// Copies `bytes` bytes, a multiple of 64 above zero.
+/// Copies `bytes` bytes, a multiple of 16.
 ///
 /// # Safety
 ///

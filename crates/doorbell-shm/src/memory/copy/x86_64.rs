@@ -2,10 +2,7 @@
 
 use std::arch::asm;
 
-/// Bytes from which on the processor's own string copy beats a loop over vector registers.
-const STRING_BYTES: usize = 16 * 1024;
-
-/// Copies `bytes` bytes, a multiple of 64 above zero.
+/// Copies `bytes` bytes, a multiple of 16.
 ///
 /// # Safety
 ///
@@ -13,25 +10,13 @@ const STRING_BYTES: usize = 16 * 1024;
 /// is private to the caller.
 #[inline]
 pub(super) unsafe fn copy_block(source: *const u8, destination: *mut u8, bytes: usize) {
-    if bytes < STRING_BYTES {
-        // SAFETY: the caller's promise, handed on.
-        unsafe { copy_vectors(source, destination, bytes) }
-    } else {
-        // SAFETY: the caller's promise, handed on.
-        unsafe { copy_string(source, destination, bytes) }
-    }
-}
-
-/// # Safety
-///
-/// As for [`copy_block`].
-#[inline]
-unsafe fn copy_vectors(source: *const u8, destination: *mut u8, bytes: usize) {
-    // SAFETY: reads and writes exactly `bytes`, 64 at a time, which the caller allows. The compiler
-    // takes an asm block for an access to any memory, so nothing is moved across it or repeated.
-    // SSE2 is part of every x86-64.
+    // SAFETY: reads and writes exactly `bytes`, 64 and then 16 at a time, which the caller allows. The
+    // compiler takes an asm block for an access to any memory, so nothing is moved across it or
+    // repeated. SSE2 is part of every x86-64.
     unsafe {
         asm!(
+            "sub {bytes}, 64",
+            "jb 3f",
             "2:",
             "movups {a}, [{source}]",
             "movups {b}, [{source} + 16]",
@@ -44,7 +29,18 @@ unsafe fn copy_vectors(source: *const u8, destination: *mut u8, bytes: usize) {
             "add {source}, 64",
             "add {destination}, 64",
             "sub {bytes}, 64",
-            "jnz 2b",
+            "jae 2b",
+            "3:",
+            "add {bytes}, 64",
+            "jz 5f",
+            "4:",
+            "movups {a}, [{source}]",
+            "movups [{destination}], {a}",
+            "add {source}, 16",
+            "add {destination}, 16",
+            "sub {bytes}, 16",
+            "jnz 4b",
+            "5:",
             source = inout(reg) source => _,
             destination = inout(reg) destination => _,
             bytes = inout(reg) bytes => _,
@@ -53,24 +49,6 @@ unsafe fn copy_vectors(source: *const u8, destination: *mut u8, bytes: usize) {
             c = out(xmm_reg) _,
             d = out(xmm_reg) _,
             options(nostack),
-        );
-    }
-}
-
-/// # Safety
-///
-/// As for [`copy_block`].
-#[inline]
-unsafe fn copy_string(source: *const u8, destination: *mut u8, bytes: usize) {
-    // SAFETY: reads and writes exactly `bytes`, which the caller allows. The direction flag is clear
-    // on entry to any asm block, and `rep movsb` leaves the flags alone.
-    unsafe {
-        asm!(
-            "rep movsb",
-            inout("rcx") bytes => _,
-            inout("rsi") source => _,
-            inout("rdi") destination => _,
-            options(nostack, preserves_flags),
         );
     }
 }
