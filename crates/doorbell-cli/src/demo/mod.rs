@@ -1,7 +1,139 @@
-//! The editor demo.
-pub mod engine;
-pub mod link;
-pub mod protocol;
-pub mod random;
-pub mod socket;
-mod wire;
+//! The editor demo: a code editor and its engine, two real processes, on the real files of a directory.
+//!
+//! The editor plays a session (files, searches, completions, edits, diagnostics, a kill of the engine in the middle) over
+//! Doorbell and once more over a Unix socket, compares everything that arrives with what it must be, and prints what it cost.
+
+mod child;
+mod engine;
+mod link;
+mod progress;
+mod protocol;
+mod random;
+mod report;
+mod session;
+mod socket;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use tokio::sync::oneshot;
+
+use self::{
+    engine::{Engine, model::Model},
+    link::Transport,
+    session::{Report, plan::Plan},
+};
+
+/// Arguments of `doorbell demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// Directory whose files the editor works on
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// Plays the session over one transport only
+    #[arg(long, value_name = "TRANSPORT")]
+    only: Option<Transport>,
+}
+
+/// Arguments of the engine process that the demo starts.
+#[derive(Clone, Debug, Args)]
+pub struct EngineArgs {
+    /// What carries the calls
+    #[arg(long)]
+    transport: Transport,
+    /// Socket at which to serve
+    #[arg(long)]
+    path: PathBuf,
+    /// Directory to serve
+    dir: PathBuf,
+}
+
+/// Plays the demo and prints its table.
+///
+/// # Errors
+///
+/// If the directory cannot be used, an engine cannot be started, or anything differed from what it has to be.
+pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    let root = directory(&args.dir)?;
+    eprintln!("Reading {} ...", root.display());
+    let read = tokio::task::spawn_blocking(move || {
+        let model = Model::of_tree(&root);
+        (Plan::of_tree(&root, &model), model)
+    });
+    let (Some(plan), model) = read.await? else {
+        println!("There is no text file in {}: nothing to demonstrate. Name a directory with source code.", args.dir.display());
+        return Ok(());
+    };
+    describe(&plan, &model);
+    let (plan, model) = (Arc::new(plan), Arc::new(model));
+    let sockets = tempfile::tempdir().context("cannot make a directory for the sockets")?;
+    let mut reports = Vec::new();
+    for transport in [Transport::Doorbell, Transport::Socket] {
+        if args.only.is_none_or(|only| only == transport) {
+            eprintln!("Session over {}:", transport.title());
+            let path = sockets.path().join(format!("engine-{}", reports.len()));
+            reports.push(session::play(transport, &path, Arc::clone(&plan), Arc::clone(&model)).await?);
+        }
+    }
+    println!("{}", report::render(&reports));
+    judge(&reports)
+}
+
+/// Serves the engine until its standard input ends.
+///
+/// # Errors
+///
+/// If it cannot serve.
+pub async fn run_engine(args: EngineArgs) -> anyhow::Result<()> {
+    let engine = tokio::task::spawn_blocking(move || Engine::new(args.dir)).await?;
+    let engine = Arc::new(engine);
+    let ready = || println!("{}", child::READY_LINE);
+    match args.transport {
+        Transport::Doorbell => {
+            link::doorbell::serve(engine, &args.path, ready, end_of_input()).await.context("the engine cannot serve")
+        }
+        Transport::Socket => {
+            socket::serve(engine, &args.path, ready, end_of_input()).await.context("the engine cannot serve")
+        }
+    }
+}
+
+/// Waits until the process that started this one closes our standard input or ends.
+async fn end_of_input() {
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let read = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = (read, ended.send(())); // ended either way; and if nobody waits, the process is ending already
+    });
+    let _ = end.await; // the thread always sends
+}
+
+fn directory(dir: &Path) -> anyhow::Result<PathBuf> {
+    let root = dir.canonicalize().with_context(|| format!("cannot use {}: name a directory that exists", dir.display()))?;
+    if !root.is_dir() {
+        bail!("{} is not a directory: name one with source code", dir.display());
+    }
+    Ok(root)
+}
+
+fn describe(plan: &Plan, model: &Model) {
+    let (files, bytes) = (plan.files.len(), report::bytes(plan.total_bytes()));
+    let (searches, tokens) = (plan.searches.len(), model.token_count());
+    eprintln!("Text files: {files}, together {bytes}. Searches planned: {searches}. Tokens in the model: {tokens}.");
+    if plan.left_out > 0 {
+        eprintln!("(the tree is large: {} further files are not opened)", plan.left_out);
+    }
+}
+
+fn judge(reports: &[Report]) -> anyhow::Result<()> {
+    let differences: u64 = reports.iter().map(|report| report.record.difference_count).sum();
+    if differences > 0 {
+        bail!("{differences} answers differed from what they have to be; they are listed above");
+    }
+    println!("Everything that arrived was what it has to be.");
+    Ok(())
+}

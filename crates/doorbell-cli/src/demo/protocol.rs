@@ -1,132 +1,131 @@
 //! What the editor and the engine say to each other. The messages are the same on Doorbell and on the baseline's socket.
 
+use doorbell::{Message, MessageType, Raw, Upload};
 use serde::{Deserialize, Serialize};
-
-use super::wire::{Message, MessageType, Raw, Upload};
 
 /// Asks for the bytes of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct OpenFile {
+pub(crate) struct OpenFile {
     /// Path below the root, with `/` between its parts.
-    pub path: String,
+    pub(crate) path: String,
 }
 
 /// Asks for all lines of the tree that match; hits stream as they are found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Search {
+pub(crate) struct Search {
     /// Regular expression in ripgrep's syntax.
-    pub pattern: String,
+    pub(crate) pattern: String,
 }
 
 /// One line that matches a [`Search`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Hit {
+pub(crate) struct Hit {
     /// Path below the root.
-    pub path: String,
+    pub(crate) path: String,
     /// Line number, from 1.
-    pub line: u64,
+    pub(crate) line: u64,
     /// The line, cut after [`Hit::MAX_TEXT_BYTES`].
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Hit {
     /// Longest text of a hit; a minified file is one line of megabytes.
-    pub const MAX_TEXT_BYTES: usize = 400;
+    pub(crate) const MAX_TEXT_BYTES: usize = 400;
 }
 
 /// Asks for tokens that continue the text at a position.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Complete {
+pub(crate) struct Complete {
     /// File in which the user types.
-    pub path: String,
+    pub(crate) path: String,
     /// Bytes before the cursor.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// Text just before the cursor.
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// Chooses among the likely continuations: the same seed gives the same tokens.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Tokens wanted; `None` for as many as the user will read.
-    pub max_tokens: Option<u32>,
+    pub(crate) max_tokens: Option<u32>,
 }
 
 /// One token of a completion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Token {
+pub(crate) struct Token {
     /// Text of the token.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Hands the editor's text of a document to the engine, before the first [`Edit`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct OpenDocument {
+pub(crate) struct OpenDocument {
     /// Document.
-    pub path: String,
+    pub(crate) path: String,
     /// Version of `text`; each edit counts it up by one.
-    pub version: u64,
+    pub(crate) version: u64,
     /// The whole text.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Answer to [`OpenDocument`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DocumentOpened {
+pub(crate) struct DocumentOpened {
     /// Hash of the text that the engine holds now.
-    pub hash: u128,
+    pub(crate) hash: u128,
 }
 
 /// One change of an open document. Nothing answers it; [`DiagnosticsQuery`] shows whether it arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Edit {
+pub(crate) struct Edit {
     /// Document.
-    pub path: String,
+    pub(crate) path: String,
     /// Version after the edit.
-    pub version: u64,
+    pub(crate) version: u64,
     /// First byte that goes.
-    pub start: u64,
+    pub(crate) start: u64,
     /// End of the bytes that go.
-    pub end: u64,
+    pub(crate) end: u64,
     /// Text that comes instead.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Opens the stream of [`DiagnosticsQuery`] in one direction and [`Diagnostics`] in the other.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Diagnose {}
+pub(crate) struct Diagnose {}
 
 /// Asks for the diagnostics of a document as soon as the engine has a version of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DiagnosticsQuery {
+pub(crate) struct DiagnosticsQuery {
     /// Document.
-    pub path: String,
+    pub(crate) path: String,
     /// Version to wait for.
-    pub version: u64,
+    pub(crate) version: u64,
 }
 
 /// What the engine has to say about one version of a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Diagnostics {
+pub(crate) struct Diagnostics {
     /// Document.
-    pub path: String,
+    pub(crate) path: String,
     /// Version that was looked at.
-    pub version: u64,
+    pub(crate) version: u64,
     /// Hash of the text that was looked at.
-    pub hash: u128,
+    pub(crate) hash: u128,
     /// Findings, in the order of their lines.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// Line number, from 1.
-    pub line: u64,
+    pub(crate) line: u64,
     /// What is the matter.
-    pub kind: FindingKind,
+    pub(crate) kind: FindingKind,
 }
 
 /// Kinds of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FindingKind {
+pub(crate) enum FindingKind {
     /// A word such as `TODO` marks unfinished work.
     UnfinishedWork,
     /// White space before the end of the line.
@@ -141,14 +140,14 @@ pub enum FindingKind {
 
 /// Asks what the engine has done, once no stream of the given kind runs any more.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct AwaitIdle {
+pub(crate) struct AwaitIdle {
     /// Streams to wait for.
-    pub kind: StreamKind,
+    pub(crate) kind: StreamKind,
 }
 
 /// Streams that the engine counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StreamKind {
+pub(crate) enum StreamKind {
     /// [`Search`].
     Search,
     /// [`Complete`].
@@ -157,32 +156,32 @@ pub enum StreamKind {
 
 /// Answer to [`AwaitIdle`]: what has happened to the streams of one kind since the engine started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamCounts {
+pub(crate) struct StreamCounts {
     /// Streams begun.
-    pub started: u64,
+    pub(crate) started: u64,
     /// Streams that sent all they had.
-    pub finished: u64,
+    pub(crate) finished: u64,
     /// Streams that stopped because the editor dropped them.
-    pub cancelled: u64,
+    pub(crate) cancelled: u64,
     /// Items made, sent or not.
-    pub items: u64,
+    pub(crate) items: u64,
 }
 
 /// Asks what the engine knows of the tree.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Describe {}
+pub(crate) struct Describe {}
 
 /// Answer to [`Describe`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
+pub(crate) struct Description {
     /// Process id of the engine.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Tokens from which the model was built.
-    pub model_tokens: u64,
+    pub(crate) model_tokens: u64,
     /// Equal for equal models.
-    pub model_fingerprint: u128,
+    pub(crate) model_fingerprint: u128,
     /// Edits that did not follow the version before them.
-    pub edits_out_of_order: u64,
+    pub(crate) edits_out_of_order: u64,
 }
 
 macro_rules! messages {

@@ -6,7 +6,7 @@ use crate::demo::protocol::StreamCounts;
 
 /// Streams of one kind.
 #[derive(Debug)]
-pub struct Activity {
+pub(crate) struct Activity {
     state: watch::Sender<State>,
 }
 
@@ -18,12 +18,12 @@ struct State {
 
 impl Activity {
     /// Starts at zero.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: watch::Sender::new(State::default()) }
     }
 
     /// Counts a stream as running until the guard is dropped.
-    pub fn start(&self) -> Running<'_> {
+    pub(crate) fn start(&self) -> Running<'_> {
         self.state.send_modify(|state| {
             state.running += 1;
             state.counts.started += 1;
@@ -32,7 +32,7 @@ impl Activity {
     }
 
     /// Waits until no stream runs, and returns the counts of that moment.
-    pub async fn idle(&self) -> StreamCounts {
+    pub(crate) async fn idle(&self) -> StreamCounts {
         let mut states = self.state.subscribe();
         let idle = states.wait_for(|state| state.running == 0).await;
         idle.expect("the sender is a field of self").counts
@@ -41,7 +41,7 @@ impl Activity {
 
 /// A running stream. Dropped before [`finish`](Self::finish) it counts as cancelled.
 #[derive(Debug)]
-pub struct Running<'a> {
+pub(crate) struct Running<'a> {
     activity: &'a Activity,
     items: u64,
     is_finished: bool,
@@ -49,12 +49,12 @@ pub struct Running<'a> {
 
 impl Running<'_> {
     /// Counts an item.
-    pub fn count_item(&mut self) {
+    pub(crate) fn count_item(&mut self) {
         self.items += 1;
     }
 
     /// Ends the stream as one that has sent everything.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.is_finished = true;
     }
 }

@@ -8,7 +8,7 @@ const MAX_LINE_CHARS: usize = 120;
 const MARKERS: [&str; 3] = ["TODO", "FIXME", "XXX"];
 
 /// Looks at a whole text.
-pub fn diagnose(text: &str) -> Vec<Finding> {
+pub(crate) fn diagnose(text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut open = Vec::new();
     for (index, line) in text.lines().enumerate() {

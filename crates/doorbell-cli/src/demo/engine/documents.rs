@@ -13,11 +13,11 @@ use crate::demo::protocol::{Diagnostics, DiagnosticsQuery, DocumentOpened, Edit,
 
 /// A text and its version. The editor has one and the engine has one; the edits keep them equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
+pub(crate) struct Document {
     /// Counts the edits.
-    pub version: u64,
+    pub(crate) version: u64,
     /// The text.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Document {
@@ -26,7 +26,7 @@ impl Document {
     /// # Errors
     ///
     /// [`Fault::Invalid`] if the edit does not follow this version or does not fit the text; nothing has changed then.
-    pub fn apply(&mut self, edit: &Edit) -> Result<(), Fault> {
+    pub(crate) fn apply(&mut self, edit: &Edit) -> Result<(), Fault> {
         if edit.version != self.version + 1 {
             return Err(Fault::Invalid(format!("edit {} does not follow version {}", edit.version, self.version)));
         }
@@ -40,7 +40,7 @@ impl Document {
     }
 
     /// Looks for findings in the text.
-    pub fn diagnostics(&self, path: &str) -> Diagnostics {
+    pub(crate) fn diagnostics(&self, path: &str) -> Diagnostics {
         Diagnostics {
             path: path.to_owned(),
             version: self.version,
@@ -52,19 +52,19 @@ impl Document {
 
 /// All open documents of the engine.
 #[derive(Debug)]
-pub struct Documents {
+pub(crate) struct Documents {
     by_path: Mutex<HashMap<String, Document>>,
     changed: watch::Sender<()>,
 }
 
 impl Documents {
     /// Starts without documents.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { by_path: Mutex::default(), changed: watch::Sender::new(()) }
     }
 
     /// Opens a document, or replaces what was open under its name.
-    pub fn open(&self, request: OpenDocument) -> DocumentOpened {
+    pub(crate) fn open(&self, request: OpenDocument) -> DocumentOpened {
         let hash = xxh3_128(request.text.as_bytes());
         let document = Document { version: request.version, text: request.text };
         self.lock().insert(request.path, document);
@@ -77,7 +77,7 @@ impl Documents {
     /// # Errors
     ///
     /// As [`Document::apply`], and [`Fault::NotFound`] if the document is not open.
-    pub fn apply(&self, edit: &Edit) -> Result<(), Fault> {
+    pub(crate) fn apply(&self, edit: &Edit) -> Result<(), Fault> {
         self.lock().get_mut(&edit.path).ok_or_else(|| not_open(&edit.path))?.apply(edit)?;
         self.changed.send_replace(());
         Ok(())
@@ -88,7 +88,7 @@ impl Documents {
     /// # Errors
     ///
     /// [`Fault::NotFound`] if the document is not open.
-    pub async fn diagnostics(&self, query: &DiagnosticsQuery) -> Result<Diagnostics, Fault> {
+    pub(crate) async fn diagnostics(&self, query: &DiagnosticsQuery) -> Result<Diagnostics, Fault> {
         let mut changed = self.changed.subscribe();
         loop {
             if let Some(document) = self.at_version(query)? {

@@ -12,13 +12,13 @@ use ignore::{DirEntry, WalkBuilder};
 use super::Fault;
 
 /// A file larger than this is no source text; it is left out.
-pub const MAX_FILE_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// Bytes at the start of a file that decide whether it is text.
 const PROBE_BYTES: usize = 8 << 10;
 
 /// Lists the regular files below `root`, sorted, without those that `.gitignore` and its like name and without hidden ones.
-pub fn walk(root: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+pub(crate) fn walk(root: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let walk = WalkBuilder::new(root).sort_by_file_path(|a, b| a.cmp(b)).build();
     walk.filter_map(Result::ok).filter(is_candidate).map(DirEntry::into_path)
 }
@@ -29,12 +29,12 @@ fn is_candidate(entry: &DirEntry) -> bool {
 }
 
 /// Returns `true` if `bytes` are text, by git's rule: no zero byte near the start.
-pub fn is_text(bytes: &[u8]) -> bool {
+pub(crate) fn is_text(bytes: &[u8]) -> bool {
     !bytes[..bytes.len().min(PROBE_BYTES)].contains(&0)
 }
 
 /// Returns the name by which messages call the file: relative to `root`, with `/`. `None` if it is not Unicode.
-pub fn name_of(root: &Path, path: &Path) -> Option<String> {
+pub(crate) fn name_of(root: &Path, path: &Path) -> Option<String> {
     let relative = path.strip_prefix(root).ok()?;
     let parts: Option<Vec<&str>> = relative.components().map(|part| part.as_os_str().to_str()).collect();
     Some(parts?.join("/"))
@@ -45,7 +45,7 @@ pub fn name_of(root: &Path, path: &Path) -> Option<String> {
 /// # Errors
 ///
 /// [`Fault::Invalid`] if the name leads out of the tree, [`Fault::NotFound`] if there is no such file.
-pub fn read(root: &Path, name: &str) -> Result<Vec<u8>, Fault> {
+pub(crate) fn read(root: &Path, name: &str) -> Result<Vec<u8>, Fault> {
     let relative = Path::new(name);
     if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
         return Err(Fault::Invalid(format!("{name:?} is not a path inside the tree")));

@@ -3,12 +3,12 @@
 //! It knows nothing of transports. A handler gets its request, a [`Scope`] that tells of cancellation, and for streams an
 //! [`Outlet`] or [`Inlet`]; `link` joins these to Doorbell, `socket` to the baseline.
 
-pub mod activity;
-pub mod diagnostics;
-pub mod documents;
-pub mod files;
-pub mod model;
-pub mod search;
+pub(crate) mod activity;
+pub(crate) mod diagnostics;
+pub(crate) mod documents;
+pub(crate) mod files;
+pub(crate) mod model;
+pub(crate) mod search;
 
 use std::{
     fmt,
@@ -37,7 +37,7 @@ const HITS_WAITING: usize = 64;
 
 /// Why a request was not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The request makes no sense.
     Invalid(String),
     /// What it names does not exist.
@@ -58,7 +58,7 @@ impl fmt::Display for Fault {
 }
 
 /// What a handler needs to know about its caller.
-pub trait Scope: Send + Sync {
+pub(crate) trait Scope: Send + Sync {
     /// Returns `true` once the caller wants no more.
     fn is_cancelled(&self) -> bool;
     /// Waits until the caller wants no more.
@@ -66,20 +66,20 @@ pub trait Scope: Send + Sync {
 }
 
 /// Where a handler puts the items of its stream.
-pub trait Outlet<T>: Send {
+pub(crate) trait Outlet<T>: Send {
     /// Sends an item; waits while the caller does not keep up.
     fn send(&mut self, item: T) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 /// Where a handler gets the items of the caller.
-pub trait Inlet<T>: Send {
+pub(crate) trait Inlet<T>: Send {
     /// Returns the next item, or `None` at the end.
     fn next(&mut self) -> impl Future<Output = Result<Option<T>, Fault>> + Send;
 }
 
 /// The engine. One value serves all connections.
 #[derive(Debug)]
-pub struct Engine {
+pub(crate) struct Engine {
     root: PathBuf,
     model: Model,
     documents: Documents,
@@ -96,7 +96,7 @@ impl Engine {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn new(root: PathBuf) -> Self {
+    pub(crate) fn new(root: PathBuf) -> Self {
         Self {
             model: Model::of_tree(&root),
             root,
@@ -109,13 +109,13 @@ impl Engine {
     }
 
     /// Reads a file.
-    pub async fn open_file(&self, request: OpenFile) -> Result<Vec<u8>, Fault> {
+    pub(crate) async fn open_file(&self, request: OpenFile) -> Result<Vec<u8>, Fault> {
         let root = self.root.clone();
         self.runtime.spawn_blocking(move || files::read(&root, &request.path)).await.map_err(panicked)?
     }
 
     /// Streams the hits of a search.
-    pub async fn search(&self, scope: &impl Scope, request: Search, out: &mut impl Outlet<Hit>) -> Result<(), Fault> {
+    pub(crate) async fn search(&self, scope: &impl Scope, request: Search, out: &mut impl Outlet<Hit>) -> Result<(), Fault> {
         let mut running = self.searches.start();
         let (hits, mut found) = mpsc::channel(HITS_WAITING);
         let stop = StopOnDrop::default();
@@ -136,7 +136,7 @@ impl Engine {
     }
 
     /// Streams the tokens of a completion.
-    pub async fn complete(
+    pub(crate) async fn complete(
         &self,
         scope: &impl Scope,
         request: Complete,
@@ -156,19 +156,19 @@ impl Engine {
     }
 
     /// Opens a document for editing.
-    pub fn open_document(&self, request: OpenDocument) -> DocumentOpened {
+    pub(crate) fn open_document(&self, request: OpenDocument) -> DocumentOpened {
         self.documents.open(request)
     }
 
     /// Applies an edit; one that does not fit is only counted, as nobody waits for an answer.
-    pub fn edit(&self, edit: &Edit) {
+    pub(crate) fn edit(&self, edit: &Edit) {
         if self.documents.apply(edit).is_err() {
             self.edits_out_of_order.fetch_add(1, Relaxed);
         }
     }
 
     /// Answers each query of a diagnostics stream in turn.
-    pub async fn diagnose(
+    pub(crate) async fn diagnose(
         &self,
         scope: &impl Scope,
         queries: &mut impl Inlet<DiagnosticsQuery>,
@@ -182,7 +182,7 @@ impl Engine {
     }
 
     /// Waits until no stream of a kind runs.
-    pub async fn await_idle(&self, request: AwaitIdle) -> StreamCounts {
+    pub(crate) async fn await_idle(&self, request: AwaitIdle) -> StreamCounts {
         match request.kind {
             StreamKind::Search => self.searches.idle().await,
             StreamKind::Complete => self.completions.idle().await,
@@ -190,7 +190,7 @@ impl Engine {
     }
 
     /// Describes the engine.
-    pub fn describe(&self) -> Description {
+    pub(crate) fn describe(&self) -> Description {
         Description {
             pid: std::process::id(),
             model_tokens: self.model.token_count() as u64,

@@ -17,7 +17,7 @@ const MAX_BYTES_PER_FILE: usize = 64 << 10;
 
 /// Guesses tokens.
 #[derive(Debug)]
-pub struct Model {
+pub(crate) struct Model {
     vocabulary: Vec<Box<str>>,
     ids: HashMap<Box<str>, u32>,
     /// How often each token occurs.
@@ -44,7 +44,7 @@ struct Follower {
 
 impl Model {
     /// Builds the model of the text files below `root`.
-    pub fn of_tree(root: &Path) -> Self {
+    pub(crate) fn of_tree(root: &Path) -> Self {
         let mut builder = Builder::default();
         for path in files::walk(root) {
             let Ok(bytes) = std::fs::read(&path) else { continue };
@@ -59,7 +59,7 @@ impl Model {
     }
 
     /// Returns the tokens that continue `prefix`, without end unless the model is empty.
-    pub fn complete(&self, prefix: &str, seed: u64) -> Completion<'_> {
+    pub(crate) fn complete(&self, prefix: &str, seed: u64) -> Completion<'_> {
         let mut last = tokens(prefix).map(|token| self.ids.get(token).copied());
         let mut context = [None; 2];
         for id in last.by_ref() {
@@ -69,7 +69,7 @@ impl Model {
     }
 
     /// Returns the words (no punctuation, no white space) with how often each occurs, most frequent first.
-    pub fn words(&self) -> Vec<(&str, u32)> {
+    pub(crate) fn words(&self) -> Vec<(&str, u32)> {
         let is_word = |token: &str| token.len() >= 4 && token.bytes().all(is_word_byte);
         let pairs = self.vocabulary.iter().zip(&self.counts);
         let mut words: Vec<_> = pairs.map(|(word, count)| (&**word, *count)).filter(|(word, _)| is_word(word)).collect();
@@ -78,12 +78,12 @@ impl Model {
     }
 
     /// Number of tokens from which the model was built.
-    pub fn token_count(&self) -> usize {
+    pub(crate) fn token_count(&self) -> usize {
         self.token_count
     }
 
     /// Returns a number that is equal for equal models.
-    pub fn fingerprint(&self) -> u128 {
+    pub(crate) fn fingerprint(&self) -> u128 {
         let mut hash = Xxh3::new();
         for (word, count) in self.vocabulary.iter().zip(&self.counts) {
             hash.update(word.as_bytes());
@@ -119,7 +119,7 @@ impl Model {
 
 /// The tokens that continue a prefix. Ends only if the model is empty.
 #[derive(Debug)]
-pub struct Completion<'a> {
+pub(crate) struct Completion<'a> {
     model: &'a Model,
     context: [Option<u32>; 2],
     random: Random,

@@ -19,7 +19,7 @@ use crate::demo::protocol::Hit;
 /// # Errors
 ///
 /// [`Fault::Invalid`] if the pattern is no regular expression. Files that cannot be read are left out.
-pub fn search(
+pub(crate) fn search(
     root: &Path,
     pattern: &str,
     is_stopped: impl Fn() -> bool,
@@ -45,7 +45,7 @@ pub fn search(
 /// # Errors
 ///
 /// As [`search`].
-pub fn search_all(root: &Path, pattern: &str) -> Result<Vec<Hit>, Fault> {
+pub(crate) fn search_all(root: &Path, pattern: &str) -> Result<Vec<Hit>, Fault> {
     let mut hits = Vec::new();
     search(root, pattern, || false, |hit| {
         hits.push(hit);
@@ -85,16 +85,16 @@ fn cut(line: &str) -> &str {
 
 /// How the hits of two searches differ.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct HitDiff {
+pub(crate) struct HitDiff {
     /// Expected and not found.
-    pub missing: Vec<Hit>,
+    pub(crate) missing: Vec<Hit>,
     /// Found and not expected.
-    pub extra: Vec<Hit>,
+    pub(crate) extra: Vec<Hit>,
 }
 
 impl HitDiff {
     /// Compares two sorted lists of hits.
-    pub fn between(expected: &[Hit], found: &[Hit]) -> Self {
+    pub(crate) fn between(expected: &[Hit], found: &[Hit]) -> Self {
         let (mut expected, mut found) = (expected.iter().peekable(), found.iter().peekable());
         let mut diff = Self::default();
         loop {
@@ -111,7 +111,7 @@ impl HitDiff {
     }
 
     /// Returns `true` if nothing differs.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.extra.is_empty()
     }
 }

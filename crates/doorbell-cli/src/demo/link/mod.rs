@@ -1,15 +1,16 @@
 //! The editor's connection to the engine, over either transport.
 
+pub(crate) mod doorbell;
+
 use std::{path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use super::{
-    socket,
-    wire::{Message, Payload, Upload},
-};
+use ::doorbell::{Client, ItemSender, ItemStream, Message, NotifyError, Payload, Upload};
+
+use super::socket;
 
 /// What carries the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// Shared memory.
     Doorbell,
     /// The baseline: a Unix socket of tokio.
@@ -18,7 +19,7 @@ pub enum Transport {
 
 impl Transport {
     /// Name for people.
-    pub fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Doorbell => "Doorbell",
             Self::Socket => "tokio Unix socket",
@@ -28,7 +29,7 @@ impl Transport {
 
 /// How a request that failed has ended. There is no fourth way: a request without an ending is a defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// The engine ran it and said no.
     Refused,
     /// The engine has not seen it.
@@ -39,22 +40,22 @@ pub enum Ending {
 
 /// Why a request failed.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Whether it may have run.
-    pub ending: Ending,
+    pub(crate) ending: Ending,
     /// Reason, for people.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// What one side of a connection has cost so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Costs {
+pub(crate) struct Costs {
     /// Messages in both directions.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Times this side slept and was woken.
-    pub wake_ups: u64,
+    pub(crate) wake_ups: u64,
     /// System calls for sending, receiving, sleeping and waking.
-    pub system_calls: u64,
+    pub(crate) system_calls: u64,
 }
 
 impl std::ops::AddAssign for Costs {
@@ -67,7 +68,9 @@ impl std::ops::AddAssign for Costs {
 
 /// A connection to the engine. Clones share it.
 #[derive(Clone, Debug)]
-pub enum Link {
+pub(crate) enum Link {
+    /// Over shared memory.
+    Doorbell(Client),
     /// Over the baseline's socket.
     Socket(socket::Client),
 }
@@ -78,9 +81,9 @@ impl Link {
     /// # Errors
     ///
     /// The reason in words.
-    pub async fn connect(transport: Transport, path: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(transport: Transport, path: &Path) -> anyhow::Result<Self> {
         match transport {
-            Transport::Doorbell => anyhow::bail!("not yet"),
+            Transport::Doorbell => Ok(Self::Doorbell(doorbell::connect(path).await?)),
             Transport::Socket => Ok(Self::Socket(socket::Client::connect(path).await?)),
         }
     }
@@ -90,8 +93,9 @@ impl Link {
     /// # Errors
     ///
     /// A [`Failure`] with a definite [`Ending`].
-    pub async fn call<M: Message + Sync>(&self, message: M, limit: Duration) -> Result<M::Reply, Failure> {
+    pub(crate) async fn call<M: Message + Sync>(&self, message: M, limit: Duration) -> Result<M::Reply, Failure> {
         match self {
+            Self::Doorbell(client) => Ok(client.call(message).timeout(limit).await?),
             Self::Socket(client) => match tokio::time::timeout(limit, client.call(&message)).await {
                 Ok(reply) => reply,
                 Err(_) => Err(Failure { ending: Ending::Unknown, text: "the deadline passed".to_owned() }),
@@ -104,8 +108,9 @@ impl Link {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn stream<M: Message>(&self, message: M) -> Result<Items<M::Reply>, Failure> {
+    pub(crate) async fn stream<M: Message>(&self, message: M) -> Result<Items<M::Reply>, Failure> {
         match self {
+            Self::Doorbell(client) => Ok(Items::Doorbell(client.stream(message).await?)),
             Self::Socket(client) => client.stream(&message).map(Items::Socket),
         }
     }
@@ -115,8 +120,12 @@ impl Link {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn bidi<M: Upload>(&self, message: M) -> Result<(Sender<M::Item>, Items<M::Reply>), Failure> {
+    pub(crate) async fn bidi<M: Upload>(&self, message: M) -> Result<(Sender<M::Item>, Items<M::Reply>), Failure> {
         match self {
+            Self::Doorbell(client) => {
+                let (sender, items) = client.bidi(message).await?;
+                Ok((Sender::Doorbell(sender), Items::Doorbell(items)))
+            }
             Self::Socket(client) => {
                 client.bidi(&message).map(|(sender, items)| (Sender::Socket(sender), Items::Socket(items)))
             }
@@ -128,15 +137,24 @@ impl Link {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn notify<M: Message + Sync>(&self, message: M) -> Result<(), Failure> {
+    pub(crate) async fn notify<M: Message + Clone + Sync>(&self, message: &M) -> Result<(), Failure> {
         match self {
-            Self::Socket(client) => client.notify(&message).await,
+            Self::Doorbell(client) => loop {
+                match client.notify(message.clone()) {
+                    Ok(()) => return Ok(()),
+                    Err(NotifyError::Full { .. }) => client.writable().await?,
+                    Err(NotifyError::Call(error)) => return Err(error.into()),
+                    Err(error) => return Err(Failure { ending: Ending::NotExecuted, text: error.to_string() }),
+                }
+            },
+            Self::Socket(client) => client.notify(message).await,
         }
     }
 
     /// Returns what the connection has cost this process.
-    pub fn costs(&self) -> Costs {
+    pub(crate) fn costs(&self) -> Costs {
         match self {
+            Self::Doorbell(client) => doorbell::costs(client),
             Self::Socket(client) => {
                 let meter = client.meter();
                 let sleeps = meter.sleeps.load(Relaxed);
@@ -152,15 +170,18 @@ impl Link {
 
 /// Items from the engine. Dropped before its end, the stream is cancelled.
 #[derive(Debug)]
-pub enum Items<T> {
+pub(crate) enum Items<T> {
+    /// Over shared memory.
+    Doorbell(ItemStream<T>),
     /// Over the baseline's socket.
     Socket(socket::Items<T>),
 }
 
 impl<T: Payload> Items<T> {
     /// Returns the next item, or `None` at the end.
-    pub async fn next(&mut self) -> Option<Result<T, Failure>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<T, Failure>> {
         match self {
+            Self::Doorbell(items) => Some(items.next().await?.map_err(Failure::from)),
             Self::Socket(items) => items.next().await,
         }
     }
@@ -168,7 +189,9 @@ impl<T: Payload> Items<T> {
 
 /// Items to the engine.
 #[derive(Debug)]
-pub enum Sender<T> {
+pub(crate) enum Sender<T> {
+    /// Over shared memory.
+    Doorbell(ItemSender<T>),
     /// Over the baseline's socket.
     Socket(socket::Sender<T>),
 }
@@ -179,15 +202,17 @@ impl<T: Payload + Sync> Sender<T> {
     /// # Errors
     ///
     /// A [`Failure`] if the stream has ended.
-    pub async fn send(&mut self, item: T) -> Result<(), Failure> {
+    pub(crate) async fn send(&mut self, item: T) -> Result<(), Failure> {
         match self {
+            Self::Doorbell(sender) => Ok(sender.send(item).await?),
             Self::Socket(sender) => sender.send(&item).await,
         }
     }
 
     /// Ends this direction.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         match self {
+            Self::Doorbell(sender) => sender.finish(),
             Self::Socket(sender) => sender.finish(),
         }
     }

@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use doorbell::{Incoming, Message, Payload, Upload};
 use interprocess::local_socket::{
     tokio::Stream,
     traits::tokio::Stream as _,
@@ -24,12 +25,11 @@ use tokio::{
 use super::{
     Meter, Metered, STREAM_WINDOW,
     frame::{self, Frame, Kind},
-    name_of,
+    name_of, tag_of,
     outbox::{Closed, Outbox},
 };
 use crate::demo::{
     link::{Ending, Failure},
-    wire::{Incoming, Message, Payload, Upload},
 };
 
 /// Size of the read buffer.
@@ -39,7 +39,7 @@ type Answer = Result<Vec<u8>, Failure>;
 
 /// A connection to the engine. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Connection>);
+pub(crate) struct Client(Arc<Connection>);
 
 #[derive(Debug)]
 struct Connection {
@@ -62,7 +62,7 @@ impl Client {
     /// # Errors
     ///
     /// What the operating system says.
-    pub async fn connect(path: &Path) -> io::Result<Self> {
+    pub(crate) async fn connect(path: &Path) -> io::Result<Self> {
         let stream = Stream::connect(name_of(path)?).await?;
         let meter = Arc::new(Meter::default());
         let metered = |half| Metered { half, meter: Arc::clone(&meter) };
@@ -89,10 +89,10 @@ impl Client {
     /// # Errors
     ///
     /// A [`Failure`] that tells whether the engine may have seen the request.
-    pub async fn call<M: Message>(&self, message: &M) -> Result<M::Reply, Failure> {
+    pub(crate) async fn call<M: Message>(&self, message: &M) -> Result<M::Reply, Failure> {
         let (sender, receiver) = oneshot::channel();
         let request = self.register(Entry::Call(sender))?;
-        self.send(Kind::Call, request.id, M::TYPE.get(), message)?;
+        self.send(Kind::Call, request.id, tag_of(M::TYPE), message)?;
         let body = receiver.await.map_err(|_| disconnected())??;
         decode(body)
     }
@@ -102,7 +102,7 @@ impl Client {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub fn stream<M: Message>(&self, message: &M) -> Result<Items<M::Reply>, Failure> {
+    pub(crate) fn stream<M: Message>(&self, message: &M) -> Result<Items<M::Reply>, Failure> {
         self.open(message, None)
     }
 
@@ -111,7 +111,7 @@ impl Client {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub fn bidi<M: Upload>(&self, message: &M) -> Result<(Sender<M::Item>, Items<M::Reply>), Failure> {
+    pub(crate) fn bidi<M: Upload>(&self, message: &M) -> Result<(Sender<M::Item>, Items<M::Reply>), Failure> {
         let credit = Arc::new(Semaphore::new(STREAM_WINDOW));
         let items = self.open(message, Some(Arc::clone(&credit)))?;
         let (connection, id) = (Arc::clone(&self.0), items.request.id);
@@ -123,20 +123,20 @@ impl Client {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn notify<M: Message>(&self, message: &M) -> Result<(), Failure> {
+    pub(crate) async fn notify<M: Message>(&self, message: &M) -> Result<(), Failure> {
         self.0.outbox.writable().await.map_err(|Closed| not_connected())?;
-        self.send(Kind::Notify, 0, M::TYPE.get(), message)
+        self.send(Kind::Notify, 0, tag_of(M::TYPE), message)
     }
 
     /// Returns what this side has asked of the kernel.
-    pub fn meter(&self) -> &Meter {
+    pub(crate) fn meter(&self) -> &Meter {
         &self.0.meter
     }
 
     fn open<M: Message>(&self, message: &M, credit: Option<Arc<Semaphore>>) -> Result<Items<M::Reply>, Failure> {
         let (sender, receiver) = mpsc::unbounded_channel(); // bounded by the credit that we give
         let request = self.register(Entry::Stream(sender, credit))?;
-        self.send(Kind::Stream, request.id, M::TYPE.get(), message)?;
+        self.send(Kind::Stream, request.id, tag_of(M::TYPE), message)?;
         Ok(Items { request, receiver, unreturned: 0, item: PhantomData })
     }
 
@@ -169,7 +169,7 @@ impl Drop for Request {
 
 /// Items from the engine.
 #[derive(Debug)]
-pub struct Items<T> {
+pub(crate) struct Items<T> {
     request: Request,
     receiver: mpsc::UnboundedReceiver<Answer>,
     unreturned: u16,
@@ -178,7 +178,7 @@ pub struct Items<T> {
 
 impl<T: Payload> Items<T> {
     /// Returns the next item, or `None` at the end.
-    pub async fn next(&mut self) -> Option<Result<T, Failure>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<T, Failure>> {
         let body = self.receiver.recv().await?;
         self.unreturned += 1;
         if usize::from(self.unreturned) >= STREAM_WINDOW / 2 {
@@ -191,7 +191,7 @@ impl<T: Payload> Items<T> {
 
 /// Items to the engine.
 #[derive(Debug)]
-pub struct Sender<T> {
+pub(crate) struct Sender<T> {
     connection: Arc<Connection>,
     id: u32,
     credit: Arc<Semaphore>,
@@ -204,13 +204,13 @@ impl<T: Payload> Sender<T> {
     /// # Errors
     ///
     /// A [`Failure`] if the stream has ended.
-    pub async fn send(&mut self, item: &T) -> Result<(), Failure> {
+    pub(crate) async fn send(&mut self, item: &T) -> Result<(), Failure> {
         self.credit.acquire().await.map_err(|_| disconnected())?.forget();
         self.connection.outbox.push_payload(Kind::Item, self.id, 0, item).map_err(|Closed| disconnected())
     }
 
     /// Ends this direction of the stream.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         let _ = self.connection.outbox.push(Kind::End, self.id, 0); // closed: it has ended anyway
     }
 }

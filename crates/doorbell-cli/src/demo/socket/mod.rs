@@ -20,16 +20,22 @@ use std::{
     task::{Context, Poll},
 };
 
+use doorbell::MessageType;
 use interprocess::local_socket::{GenericFilePath, GenericNamespaced, Name, ToFsName, ToNsName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use self::{
+pub(crate) use self::{
     client::{Client, Items, Sender},
     server::serve,
 };
 
 /// Items that a stream may have under way; the reader returns half of them at a time.
 const STREAM_WINDOW: usize = 256;
+
+/// Number of a message type in a frame; the demo's are small.
+const fn tag_of(message_type: MessageType) -> u16 {
+    message_type.get() as u16
+}
 
 /// Resolves a path to the name of a socket, or of a pipe where sockets have no paths.
 fn name_of(path: &Path) -> io::Result<Name<'_>> {
@@ -41,13 +47,13 @@ fn name_of(path: &Path) -> io::Result<Name<'_>> {
 
 /// What one side of a connection has asked of the kernel, at least.
 #[derive(Debug, Default)]
-pub struct Meter {
+pub(crate) struct Meter {
     /// Calls of `recv` and `send` that moved bytes.
-    pub transfers: AtomicU64,
+    pub(crate) transfers: AtomicU64,
     /// Times the reader had nothing to read and slept.
-    pub sleeps: AtomicU64,
+    pub(crate) sleeps: AtomicU64,
     /// Frames in both directions.
-    pub frames: AtomicU64,
+    pub(crate) frames: AtomicU64,
 }
 
 /// A half of a connection that counts its system calls.

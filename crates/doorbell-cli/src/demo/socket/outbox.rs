@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use doorbell::Payload;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     sync::Notify,
@@ -16,7 +17,6 @@ use super::{
     Meter,
     frame::{self, Kind},
 };
-use crate::demo::wire::Payload;
 
 /// Bytes after which senders of items and notifications wait.
 const FULL_BYTES: usize = 1 << 20;

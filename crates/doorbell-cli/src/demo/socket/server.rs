@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use doorbell::{Incoming, Message, Payload, Raw};
 use interprocess::local_socket::{
     ListenerOptions,
     tokio::Stream,
@@ -22,13 +23,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Meter, Metered, STREAM_WINDOW,
     frame::{self, Frame, Kind},
-    name_of,
+    name_of, tag_of,
     outbox::Outbox,
 };
 use crate::demo::{
     engine::{Engine, Fault, Inlet, Outlet, Scope},
     protocol::{AwaitIdle, Complete, Describe, Diagnose, Edit, OpenDocument, OpenFile, Search},
-    wire::{Incoming, Message, Payload, Raw},
 };
 
 /// Size of the read buffer.
@@ -39,7 +39,7 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 /// # Errors
 ///
 /// What the operating system says about the socket.
-pub async fn serve(
+pub(crate) async fn serve(
     engine: Arc<Engine>,
     path: &Path,
     on_ready: impl FnOnce(),
@@ -119,10 +119,10 @@ impl Connection {
     }
 
     fn handle_call(self: &Arc<Self>, frame: Frame) {
-        const OPEN_FILE: u16 = OpenFile::TYPE.get();
-        const OPEN_DOCUMENT: u16 = OpenDocument::TYPE.get();
-        const AWAIT_IDLE: u16 = AwaitIdle::TYPE.get();
-        const DESCRIBE: u16 = Describe::TYPE.get();
+        const OPEN_FILE: u16 = tag_of(OpenFile::TYPE);
+        const OPEN_DOCUMENT: u16 = tag_of(OpenDocument::TYPE);
+        const AWAIT_IDLE: u16 = tag_of(AwaitIdle::TYPE);
+        const DESCRIBE: u16 = tag_of(Describe::TYPE);
         match frame.tag {
             OPEN_FILE => self.call(frame, |engine, request: OpenFile| async move {
                 Ok(Raw::from(engine.open_file(request).await?))
@@ -139,9 +139,9 @@ impl Connection {
     }
 
     fn handle_stream(self: &Arc<Self>, frame: Frame) {
-        const SEARCH: u16 = Search::TYPE.get();
-        const COMPLETE: u16 = Complete::TYPE.get();
-        const DIAGNOSE: u16 = Diagnose::TYPE.get();
+        const SEARCH: u16 = tag_of(Search::TYPE);
+        const COMPLETE: u16 = tag_of(Complete::TYPE);
+        const DIAGNOSE: u16 = tag_of(Diagnose::TYPE);
         match frame.tag {
             SEARCH => self.stream(frame, |engine, request: Search, mut ends| async move {
                 engine.search(&ends.token, request, &mut ends.out).await
