@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell_proto::Metadata;
 use tokio::sync::watch;
 
 use super::{
@@ -192,10 +191,4 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("state", &*self.state().borrow()).finish_non_exhaustive()
     }
-}
-
-/// Makes metadata out of one pair, or adds one.
-pub(super) fn add_metadata(metadata: &mut Option<Metadata>, key: &str, value: &[u8]) -> Result<(), CallError> {
-    let entries = metadata.get_or_insert_default();
-    entries.insert(key, value).map_err(|error| CallError::Encode(crate::message::EncodeError::new(error)))
 }

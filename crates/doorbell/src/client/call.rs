@@ -12,7 +12,7 @@ use std::{
 use doorbell_proto::{CallKind, Metadata};
 use tokio::time::Sleep;
 
-use super::{Client, awaiting::add_metadata, take_outcome, take_reply};
+use super::{Client, add_metadata, take_outcome, take_reply};
 use crate::{
     connection::{Awaited, Connection, NewCall, TicketKey},
     error::CallError,

@@ -56,7 +56,7 @@ impl Dialer {
     /// Returns the connection if there is a living one.
     pub(super) fn current(&self) -> Option<Arc<Connection>> {
         let current = lock(&self.current);
-        current.as_ref().filter(|connection| !connection.is_closed() && !connection.is_leaving()).map(Arc::clone)
+        current.as_ref().filter(|connection| connection.is_usable()).map(Arc::clone)
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<ConnectionState> {

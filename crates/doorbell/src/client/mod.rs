@@ -16,4 +16,4 @@ pub use call::{Bidirectional, Call, PendingReply, Streaming, Unary, UnaryFuture,
 #[cfg(feature = "tokio")]
 pub use dialer::ConnectionState;
 pub(crate) use options::{BackOff, Options, option_methods};
-pub(crate) use outcome::{take_outcome, take_reply};
+pub(crate) use outcome::{add_metadata, take_outcome, take_reply};

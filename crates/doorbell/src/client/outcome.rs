@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 
+use doorbell_proto::Metadata;
+
 use crate::{
     connection::{Connection, Reply, State, TicketKey},
     error::CallError,
-    message::{Incoming, Payload},
+    message::{EncodeError, Incoming, Payload},
 };
 
 /// What ended a wait for a reply.
@@ -31,4 +33,10 @@ pub(crate) fn take_reply<T: Payload>(connection: &Connection, key: TicketKey, wa
 
 thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Adds a metadata entry to a call that may have none yet.
+pub(crate) fn add_metadata(metadata: &mut Option<Metadata>, key: &str, value: &[u8]) -> Result<(), CallError> {
+    let entries = metadata.get_or_insert_default();
+    entries.insert(key, value).map_err(|error| CallError::Encode(EncodeError::new(error)))
 }

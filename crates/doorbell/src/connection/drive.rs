@@ -86,7 +86,7 @@ impl Connection {
                     if self.is_closed() {
                         return ready(&mut self.lock());
                     }
-                    if !turn.again() {
+                    if !self.relieve() && !turn.again() {
                         return None;
                     }
                 }
@@ -148,13 +148,11 @@ impl Connection {
 
     /// After an announcement: handles what came just before it. Returns `true` if there was something.
     fn look_once_more(&self, receive: &mut Receive) -> Result<bool, Disconnected> {
+        self.relieve(); // room that came before the announcement is seen here
         let unread = self.has_unread(receive)?;
-        let backlog = self.lock().has_backlog();
         if unread {
             self.lock().announcer.withdraw();
             self.drain(receive, DRAIN_FRAMES, &mut |_| {})?;
-        } else if backlog {
-            self.publish();
         }
         Ok(unread)
     }
@@ -176,16 +174,8 @@ impl Connection {
         }
         let Some(mut receive) = self.try_receive() else { return };
         while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_| {}), Ok(count) if count > 0) {}
-        self.publish_backlog();
+        self.relieve();
         self.leave(receive);
-    }
-
-    fn publish_backlog(&self) {
-        let mut guard = self.lock();
-        if guard.has_backlog() {
-            let result = guard.pump();
-            self.sent(guard, result);
-        }
     }
 
     /// Frames wait for room and nobody watches: somebody must.
@@ -287,10 +277,10 @@ impl Connection {
 
     /// Makes another waiting thread the driver, if nobody is.
     pub(crate) fn hand_over(&self) {
-        if self.lock().tickets.waiting() == 0 || self.try_receive().is_none() {
+        if !self.lock().has_waiters() || self.try_receive().is_none() {
             return;
         }
-        let waker = self.lock().tickets.any_waker();
+        let waker = self.lock().any_waker();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -298,6 +288,15 @@ impl Connection {
 }
 
 impl State {
+    fn has_waiters(&self) -> bool {
+        self.tickets.waiting() > 0 || !self.space_wakers.is_empty() || !self.pongs.wakers.is_empty()
+    }
+
+    fn any_waker(&self) -> Option<Waker> {
+        let others = self.space_wakers.first().or(self.pongs.wakers.first());
+        self.tickets.any_waker().or_else(|| others.cloned())
+    }
+
     /// Somebody must be woken later and the peer does not know it.
     fn is_adrift(&self) -> bool {
         self.end.is_none() && self.needs_driver() && !self.announcer.is_announced()

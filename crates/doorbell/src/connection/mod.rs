@@ -57,6 +57,10 @@ pub(crate) struct Connection {
     kick: Kick,
     sleeper: Sleeper,
     closed: AtomicBool,
+    /// The peer takes no new calls.
+    leaving: AtomicBool,
+    /// Frames wait for room; written under the state lock, read without it by whoever spins.
+    backlog: AtomicBool,
     on_close: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     identity: PeerIdentity,
     terms: Terms,
@@ -110,6 +114,8 @@ impl Connection {
             kick: Kick::new(),
             sleeper,
             closed: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            backlog: AtomicBool::new(false),
             on_close: Mutex::new(None),
             identity: link.identity,
             terms: link.terms,

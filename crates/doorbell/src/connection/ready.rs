@@ -1,6 +1,7 @@
 //! Waiting for things that belong to the connection as a whole: room, a pong, quiet.
 
 use std::{
+    sync::atomic::Ordering,
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -21,9 +22,9 @@ impl Connection {
         self.lock().tickets.share(key);
     }
 
-    /// The peer takes no new calls.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.lock().going_away.is_some()
+    /// New calls can go out.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.closed.load(Ordering::Acquire) && !self.leaving.load(Ordering::Acquire)
     }
 
     /// Ready when nothing waits to be written.
@@ -70,6 +71,62 @@ impl Connection {
         let polled = look(&mut self.lock(), cx.waker());
         self.find_driver();
         polled
+    }
+
+    /// Waits as a thread until nothing waits to be written.
+    pub(crate) fn wait_writable(&self, deadline: Option<Instant>) -> Result<Result<(), CallError>, TimedOut> {
+        loop {
+            if let Err(error) = self.lock().check_open() {
+                return Ok(Err(error));
+            }
+            if !self.relieve() && !self.is_congested() {
+                return Ok(Ok(()));
+            }
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                return Err(TimedOut);
+            }
+            self.wait_once(deadline, |state| &mut state.space_wakers)?;
+        }
+    }
+
+    /// Waits as a thread until the ping with this number has been answered.
+    pub(crate) fn wait_pong(&self, number: u64, deadline: Option<Instant>) -> Result<Result<(), CallError>, TimedOut> {
+        loop {
+            {
+                let state = self.lock();
+                if state.pongs.received >= number {
+                    return Ok(Ok(()));
+                }
+                if let Some(end) = &state.end {
+                    return Ok(Err(CallError::Disconnected(end.clone())));
+                }
+            }
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                return Err(TimedOut);
+            }
+            self.wait_once(deadline, |state| &mut state.pongs.wakers)?;
+        }
+    }
+
+    /// Drives and sleeps once, or parks while another thread drives.
+    fn wait_once(
+        &self,
+        deadline: Option<Instant>,
+        place: impl Fn(&mut State) -> &mut Vec<Waker>,
+    ) -> Result<(), TimedOut> {
+        if let Some(mut receive) = self.try_receive() {
+            let drained = self.drain(&mut receive, usize::MAX, &mut |_| {});
+            if matches!(drained, Ok(0)) && !self.relieve() {
+                self.sleep_on_futex(&mut receive, deadline);
+            }
+            self.leave(receive);
+            return Ok(());
+        }
+        add_waker(place(&mut self.lock()), &thread_waker());
+        if self.try_receive().is_some() {
+            return Ok(());
+        }
+        park_until(deadline)
     }
 
     /// Ready when no call is under way and nothing waits to be written, or the connection has ended.

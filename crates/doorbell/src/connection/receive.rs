@@ -1,9 +1,9 @@
 //! From the peer's ring to whoever waits: copy once, check, ask the machine, complete.
 
-use std::sync::MutexGuard;
+use std::sync::{MutexGuard, atomic::Ordering};
 
 use doorbell_proto::{
-    CallId, CallKind, Metadata, MessageType, Time,
+    CallId, CallKind, Code, MessageType, Metadata, Status, Time,
     connection::{Destination, Event, Payload},
     frame::{Flags, FrameHeader, HEADER_BYTES},
 };
@@ -102,7 +102,10 @@ impl Connection {
         let space = if released { state.notifier.after_release() } else { None };
         state.counters.notifies += u64::from(space.is_some());
         effects.notify = effects.notify.or(woken).or(space);
-        if !state.has_backlog() {
+        self.leaving.store(state.going_away.is_some(), Ordering::Release);
+        let backlog = state.has_backlog();
+        self.backlog.store(backlog, Ordering::Relaxed);
+        if !backlog {
             effects.more.append(&mut state.space_wakers);
         }
         effects.more.append(&mut state.take_quiet_wakers());
@@ -161,7 +164,7 @@ impl State {
             Event::Response { id, payload, .. } => self.take_reply(id, payload, effects),
             Event::Failed { id, status } => {
                 self.outgoing.remove(id);
-                self.end_call(id, Some(CallError::Status(status)), effects);
+                self.end_call(id, Some(failure(status)), effects);
             }
             Event::Item { id, payload, cost_bytes } => self.take_item(id, payload, cost_bytes, effects),
             Event::ItemsEnded { id } => self.take_items_end(id, effects),
@@ -244,6 +247,14 @@ impl State {
         }
         effects.more.append(&mut self.tickets.get(key).take_end_wakers());
     }
+}
+
+/// What the caller gets for a status. Which side notices first that the deadline has passed must make no difference.
+fn failure(status: Status) -> CallError {
+    if status.code() == Code::DeadlineExceeded && status.was_executed() {
+        return CallError::DeadlineExceeded;
+    }
+    CallError::Status(status)
 }
 
 fn check_crc(bytes: &[u8; HEADER_BYTES], header: &FrameHeader, body: &[u8]) -> Result<(), Violation> {

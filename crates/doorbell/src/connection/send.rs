@@ -2,6 +2,7 @@
 //! writes into our ring.
 
 use std::{
+    sync::atomic::Ordering,
     task::{Context, Poll},
     time::Instant,
 };
@@ -122,12 +123,6 @@ impl Connection {
         self.apply(effects);
     }
 
-    /// Publishes what was written without [`sent`](Self::sent).
-    pub(crate) fn publish(&self) {
-        let guard = self.lock();
-        self.sent(guard, Ok(()));
-    }
-
     /// Sends one stream item.
     pub(crate) fn send_item(&self, key: TicketKey, payload: Outbound<'_>) -> Result<(), ItemRefused> {
         let mut guard = self.lock();
@@ -230,7 +225,9 @@ impl Connection {
         let state = &mut *guard;
         while let Some(expired) = state.machine.handle_timeout(now) {
             let id = expired.id;
-            state.outgoing.remove(id);
+            if state.outgoing.remove(id) {
+                state.machine.abort_start(id);
+            }
             if let Some(ticket) = state.tickets.find_mut(id) {
                 ticket.cancelled = true;
             }
@@ -302,7 +299,9 @@ impl Connection {
     pub(super) fn sent(&self, mut guard: std::sync::MutexGuard<'_, State>, result: Result<(), Violation>) {
         let result = result.and_then(|()| self.ensure_pumped(&mut guard));
         let notify = guard.publish();
-        let adrift = guard.has_backlog() && !guard.announcer.is_announced();
+        let backlog = guard.has_backlog();
+        self.backlog.store(backlog, Ordering::Relaxed);
+        let adrift = backlog && !guard.announcer.is_announced();
         let quiet = guard.take_quiet_wakers();
         drop(guard);
         quiet.into_iter().for_each(std::task::Waker::wake);

@@ -1,5 +1,7 @@
 //! What the I/O worker does with a connection that it owns, beside reading.
 
+use std::sync::atomic::Ordering;
+
 use doorbell_shm::SleepOn;
 
 use super::Connection;
@@ -34,20 +36,25 @@ impl Connection {
         Ok(true)
     }
 
-    /// Answers wait for room in the ring.
+    /// Frames wait for room in the ring.
     pub(crate) fn is_congested(&self) -> bool {
-        self.lock().has_backlog()
+        self.backlog.load(Ordering::Relaxed)
     }
 
     /// Writes what waits, as far as there is room. Returns `true` if something was written.
     pub(crate) fn relieve(&self) -> bool {
-        let mut state = self.lock();
-        if !state.has_backlog() {
+        if !self.is_congested() {
             return false;
         }
+        let mut state = self.lock();
         let result = state.pump();
         let (written, due) = state.publish_written();
-        let quiet = state.take_quiet_wakers();
+        let backlog = state.has_backlog();
+        self.backlog.store(backlog, Ordering::Relaxed);
+        let mut quiet = state.take_quiet_wakers();
+        if !backlog {
+            quiet.append(&mut state.space_wakers);
+        }
         drop(state);
         quiet.into_iter().for_each(std::task::Waker::wake);
         if let Some(on) = due {

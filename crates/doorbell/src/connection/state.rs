@@ -310,7 +310,7 @@ fn write_chunk(
     }
     let head: &[u8] = if first { &large.prefix } else { &[] };
     let rest = &large.payload[large.sent..];
-    // The prefix is smaller than a chunk: it holds at most 16 KiB of metadata, and a chunk at least that and a little more.
+    // Metadata is limited to half a chunk before a call is started, so the first frame never holds the whole payload.
     let take = rest.len().min(chunk_bytes.saturating_sub(head.len()).max(1));
     if take < rest.len() {
         header.flags.insert(Flags::MORE);

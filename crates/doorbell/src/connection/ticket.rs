@@ -217,10 +217,6 @@ impl Tickets {
         self.waiting
     }
 
-    pub(crate) fn open_count(&self) -> usize {
-        self.entries.len() - self.free.len()
-    }
-
     /// Returns any one waker; its owner stays registered.
     pub(crate) fn any_waker(&self) -> Option<Waker> {
         self.entries.iter().flatten().find_map(|ticket| ticket.waker.clone().or_else(|| ticket.sender_waker.clone()))

@@ -3,7 +3,7 @@
 use std::{
     sync::{Arc, Mutex, atomic::Ordering},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use doorbell_proto::{connection::GoAwayReason, handshake::{Features, ServerOffer}};
@@ -210,6 +210,3 @@ fn offer(options: &Options) -> ServerOffer {
 
 /// Handlers are polled on workers and may want some stack; untouched pages cost nothing.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
-
-/// How long a shutdown waits for calls under way unless told otherwise.
-pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(10);

@@ -6,13 +6,14 @@ mod dispatch;
 mod engine;
 mod options;
 pub(crate) mod registry;
+pub(crate) mod reply;
 #[cfg(feature = "tokio")]
 mod tasks;
 mod worker;
 
 pub use context::Context;
 pub use engine::ServerStats;
-pub(crate) use engine::{DRAIN_LIMIT, Engine};
+pub(crate) use engine::Engine;
 pub(crate) use options::{Options, option_methods};
 
 #[cfg(feature = "tokio")]
@@ -31,7 +32,7 @@ mod awaiting {
     use tokio::runtime::Handle;
 
     use super::{
-        Context, DRAIN_LIMIT, Engine, Options, ServerStats, option_methods,
+        Context, Engine, Options, ServerStats, option_methods,
         registry::{Handler, Registry, Table},
         tasks::{Bidirectional, Notified, Streaming, Task, Unary, Uploading},
     };
@@ -69,6 +70,9 @@ mod awaiting {
         options: Options,
         handlers: Vec<(MessageType, MakeHandler)>,
     }
+
+    /// How long `serve_until` lets calls under way end.
+    const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
     type MakeHandler = Box<dyn FnOnce(Handle) -> Arc<dyn Handler> + Send>;
 

@@ -9,17 +9,17 @@ use std::{
     task::{Context as TaskContext, Poll, Waker},
 };
 
-use doorbell_proto::{CallId, CallKind, MessageType, Status};
+use doorbell_proto::{CallKind, Status};
 use tokio::{runtime::Handle, time::Sleep};
 
 use super::{
     Context,
     registry::{Handler, Request},
+    reply::{ReplyTo, end, reply},
 };
 use crate::{
-    connection::{Answer, Connection, TicketKey},
-    message::{Message, Payload, Upload},
-    scratch,
+    connection::{Answer, TicketKey},
+    message::{Message, Upload},
     stream::{ItemSender, ItemStream},
 };
 
@@ -130,59 +130,10 @@ where
     }
 }
 
-/// Where the answer of a call goes.
-#[derive(Clone)]
-pub(super) struct ReplyTo {
-    connection: Arc<Connection>,
-    id: Option<CallId>,
-    message_type: MessageType,
-    deadline: Option<doorbell_proto::Time>,
-}
-
 /// How an output becomes an answer; the last argument says whether to publish at once.
 type Finish<T> = fn(&ReplyTo, T, bool);
 
 impl ReplyTo {
-    /// Decodes a request, or answers that it cannot be read.
-    pub(super) fn open<M: Payload>(request: Request<'_>) -> Option<(Self, Context, M)> {
-        let reply_to = Self {
-            connection: Arc::clone(request.connection),
-            id: request.id,
-            message_type: request.message_type,
-            deadline: request.deadline,
-        };
-        let decoded = catch_unwind(AssertUnwindSafe(|| M::decode(request.payload)));
-        let status = match decoded {
-            Ok(Ok(message)) => {
-                let deadline = request.deadline.map(|at| reply_to.connection.instant(at));
-                let context = Context::new(Arc::clone(request.connection), request.id, deadline, request.metadata);
-                return Some((reply_to, context, message));
-            }
-            Ok(Err(error)) => Status::invalid_argument(error.to_string()),
-            Err(_) => Status::internal("decoding the request panicked"),
-        };
-        tracing::debug!(message_type = %request.message_type, %status, "undecodable payload");
-        reply_to.answer(Answer::Fail(status.not_executed()), false);
-        None
-    }
-
-    pub(super) fn item_sender<T: Payload>(&self) -> Option<ItemSender<T>> {
-        let key = self.connection.open_ticket(self.id?)?;
-        Some(ItemSender::new(Arc::clone(&self.connection), key, false))
-    }
-
-    pub(super) fn item_stream<T: Payload>(&self) -> Option<ItemStream<T>> {
-        let id = self.id?;
-        let key = self.connection.open_ticket(id)?;
-        Some(ItemStream::new(Arc::clone(&self.connection), key, id, false, None))
-    }
-
-    pub(super) fn answer(&self, answer: Answer<'_>, publish: bool) {
-        if let Some(id) = self.id {
-            self.connection.answer(id, self.message_type, answer, publish);
-        }
-    }
-
     /// Polls the handler's future once here; spawns it if it is not ready.
     fn run<Fut, T>(self, runtime: &Handle, start: impl FnOnce() -> Fut, finish: Finish<T>)
     where
@@ -216,11 +167,6 @@ impl ReplyTo {
         let _entered = runtime.enter();
         let deadline = self.deadline.map(|at| Box::pin(tokio::time::sleep_until(self.connection.instant(at).into())));
         runtime.spawn(Supervised { future, ticket, deadline, finish, finished: false, reply_to: self });
-    }
-
-    pub(super) fn panicked(&self, publish: bool) {
-        tracing::error!(message_type = %self.message_type, "a handler panicked");
-        self.answer(Answer::Fail(Status::internal("the handler panicked")), publish);
     }
 }
 
@@ -280,24 +226,5 @@ impl<Fut, T> Drop for Supervised<Fut, T> {
         if let Some(ticket) = self.ticket.take() {
             self.reply_to.connection.close_ticket(ticket, Vec::new());
         }
-    }
-}
-
-fn reply<R: Payload, E: Into<Status>>(reply_to: &ReplyTo, output: Result<R, E>, publish: bool) {
-    match output {
-        Ok(value) => {
-            let sent = scratch::encoded(&value, |payload| reply_to.answer(Answer::Reply(payload), publish));
-            if let Err(error) = sent {
-                reply_to.answer(Answer::Fail(Status::internal(error.to_string())), publish);
-            }
-        }
-        Err(error) => reply_to.answer(Answer::Fail(error.into()), publish),
-    }
-}
-
-fn end<E: Into<Status>>(reply_to: &ReplyTo, output: Result<(), E>, publish: bool) {
-    match output {
-        Ok(()) => reply_to.answer(Answer::End, publish),
-        Err(error) => reply_to.answer(Answer::Fail(error.into()), publish),
     }
 }

@@ -1,0 +1,237 @@
+//! The client for threads.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    call::{Bidirectional, Call, Streaming, Unary, Uploading},
+    watch::watch,
+};
+use crate::{
+    client::{BackOff, Options, option_methods},
+    connection::{Connection, Sleeper, lock},
+    error::{CallError, ConnectError, Disconnected, NotifyError},
+    link::dial::dial,
+    message::{Message, Upload},
+    name, scratch,
+    stats::Stats,
+};
+
+/// A client of one server. Clones share one connection; it ends with the last of them.
+///
+/// Any number of threads may call through it at once. The connection is made again when it has ended and a call needs it.
+#[derive(Clone)]
+pub struct Client {
+    dialer: Arc<Dialer>,
+}
+
+/// Collects settings before a client connects.
+pub struct Builder {
+    name: String,
+    options: Options,
+}
+
+struct Dialer {
+    path: PathBuf,
+    options: Options,
+    current: Mutex<Option<Arc<Connection>>>,
+    dialing: Mutex<()>,
+    closed: AtomicBool,
+}
+
+impl Client {
+    /// Connects to the server called `name`, or at the path `name` if it has a slash in it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; at once if nobody listens. See [`Builder::wait_for_server`] for a server that may still be starting.
+    pub fn connect(name: impl Into<String>) -> Result<Self, ConnectError> {
+        Self::builder(name).connect()
+    }
+
+    /// Begins a client with other settings than the defaults.
+    pub fn builder(name: impl Into<String>) -> Builder {
+        Builder { name: name.into(), options: Options::default() }
+    }
+
+    /// Calls a handler that answers with one reply: `client.call(message).wait()`.
+    pub fn call<M: Message>(&self, message: M) -> Call<'_, M, Unary> {
+        Call::new(self, message)
+    }
+
+    /// Calls a handler that answers with a stream: `for item in client.stream(message).open()? { … }`. Dropping the stream cancels.
+    pub fn stream<M: Message>(&self, message: M) -> Call<'_, M, Streaming> {
+        Call::new(self, message)
+    }
+
+    /// Calls a handler that takes a stream and answers with one reply.
+    pub fn upload<M: Upload>(&self, message: M) -> Call<'_, M, Uploading> {
+        Call::new(self, message)
+    }
+
+    /// Calls a handler with a stream in each direction.
+    pub fn bidi<M: Upload>(&self, message: M) -> Call<'_, M, Bidirectional> {
+        Call::new(self, message)
+    }
+
+    /// Sends a message that nobody answers. Waits while the server does not keep up.
+    ///
+    /// # Errors
+    ///
+    /// The reasons for which no call could be sent. Nothing has been sent then.
+    pub fn notify<M: Message>(&self, message: M) -> Result<(), NotifyError> {
+        let connection = self.connection(None)?;
+        loop {
+            let send = |payload: crate::connection::Outbound<'_>| {
+                connection.notify(M::TYPE, None, payload, None)
+            };
+            match scratch::encoded(&message, send).map_err(CallError::Encode)? {
+                Err(NotifyError::Full { .. }) => {}
+                sent => return sent,
+            }
+            if let Ok(result) = connection.wait_writable(None) {
+                result?;
+            }
+        }
+    }
+
+    /// Sends a ping through the connection and returns how long the answer took.
+    ///
+    /// # Errors
+    ///
+    /// As for a call; [`CallError::DeadlineExceeded`] after `timeout`.
+    pub fn ping(&self, timeout: Duration) -> Result<Duration, CallError> {
+        let start = Instant::now();
+        let deadline = Some(start + timeout);
+        let connection = self.connection(deadline)?;
+        let start = Instant::now();
+        let number = connection.send_ping()?;
+        connection.wait_pong(number, deadline).map_err(|_| CallError::DeadlineExceeded)??;
+        Ok(start.elapsed())
+    }
+
+    /// Returns what the present connection has done so far; zero if there is none.
+    pub fn stats(&self) -> Stats {
+        self.dialer.current().map(|connection| connection.stats()).unwrap_or_default()
+    }
+
+    /// Ends the connection for all clones. Calls under way fail; later ones too.
+    pub fn close(&self) {
+        self.dialer.close();
+    }
+
+    pub(super) fn connection(&self, deadline: Option<Instant>) -> Result<Arc<Connection>, CallError> {
+        if let Some(connection) = self.dialer.current() {
+            return Ok(connection);
+        }
+        let patience = Instant::now() + self.dialer.options.reconnect_timeout;
+        let give_up = deadline.map_or(patience, |deadline| deadline.min(patience));
+        self.dialer.connect(give_up).map_err(|error| match error {
+            ConnectError::TimedOut { .. } if deadline == Some(give_up) => CallError::DeadlineBeforeSend,
+            error => CallError::NotConnected(Arc::new(error)),
+        })
+    }
+}
+
+impl Builder {
+    option_methods!();
+
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub fn connect(self) -> Result<Client, ConnectError> {
+        let give_up = Instant::now() + self.options.wait_for_server;
+        let client = self.lazy()?;
+        client.dialer.connect(give_up)?;
+        Ok(client)
+    }
+
+    /// Returns a client that connects with its first call.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Name`] if the name is not one.
+    pub fn lazy(self) -> Result<Client, ConnectError> {
+        let path = name::resolve(&self.name)?;
+        Ok(Client {
+            dialer: Arc::new(Dialer {
+                path,
+                options: self.options,
+                current: Mutex::new(None),
+                dialing: Mutex::new(()),
+                closed: AtomicBool::new(false),
+            }),
+        })
+    }
+}
+
+impl Dialer {
+    fn current(&self) -> Option<Arc<Connection>> {
+        let current = lock(&self.current);
+        current.as_ref().filter(|connection| connection.is_usable()).map(Arc::clone)
+    }
+
+    /// Makes the connection; keeps trying until `give_up` while that can help.
+    fn connect(&self, give_up: Instant) -> Result<Arc<Connection>, ConnectError> {
+        let _turn = lock(&self.dialing);
+        let mut back_off = BackOff::new();
+        loop {
+            if let Some(connection) = self.current() {
+                return Ok(connection); // another thread has made it while we waited
+            }
+            if self.closed.load(Ordering::Acquire) {
+                return Err(ConnectError::Closed);
+            }
+            let error = match self.dial_once() {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            let pause = back_off.pause();
+            if !error.is_retryable() || Instant::now() + pause >= give_up {
+                return Err(error);
+            }
+            std::thread::sleep(pause); // between attempts; nothing tells when a server will start
+        }
+    }
+
+    fn dial_once(&self) -> Result<Arc<Connection>, ConnectError> {
+        let options = &self.options;
+        let link = dial(&self.path, &options.client_name, options.wishes, options.handshake_timeout)?;
+        let (connection, watched) = Connection::new(link, Sleeper::Threads, options.spin, options.max_assembly_bytes);
+        watch(&connection, watched).map_err(|source| ConnectError::System { path: self.path.clone(), source })?;
+        *lock(&self.current) = Some(Arc::clone(&connection));
+        if self.closed.load(Ordering::Acquire) {
+            self.close(); // closed while we dialled
+            return Err(ConnectError::Closed);
+        }
+        Ok(connection)
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let connection = lock(&self.current).take();
+        if let Some(connection) = connection {
+            connection.close(Disconnected::Closed);
+        }
+    }
+}
+
+impl Drop for Dialer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("path", &self.dialer.path).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,173 @@
+//! Handlers that are plain functions: unary ones run on the I/O worker, streaming ones on threads of their own.
+
+use std::{
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use doorbell_proto::{CallKind, Status};
+
+use super::{ItemSender, ItemStream};
+use crate::{
+    connection::Answer,
+    message::{Message, Upload},
+    server::{
+        Context,
+        registry::{Handler, Request},
+        reply::{ReplyTo, end, reply},
+    },
+};
+
+/// Wraps a closure as a handler; `S` says of which shape it is.
+pub(super) struct Function<F, M, S> {
+    run: Arc<F>,
+    threads: Arc<Threads>,
+    shape: PhantomData<fn(M, S)>,
+}
+
+impl<F, M, S> Function<F, M, S> {
+    pub(super) fn new(run: F, threads: &Arc<Threads>) -> Arc<Self> {
+        Arc::new(Self { run: Arc::new(run), threads: Arc::clone(threads), shape: PhantomData })
+    }
+}
+
+/// Shapes of handlers.
+pub(super) struct Unary;
+pub(super) struct Streaming;
+pub(super) struct Uploading;
+pub(super) struct Bidirectional;
+pub(super) struct Notified;
+
+impl<F, M, E> Handler for Function<F, M, Unary>
+where
+    F: Fn(Context, M) -> Result<M::Reply, E> + Send + Sync + 'static,
+    E: Into<Status> + 'static,
+    M: Message,
+{
+    fn kind(&self) -> Option<CallKind> {
+        Some(CallKind::Unary)
+    }
+
+    fn handle(&self, request: Request<'_>) {
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        match catch_unwind(AssertUnwindSafe(|| (self.run)(context, message))) {
+            Ok(output) => reply(&reply_to, output, false),
+            Err(_) => reply_to.panicked(false),
+        }
+    }
+}
+
+impl<F, M, E> Handler for Function<F, M, Streaming>
+where
+    F: Fn(Context, M, ItemSender<M::Reply>) -> Result<(), E> + Send + Sync + 'static,
+    E: Into<Status> + 'static,
+    M: Message,
+{
+    fn kind(&self) -> Option<CallKind> {
+        Some(CallKind::ServerStream)
+    }
+
+    fn handle(&self, request: Request<'_>) {
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        let Some(out) = reply_to.item_sender() else { return };
+        let run = Arc::clone(&self.run);
+        let out = ItemSender(out, context.deadline());
+        self.threads.run(reply_to, move || run(context, message, out), end::<E>);
+    }
+}
+
+impl<F, M, E> Handler for Function<F, M, Uploading>
+where
+    F: Fn(Context, M, ItemStream<M::Item>) -> Result<M::Reply, E> + Send + Sync + 'static,
+    E: Into<Status> + 'static,
+    M: Upload,
+{
+    fn kind(&self) -> Option<CallKind> {
+        Some(CallKind::ClientStream)
+    }
+
+    fn handle(&self, request: Request<'_>) {
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        let Some(items) = reply_to.item_stream() else { return };
+        let run = Arc::clone(&self.run);
+        self.threads.run(reply_to, move || run(context, message, ItemStream(items)), reply::<M::Reply, E>);
+    }
+}
+
+impl<F, M, E> Handler for Function<F, M, Bidirectional>
+where
+    F: Fn(Context, M, ItemStream<M::Item>, ItemSender<M::Reply>) -> Result<(), E> + Send + Sync + 'static,
+    E: Into<Status> + 'static,
+    M: Upload,
+{
+    fn kind(&self) -> Option<CallKind> {
+        Some(CallKind::Bidirectional)
+    }
+
+    fn handle(&self, request: Request<'_>) {
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else { return };
+        let run = Arc::clone(&self.run);
+        let out = ItemSender(out, context.deadline());
+        self.threads.run(reply_to, move || run(context, message, ItemStream(items), out), end::<E>);
+    }
+}
+
+impl<F, M> Handler for Function<F, M, Notified>
+where
+    F: Fn(Context, M) + Send + Sync + 'static,
+    M: Message,
+{
+    fn kind(&self) -> Option<CallKind> {
+        None
+    }
+
+    fn handle(&self, request: Request<'_>) {
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        if catch_unwind(AssertUnwindSafe(|| (self.run)(context, message))).is_err() {
+            reply_to.panicked(false);
+        }
+    }
+}
+
+/// Threads for handlers that wait for items or credit: one for each call, up to a limit.
+pub(super) struct Threads {
+    running: AtomicUsize,
+    limit: usize,
+}
+
+impl Threads {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { running: AtomicUsize::new(0), limit })
+    }
+
+    fn run<T: 'static>(
+        self: &Arc<Self>,
+        reply_to: ReplyTo,
+        handler: impl FnOnce() -> T + Send + 'static,
+        finish: fn(&ReplyTo, T, bool),
+    ) {
+        if self.running.fetch_add(1, Ordering::AcqRel) >= self.limit {
+            self.running.fetch_sub(1, Ordering::AcqRel);
+            let text = format!("{} streaming calls are being answered already", self.limit);
+            return reply_to.answer(Answer::Fail(Status::resource_exhausted(text).not_executed()), false);
+        }
+        let (this, of_thread) = (Arc::clone(self), reply_to.clone());
+        let thread = std::thread::Builder::new().name("doorbell-handler".to_owned()).spawn(move || {
+            match catch_unwind(AssertUnwindSafe(handler)) {
+                Ok(output) => finish(&of_thread, output, true),
+                Err(_) => of_thread.panicked(true),
+            }
+            this.running.fetch_sub(1, Ordering::AcqRel);
+        });
+        if let Err(error) = thread {
+            self.running.fetch_sub(1, Ordering::AcqRel);
+            let status = Status::resource_exhausted(format!("no thread for the handler: {error}"));
+            reply_to.answer(Answer::Fail(status.not_executed()), false);
+        }
+    }
+}

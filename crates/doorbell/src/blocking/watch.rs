@@ -1,0 +1,102 @@
+//! One thread for all blocking connections of the process that sees their peers die.
+//!
+//! A thread asleep on a futex hears nothing of a peer's death. This one does, closes the connection, and so wakes the sleeper. It
+//! starts with the first connection and ends with the last.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, Weak},
+};
+
+use doorbell_shm::sys::{Mode, Poller, Wait};
+
+use crate::{
+    connection::{Connection, Watched, lock},
+    error::Disconnected,
+};
+
+struct Watch {
+    poller: Poller,
+    watched: Mutex<HashMap<u64, (Weak<Connection>, Watched)>>,
+}
+
+struct Current {
+    watch: Option<Arc<Watch>>,
+    next_token: u64,
+}
+
+static CURRENT: Mutex<Current> = Mutex::new(Current { watch: None, next_token: 0 });
+
+/// Watches over a connection until it is closed.
+///
+/// # Errors
+///
+/// The thread cannot be started, or the operating system is out of resources.
+pub(super) fn watch(connection: &Arc<Connection>, watched: Watched) -> io::Result<()> {
+    let mut current = lock(&CURRENT);
+    let watch = match &current.watch {
+        Some(watch) => Arc::clone(watch),
+        None => start()?,
+    };
+    current.next_token += 1;
+    let token = current.next_token;
+    watch.poller.add(&watched.control, token, Mode::Edge)?;
+    if let Some(process) = &watched.process {
+        watch.poller.add(process, token, Mode::Edge)?;
+    }
+    lock(&watch.watched).insert(token, (Arc::downgrade(connection), watched));
+    current.watch = Some(watch);
+    drop(current);
+    connection.on_close(move || forget(token));
+    Ok(())
+}
+
+fn start() -> io::Result<Arc<Watch>> {
+    let watch = Arc::new(Watch { poller: Poller::new()?, watched: Mutex::default() });
+    let thread = std::thread::Builder::new().name("doorbell-watch".to_owned()).stack_size(128 * 1024);
+    let of_thread = Arc::clone(&watch);
+    thread.spawn(move || run(&of_thread))?;
+    Ok(watch)
+}
+
+/// Takes a connection out; with the last one the thread ends.
+fn forget(token: u64) {
+    let mut current = lock(&CURRENT);
+    let Some(watch) = current.watch.clone() else { return };
+    let removed = lock(&watch.watched).remove(&token);
+    if let Some((_, watched)) = removed {
+        let _ = watch.poller.remove(&watched.control);
+        if let Some(process) = &watched.process {
+            let _ = watch.poller.remove(process);
+        }
+    }
+    if lock(&watch.watched).is_empty() {
+        current.watch = None;
+        if let Err(error) = watch.poller.wake() {
+            tracing::error!(%error, "cannot end the thread that watches over connections");
+        }
+    }
+}
+
+fn run(watch: &Arc<Watch>) {
+    let mut events = Vec::new();
+    while is_current(watch) {
+        events.clear();
+        if let Err(error) = watch.poller.wait(&mut events, Wait::Forever) {
+            tracing::error!(%error, "deaths of peers will not be seen");
+            return;
+        }
+        for event in &events {
+            let connection = lock(&watch.watched).get(&event.token).and_then(|(connection, _)| connection.upgrade());
+            if let Some(connection) = connection {
+                connection.close(Disconnected::PeerGone);
+            }
+        }
+    }
+}
+
+fn is_current(watch: &Arc<Watch>) -> bool {
+    let current = lock(&CURRENT);
+    current.watch.as_ref().is_some_and(|current| Arc::ptr_eq(current, watch))
+}
