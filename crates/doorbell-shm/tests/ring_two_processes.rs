@@ -178,10 +178,12 @@ fn child_process() {
     let mut end = End::client(&stream);
     match role.as_str() {
         "stream" => {
-            (0..RECORDS).for_each(|serial| end.send(serial, scramble(serial) % 4 == 0));
+            (0..RECORDS).for_each(|serial| end.send(serial, scramble(serial).is_multiple_of(4)));
             end.flush();
         }
-        "until killed" => (0..).for_each(|serial| end.send(serial, scramble(serial) % 4 == 0)),
+        "until killed" => {
+            (0..=u64::MAX).for_each(|serial| end.send(serial, scramble(serial).is_multiple_of(4)))
+        }
         "echo" => {
             let mut scratch = Vec::new();
             for serial in 0..ROUND_TRIPS {
@@ -204,7 +206,7 @@ fn million_records_arrive_whole_and_in_order() {
     let mut scratch = Vec::new();
     for serial in 0..RECORDS {
         end.receive(serial, &mut scratch);
-        if scramble(serial) % 16 == 0 {
+        if scramble(serial).is_multiple_of(16) {
             let released = end.consumer.release();
             end.notify(false, released);
         }

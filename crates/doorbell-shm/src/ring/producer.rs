@@ -301,4 +301,4 @@ fn length_in(header: &[u8; HEADER_BYTES]) -> u32 {
 }
 
 /// Place beyond which a producer that finds the ring empty goes back to its start.
-pub(super) const REWIND_PLACE: u32 = 2048;
+const REWIND_PLACE: u32 = 2048;
