@@ -53,6 +53,9 @@
 //! `tokio` (default): the awaiting API. `derive` (default): [`macro@Message`] and [`macro@Payload`]. `rkyv`: messages encoded with rkyv.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "derive")]
+#[doc(hidden)]
+pub mod __private;
 pub mod blocking;
 pub mod client;
 mod connection;
@@ -60,6 +63,8 @@ mod error;
 mod link;
 mod message;
 mod name;
+#[cfg(feature = "rkyv")]
+mod rkyv;
 mod scratch;
 pub mod server;
 mod stats;
@@ -67,6 +72,8 @@ mod stream;
 
 #[cfg(feature = "tokio")]
 pub use client::Client;
+#[cfg(feature = "derive")]
+pub use doorbell_macros::{Message, Payload};
 pub use doorbell_proto::{CallKind, Code, Metadata, MetadataError, Status, handshake::RefuseReason};
 pub use doorbell_shm::{SpinMode as Spin, sys::PeerIdentity};
 pub use error::{BindError, CallError, ConnectError, Disconnected, NameError, NotifyError, Outcome, Violation};

@@ -200,11 +200,10 @@ impl Connection {
         ready: Ready<'_, T>,
     ) -> Result<T, TimedOut> {
         let result = loop {
-            let waited = match self.try_receive() {
-                Some(mut receive) if self.sleeper == Sleeper::Threads => {
-                    self.drive_or_sleep(&mut receive, deadline, ready)
-                }
-                _ => self.park(key, awaited, deadline, ready),
+            let receive = if self.sleeper == Sleeper::Threads { self.try_receive() } else { None };
+            let waited = match receive {
+                Some(mut receive) => self.drive_or_sleep(&mut receive, deadline, ready),
+                None => self.park(key, awaited, deadline, ready),
             };
             match waited {
                 Ok(Some(value)) => break Ok(value),

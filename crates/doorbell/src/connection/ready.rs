@@ -29,30 +29,22 @@ impl Connection {
 
     /// Ready when nothing waits to be written.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
-        self.poll_state(cx, |state, waker| {
-            if let Err(error) = state.check_open() {
-                return Poll::Ready(Err(error));
-            }
-            if !state.has_backlog() {
-                return Poll::Ready(Ok(()));
-            }
-            add_waker(&mut state.space_wakers, waker);
-            Poll::Pending
-        })
+        self.poll_state(cx, State::look_writable)
     }
 
     /// Ready when the ping with this number has been answered.
     pub(crate) fn poll_pong(&self, cx: &mut Context<'_>, number: u64) -> Poll<Result<(), CallError>> {
-        self.poll_state(cx, |state, waker| {
-            if state.pongs.received >= number {
-                return Poll::Ready(Ok(()));
-            }
-            if let Some(end) = &state.end {
-                return Poll::Ready(Err(CallError::Disconnected(end.clone())));
-            }
-            add_waker(&mut state.pongs.wakers, waker);
-            Poll::Pending
-        })
+        self.poll_state(cx, |state, waker| state.look_pong(number, waker))
+    }
+
+    /// Waits as a thread until nothing waits to be written.
+    pub(crate) fn wait_writable(&self, deadline: Option<Instant>) -> Result<Result<(), CallError>, TimedOut> {
+        self.wait_state(deadline, State::look_writable)
+    }
+
+    /// Waits as a thread until the ping with this number has been answered.
+    pub(crate) fn wait_pong(&self, number: u64, deadline: Option<Instant>) -> Result<Result<(), CallError>, TimedOut> {
+        self.wait_state(deadline, |state, waker| state.look_pong(number, waker))
     }
 
     /// Drains what is there, looks, registers, and makes sure that somebody is woken.
@@ -63,7 +55,7 @@ impl Connection {
     ) -> Poll<T> {
         if let Some(mut receive) = self.try_receive() {
             self.lock().announcer.withdraw();
-            let _ = self.drain(&mut receive, usize::MAX, &mut |_| {}); // an error closes the connection, which `look` sees
+            self.catch_up(&mut receive);
             let polled = look(&mut self.lock(), cx.waker());
             self.leave(receive);
             return polled;
@@ -73,60 +65,42 @@ impl Connection {
         polled
     }
 
-    /// Waits as a thread until nothing waits to be written.
-    pub(crate) fn wait_writable(&self, deadline: Option<Instant>) -> Result<Result<(), CallError>, TimedOut> {
-        loop {
-            if let Err(error) = self.lock().check_open() {
-                return Ok(Err(error));
-            }
-            if !self.relieve() && !self.is_congested() {
-                return Ok(Ok(()));
-            }
-            if deadline.is_some_and(|at| at <= Instant::now()) {
-                return Err(TimedOut);
-            }
-            self.wait_once(deadline, |state| &mut state.space_wakers)?;
-        }
-    }
-
-    /// Waits as a thread until the ping with this number has been answered.
-    pub(crate) fn wait_pong(&self, number: u64, deadline: Option<Instant>) -> Result<Result<(), CallError>, TimedOut> {
-        loop {
-            {
-                let state = self.lock();
-                if state.pongs.received >= number {
-                    return Ok(Ok(()));
-                }
-                if let Some(end) = &state.end {
-                    return Ok(Err(CallError::Disconnected(end.clone())));
-                }
-            }
-            if deadline.is_some_and(|at| at <= Instant::now()) {
-                return Err(TimedOut);
-            }
-            self.wait_once(deadline, |state| &mut state.pongs.wakers)?;
-        }
-    }
-
-    /// Drives and sleeps once, or parks while another thread drives.
-    fn wait_once(
+    /// As [`poll_state`](Self::poll_state), for a thread: whoever holds the receive half sleeps on the futex, others park.
+    fn wait_state<T>(
         &self,
         deadline: Option<Instant>,
-        place: impl Fn(&mut State) -> &mut Vec<Waker>,
-    ) -> Result<(), TimedOut> {
-        if let Some(mut receive) = self.try_receive() {
-            let drained = self.drain(&mut receive, usize::MAX, &mut |_| {});
-            if matches!(drained, Ok(0)) && !self.relieve() {
+        mut look: impl FnMut(&mut State, &Waker) -> Poll<T>,
+    ) -> Result<T, TimedOut> {
+        let waker = thread_waker();
+        loop {
+            let receive = self.try_receive();
+            let drives = receive.is_some();
+            if let Some(mut receive) = receive {
+                self.catch_up(&mut receive);
+                // What is looked for stays as it is until the sleep: only the holder of the receive half drains.
+                if let Poll::Ready(value) = look(&mut self.lock(), Waker::noop()) {
+                    self.leave(receive);
+                    return Ok(value);
+                }
+                if deadline.is_some_and(|at| at <= Instant::now()) {
+                    self.leave(receive);
+                    return Err(TimedOut);
+                }
                 self.sleep_on_futex(&mut receive, deadline);
+                self.leave(receive);
+            } else if let Poll::Ready(value) = look(&mut self.lock(), &waker) {
+                return Ok(value);
             }
-            self.leave(receive);
-            return Ok(());
+            if !drives && self.try_receive().is_none() {
+                park_until(deadline)?;
+            }
         }
-        add_waker(place(&mut self.lock()), &thread_waker());
-        if self.try_receive().is_some() {
-            return Ok(());
-        }
-        park_until(deadline)
+    }
+
+    /// Reads what has arrived and writes what waits.
+    fn catch_up(&self, receive: &mut super::Receive) {
+        let _ = self.drain(receive, usize::MAX, &mut |_| {}); // an error closes the connection, which the caller sees
+        self.relieve();
     }
 
     /// Ready when no call is under way and nothing waits to be written, or the connection has ended.
@@ -149,6 +123,28 @@ impl Connection {
 }
 
 impl State {
+    fn look_writable(&mut self, waker: &Waker) -> Poll<Result<(), CallError>> {
+        if let Err(error) = self.check_open() {
+            return Poll::Ready(Err(error));
+        }
+        if !self.has_backlog() {
+            return Poll::Ready(Ok(()));
+        }
+        add_waker(&mut self.space_wakers, waker);
+        Poll::Pending
+    }
+
+    fn look_pong(&mut self, number: u64, waker: &Waker) -> Poll<Result<(), CallError>> {
+        if self.pongs.received >= number {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(end) = &self.end {
+            return Poll::Ready(Err(CallError::Disconnected(end.clone())));
+        }
+        add_waker(&mut self.pongs.wakers, waker);
+        Poll::Pending
+    }
+
     pub(super) fn is_quiet(&self) -> bool {
         self.machine.active_calls() == 0 && !self.has_backlog()
     }
