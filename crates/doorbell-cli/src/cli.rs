@@ -1,8 +1,11 @@
 //! The command line: what can be asked for, and the words of `--help`.
 
 use clap::{Args, Parser, Subcommand};
+use doorbell_cli::demo::{DemoArgs, EngineArgs};
 
 use crate::bench::BenchArgs;
+use crate::ping::PingArgs;
+use crate::serve::ServeArgs;
 
 /// Calls between programs on one host, at memory speed.
 #[derive(Debug, Parser)]
@@ -14,8 +17,17 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Connects to a server and times round trips to it
+    Ping(PingArgs),
+    /// Serves a name, so that there is something to connect to
+    Serve(ServeArgs),
     /// Measures Doorbell beside the limits of this machine
     Bench(BenchArgs),
+    /// Plays an editor and its AI engine on the files of a directory
+    Demo(DemoArgs),
+    /// The engine process of the demo; started by `demo` itself
+    #[command(hide = true)]
+    Engine(EngineArgs),
     /// The second process of a benchmark; started by `bench` itself
     #[command(hide = true)]
     BenchPeer(BenchPeerArgs),

@@ -97,13 +97,18 @@ impl Setting {
         Peer::start(role, self.pin.server_cpu(self.cpus))
     }
 
+    /// Returns the CPU of this process, if the row fixes one.
+    pub(crate) fn client_cpu(&self) -> Option<usize> {
+        self.pin.client_cpu(self.cpus)
+    }
+
     /// Puts the calling thread, and all that it starts from now on, on the CPU of this process, if the row fixes one.
     ///
     /// # Errors
     ///
     /// If the system refuses.
     pub(crate) fn pin_client(&self) -> anyhow::Result<()> {
-        pin_current_thread(self.pin.client_cpu(self.cpus))
+        pin_current_thread(self.client_cpu())
     }
 }
 

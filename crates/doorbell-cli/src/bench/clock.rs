@@ -1,10 +1,10 @@
-//! Timing of round trips, with one clock read for each.
+//! Timing, with one clock read for each round trip.
 //!
 //! A read ends one round trip and begins the next. What is read goes into a small buffer, and the buffer into the
 //! histogram between two timed stretches, so that neither costs the round trips anything.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use quanta::Clock;
@@ -33,89 +33,61 @@ pub(crate) fn closed_loop(
     size_bytes: usize,
     mut round: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<Sample> {
-    let mut warm_up = Recorder::start(limit.warm_up);
-    while warm_up.goes_on() {
-        round()?;
-    }
-    let mut recorder = Recorder::start(limit.length);
+    let mut laps = Laps::start(limit);
     loop {
-        if let Some(pause) = limit.pause {
-            thread::sleep(pause);
-            recorder.begin_lap();
-        }
+        laps.pause();
         round()?;
-        if !recorder.end_lap() {
-            return Ok(recorder.finish(size_bytes));
+        if !laps.end_lap() {
+            return Ok(laps.finish(size_bytes));
         }
     }
 }
 
-/// Times round trips of `size_bytes` one after the other, on the runtime of the caller.
-///
-/// # Errors
-///
-/// The first error of `round`.
-pub(crate) async fn closed_loop_async(
-    limit: Limit,
-    size_bytes: usize,
-    mut round: impl AsyncFnMut() -> anyhow::Result<()>,
-) -> anyhow::Result<Sample> {
-    let mut warm_up = Recorder::start(limit.warm_up);
-    while warm_up.goes_on() {
-        round().await?;
-    }
-    let mut recorder = Recorder::start(limit.length);
-    loop {
-        if let Some(pause) = limit.pause {
-            tokio::time::sleep(pause).await;
-            recorder.begin_lap();
-        }
-        round().await?;
-        if !recorder.end_lap() {
-            return Ok(recorder.finish(size_bytes));
-        }
-    }
-}
-
-/// Collects the times of laps until a given time has passed or the user interrupts.
-pub(crate) struct Recorder {
-    clock: Clock,
+/// Times of laps, until the time is over or the user interrupts.
+pub(crate) struct Laps {
+    phase: Phase,
     histogram: Histogram<u64>,
     buffer: Vec<u64>,
     lap_start: u64,
-    end: u64,
     timed_ns: u64,
 }
 
-impl Recorder {
-    /// Starts the first lap; laps go on for `length`.
-    pub(crate) fn start(length: Duration) -> Self {
-        let clock = Clock::new();
+impl Laps {
+    /// Starts the first lap of the warm-up.
+    pub(crate) fn start(limit: Limit) -> Self {
+        let phase = Phase::start(limit);
         let histogram = Histogram::new_with_bounds(1, LONGEST_LAP_NS, 3).expect("these bounds are valid");
-        let (start, end) = clock_range(&clock, length);
-        Self { clock, histogram, buffer: Vec::with_capacity(BUFFERED_LAPS), lap_start: start, end, timed_ns: 0 }
+        let lap_start = phase.clock.raw();
+        Self { phase, histogram, buffer: Vec::with_capacity(BUFFERED_LAPS), lap_start, timed_ns: 0 }
     }
 
-    /// Starts a lap now; what has passed since the last one belongs to none.
-    pub(crate) fn begin_lap(&mut self) {
-        self.lap_start = self.clock.raw();
+    /// Sleeps before a lap, if there are to be pauses.
+    pub(crate) fn pause(&mut self) {
+        if let Some(pause) = self.phase.limit.pause {
+            thread::sleep(pause);
+            self.begin_lap();
+        }
+    }
+
+    /// Sleeps before a lap, if there are to be pauses, as a task.
+    pub(crate) async fn pause_task(&mut self) {
+        if let Some(pause) = self.phase.limit.pause {
+            tokio::time::sleep(pause).await;
+            self.begin_lap();
+        }
     }
 
     /// Ends a lap and starts the next; returns `false` when it was the last.
+    #[inline]
     pub(crate) fn end_lap(&mut self) -> bool {
-        let now = self.clock.raw();
+        let now = self.phase.clock.raw();
         self.buffer.push(now.saturating_sub(self.lap_start));
         self.lap_start = now;
         if self.buffer.len() == BUFFERED_LAPS {
             self.empty_buffer();
             self.begin_lap();
         }
-        now < self.end && !interrupted()
-    }
-
-    /// Returns `false` once the time has passed. Counts nothing.
-    pub(crate) fn goes_on(&mut self) -> bool {
-        self.clock.raw() < self.end && !interrupted()
+        (now < self.phase.end && !interrupted()) || self.next_phase()
     }
 
     /// Returns what was collected.
@@ -130,22 +102,109 @@ impl Recorder {
         }
     }
 
+    /// Starts a lap now; what has passed since the last one belongs to none.
+    fn begin_lap(&mut self) {
+        self.lap_start = self.phase.clock.raw();
+    }
+
     fn empty_buffer(&mut self) {
         for lap in self.buffer.drain(..) {
-            let lap_ns = self.clock.delta_as_nanos(0, lap);
+            let lap_ns = self.phase.clock.delta_as_nanos(0, lap);
             self.timed_ns += lap_ns;
             self.histogram.saturating_record(lap_ns.max(1));
         }
     }
+
+    #[cold]
+    fn next_phase(&mut self) -> bool {
+        let goes_on = self.phase.next();
+        if goes_on {
+            self.buffer.clear();
+            self.histogram.reset();
+            self.timed_ns = 0;
+            self.begin_lap();
+        }
+        goes_on
+    }
 }
 
-/// Returns the raw clock values of now and of `length` later.
-fn clock_range(clock: &Clock, length: Duration) -> (u64, u64) {
-    let start = clock.raw();
-    // The clock converts only from raw units, so find the factor: 2^32 units are one to eight seconds on today's CPUs.
-    let ns_per_unit = clock.delta_as_nanos(0, 1 << 32) as f64 / (1u64 << 32) as f64;
-    (start, start + (length.as_nanos() as f64 / ns_per_unit) as u64)
+/// Counts messages until the time is over or the user interrupts.
+pub(crate) struct Counter {
+    phase: Phase,
+    started: Instant,
+    messages: u64,
+    since_look: u64,
 }
+
+impl Counter {
+    /// Starts with the warm-up, of which nothing remains.
+    pub(crate) fn start(limit: Limit) -> Self {
+        Self { phase: Phase::start(limit), started: Instant::now(), messages: 0, since_look: 0 }
+    }
+
+    /// Counts messages that are finished; returns `false` when the time is over.
+    #[inline]
+    pub(crate) fn add(&mut self, messages: u64) -> bool {
+        self.messages += messages;
+        self.since_look += messages;
+        self.since_look < MESSAGES_PER_LOOK || self.look()
+    }
+
+    /// Ends the count now, which may be later than the last message.
+    pub(crate) fn finish(self, size_bytes: usize) -> Sample {
+        Sample::of_throughput(self.messages, self.started.elapsed(), size_bytes)
+    }
+
+    fn look(&mut self) -> bool {
+        self.since_look = 0;
+        if self.phase.clock.raw() < self.phase.end && !interrupted() {
+            return true;
+        }
+        let goes_on = self.phase.next();
+        if goes_on {
+            self.messages = 0;
+            self.started = Instant::now();
+        }
+        goes_on
+    }
+}
+
+/// The warm-up or what follows it.
+struct Phase {
+    clock: Clock,
+    limit: Limit,
+    is_warm: bool,
+    /// When it is over, on the raw clock.
+    end: u64,
+}
+
+impl Phase {
+    fn start(limit: Limit) -> Self {
+        let clock = Clock::new();
+        let end = clock.raw() + raw_length(&clock, limit.warm_up);
+        Self { clock, limit, is_warm: false, end }
+    }
+
+    /// Goes on from the warm-up to what counts; returns `false` when that is over too.
+    fn next(&mut self) -> bool {
+        if self.is_warm || interrupted() {
+            return false;
+        }
+        self.is_warm = true;
+        self.end = self.clock.raw() + raw_length(&self.clock, self.limit.length);
+        true
+    }
+}
+
+/// Returns `length` in units of the raw clock.
+fn raw_length(clock: &Clock, length: Duration) -> u64 {
+    // The clock converts from raw units only, so find the factor: 2^32 units are a second or a few.
+    let ns_per_unit = clock.delta_as_nanos(0, 1 << 32) as f64 / (1_u64 << 32) as f64;
+    (length.as_nanos() as f64 / ns_per_unit) as u64
+}
+
+/// Messages between two looks at the clock.
+const MESSAGES_PER_LOOK: u64 = 64;
 
 /// Laps kept before the histogram takes them: few enough to stay in the nearest cache.
 const BUFFERED_LAPS: usize = 512;
@@ -157,31 +216,42 @@ const LONGEST_LAP_NS: u64 = 60_000_000_000;
 mod tests {
     use super::*;
 
+    const NO_WARM_UP: Limit = Limit { warm_up: Duration::ZERO, length: Duration::from_millis(20), pause: None };
+
     #[test]
     fn closed_loop_counts_every_round_after_the_warm_up() {
-        let limit = Limit { warm_up: Duration::ZERO, length: Duration::from_millis(5), pause: None };
         let mut rounds = 0;
-        let sample = closed_loop(limit, 64, || {
+        let sample = closed_loop(NO_WARM_UP, 64, || {
             rounds += 1;
             Ok(())
         });
-        assert_eq!(sample.unwrap().messages, rounds);
+        assert_eq!(sample.unwrap().messages, rounds - 1, "one round belongs to a warm-up of no length");
     }
 
     #[test]
     fn pauses_are_not_part_of_a_round_trip() {
-        let pause = Some(Duration::from_millis(2));
-        let limit = Limit { warm_up: Duration::ZERO, length: Duration::from_millis(20), pause };
-        let sample = closed_loop(limit, 64, || Ok(())).unwrap();
-        assert!(sample.elapsed < Duration::from_millis(2) * sample.messages as u32);
+        let pause = Duration::from_millis(2);
+        let sample = closed_loop(Limit { pause: Some(pause), ..NO_WARM_UP }, 64, || Ok(())).unwrap();
+        assert!(sample.elapsed < pause * sample.messages as u32);
     }
 
     #[test]
-    fn the_recorder_ends_at_its_length() {
-        let started = std::time::Instant::now();
-        let mut recorder = Recorder::start(Duration::from_millis(30));
-        while recorder.end_lap() {}
+    fn laps_end_when_the_time_is_over() {
+        let started = Instant::now();
+        let mut laps = Laps::start(NO_WARM_UP);
+        while laps.end_lap() {}
         let passed = started.elapsed();
-        assert!(passed >= Duration::from_millis(25), "{passed:?}");
+        assert!(passed >= Duration::from_millis(15), "{passed:?}");
+    }
+
+    #[test]
+    fn the_counter_forgets_the_warm_up() {
+        let (mut counter, mut all) = (Counter::start(Limit { warm_up: NO_WARM_UP.length, ..NO_WARM_UP }), 0);
+        while counter.add(100) {
+            all += 100;
+        }
+        let sample = counter.finish(64);
+        assert!(sample.messages > 0 && sample.messages < all, "{} of {all}", sample.messages);
+        assert!(sample.elapsed >= Duration::from_millis(15), "{:?}", sample.elapsed);
     }
 }

@@ -12,13 +12,15 @@ mod clock;
 mod idle;
 mod options;
 pub(crate) mod peer;
+mod process_cost;
 mod progress;
 mod reference;
 mod row;
 mod rtt;
 mod runner;
 mod sample;
-mod table;
+mod subject;
+pub(crate) mod table;
 mod throughput;
 
 use clap::{Args, Subcommand};

@@ -123,7 +123,7 @@ fn cpu_pair(text: &str) -> Result<CpuPair, String> {
     }
 }
 
-fn positive_seconds(text: &str) -> Result<f64, String> {
+pub(super) fn positive_seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("give a number of seconds from 0.001 to 3600".into()),

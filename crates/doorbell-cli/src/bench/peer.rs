@@ -5,7 +5,7 @@
 //! process lives as long as its standard input is open, so it ends with the first one however that ends.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::reference;
+use super::{reference, subject};
 use crate::interrupt;
 
 /// What the second process does.
@@ -24,6 +24,8 @@ use crate::interrupt;
 pub(crate) enum Role {
     /// One of the raw references.
     Reference(reference::Role),
+    /// A server of Doorbell.
+    Subject(subject::Role),
 }
 
 /// A role with everything that is needed to play it.
@@ -49,6 +51,7 @@ pub(crate) fn run(part: &str) -> anyhow::Result<()> {
     let part: Part = serde_json::from_str(part).context("this is for `doorbell bench` only: the part is not valid")?;
     let report = match part.role {
         Role::Reference(role) => reference::play(role, &part)?,
+        Role::Subject(role) => subject::play(role, &part)?,
     };
     answer(READY)?;
     for request in io::stdin().lock().lines() {
@@ -170,11 +173,6 @@ impl Drop for Peer {
 
 fn socket_in(directory: &TempDir) -> PathBuf {
     directory.path().join("peer.sock")
-}
-
-/// Returns the path as an argument for those who take names.
-pub(crate) fn as_name(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().context("the temporary directory has a name that is not UTF-8; set TMPDIR to another one")
 }
 
 const READY: &str = "ready";

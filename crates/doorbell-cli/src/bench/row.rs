@@ -17,19 +17,32 @@ pub(crate) enum Placement {
     Far,
     /// They were moved in between: the ratio to the reference means nothing.
     Moved,
-    /// There is only one CPU, or the row's reference is the bounce itself and failed.
+    /// Something else ran on one of them.
+    Busy,
+    /// There is only one CPU and nothing to bounce to.
     Unknown,
 }
 
 impl Placement {
-    /// Returns the placement that a bounce of so many nanoseconds shows.
-    pub(crate) fn of_bounce(ns: f64) -> Self {
-        if ns < NEAR_BELOW_NS { Self::Near } else { Self::Far }
+    /// Returns the placement that bounces of so many nanoseconds show, measured one after the other.
+    pub(crate) fn of_bounces(bounces_ns: &[f64]) -> Self {
+        let least = bounces_ns.iter().copied().fold(f64::INFINITY, f64::min);
+        let greatest = bounces_ns.iter().copied().fold(0.0, f64::max);
+        match greatest {
+            _ if bounces_ns.is_empty() => Self::Unknown,
+            _ if greatest > BUSY_ABOVE_NS => Self::Busy,
+            _ if greatest > least * MOVED_ABOVE_RATIO => Self::Moved,
+            _ if greatest < NEAR_BELOW_NS => Self::Near,
+            _ => Self::Far,
+        }
     }
 
-    /// Returns the placement that held during two moments with these placements, and between them.
-    pub(crate) fn and(self, other: Self) -> Self {
-        if self == other { self } else { Self::Moved }
+    /// Returns `true` if rows measured meanwhile can be compared with each other.
+    pub(crate) fn is_steady(self) -> bool {
+        match self {
+            Self::Near | Self::Far | Self::Unknown => true,
+            Self::Moved | Self::Busy => false,
+        }
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -37,6 +50,7 @@ impl Placement {
             Self::Near => "near",
             Self::Far => "far",
             Self::Moved => "moved",
+            Self::Busy => "busy",
             Self::Unknown => "unknown",
         }
     }
@@ -158,6 +172,12 @@ fn spread(ratios: impl Iterator<Item = f64>) -> Option<[f64; 3]> {
 /// either 50 to 130 ns or 300 to 370 ns, and nothing in between.
 const NEAR_BELOW_NS: f64 = 200.0;
 
+/// Bounces of one placement differ less than this.
+const MOVED_ABOVE_RATIO: f64 = 1.5;
+
+/// No two CPUs of one machine are so far from each other; one of the two processes did not run all the time.
+const BUSY_ABOVE_NS: f64 = 1500.0;
+
 #[cfg(test)]
 mod tests {
     use super::super::options::Pin;
@@ -195,10 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_placement_is_reported_as_moved() {
-        let near = Placement::of_bounce(70.0);
-        assert_eq!(near.and(Placement::of_bounce(90.0)), Placement::Near);
-        assert_eq!(near.and(Placement::of_bounce(330.0)), Placement::Moved);
+    fn the_placement_is_that_of_all_bounces_or_moved() {
+        assert_eq!(Placement::of_bounces(&[70.0, 90.0]), Placement::Near);
+        assert_eq!(Placement::of_bounces(&[330.0, 310.0]), Placement::Far);
+        assert_eq!(Placement::of_bounces(&[70.0, 75.0, 330.0]), Placement::Moved);
+        assert_eq!(Placement::of_bounces(&[70.0, 90_000.0]), Placement::Busy);
+        assert_eq!(Placement::of_bounces(&[]), Placement::Unknown);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::case::{Case, Group};
 use super::options::{Options, Pin};
 use super::reference::{bounce, copy, event, futex, socket};
+use super::subject::{awaiting, blocking};
 
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {
@@ -30,7 +31,10 @@ fn awake(options: &Options, size: usize) -> Group {
     Group {
         name: "awake",
         reference: case("raw-copy", "spin", size, pin, copy::round_trips),
-        subjects: vec![],
+        subjects: vec![
+            case("doorbell", "blocking-spin", size, pin, blocking::spinning_round_trips),
+            case("doorbell", "blocking", size, pin, blocking::round_trips),
+        ],
     }
 }
 
@@ -40,7 +44,7 @@ fn awaited(options: &Options, size: usize) -> Group {
     Group {
         name: "awaited",
         reference: case("tokio-socket", "async", size, pin, socket::round_trips),
-        subjects: vec![],
+        subjects: vec![case("doorbell", "async", size, pin, awaiting::round_trips)],
     }
 }
 
@@ -50,7 +54,7 @@ fn asleep_blocking(options: &Options, size: usize) -> Group {
     Group {
         name: "asleep-blocking",
         reference: paced(case("raw-futex", "blocking", size, pin, futex::round_trips)),
-        subjects: vec![],
+        subjects: vec![paced(case("doorbell", "blocking", size, pin, blocking::round_trips))],
     }
 }
 
@@ -60,7 +64,7 @@ fn asleep_awaited(options: &Options, size: usize) -> Group {
     Group {
         name: "asleep-awaited",
         reference: paced(case("raw-event", "blocking", size, pin, event::round_trips)),
-        subjects: vec![],
+        subjects: vec![paced(case("doorbell", "async", size, pin, awaiting::round_trips))],
     }
 }
 
@@ -70,7 +74,7 @@ fn one_cpu_blocking(options: &Options, size: usize) -> Group {
     Group {
         name: "one-cpu-blocking",
         reference: case("raw-futex", "blocking", size, pin, futex::round_trips),
-        subjects: vec![],
+        subjects: vec![case("doorbell", "blocking", size, pin, blocking::round_trips)],
     }
 }
 
@@ -80,7 +84,7 @@ fn one_cpu_awaited(options: &Options, size: usize) -> Group {
     Group {
         name: "one-cpu-awaited",
         reference: case("tokio-socket", "async", size, pin, socket::round_trips),
-        subjects: vec![],
+        subjects: vec![case("doorbell", "async", size, pin, awaiting::round_trips)],
     }
 }
 

@@ -85,7 +85,7 @@ impl<'a> GroupRuns<'a> {
             };
             let mut attempt = Attempt::default();
             let result = attempt.measure(self.group, options, announce);
-            if result.is_err() || interrupted() || !attempt.was_moved() || number == attempts {
+            if result.is_err() || interrupted() || attempt.is_steady() || number == attempts {
                 break (attempt, result);
             }
             number += 1;
@@ -119,8 +119,7 @@ struct Attempt {
 
 impl Attempt {
     fn measure(&mut self, group: &Group, options: &Options, announce: impl Fn(&Case)) -> anyhow::Result<()> {
-        let mut bounce_ns = bounce_now(options)?;
-        let mut placement = placement(bounce_ns);
+        let mut bounces_ns = Vec::from_iter(bounce_now(options)?);
         let mut reference: Option<Figures> = None;
         for case in std::iter::once(&group.reference).chain(&group.subjects) {
             announce(case);
@@ -129,15 +128,13 @@ impl Attempt {
                 return Ok(()); // interrupted before anything was finished
             }
             let figures = sample.figures();
-            let after_ns = bounce_now(options)?;
-            placement = placement.and(self::placement(after_ns));
+            bounces_ns.extend(bounce_now(options)?);
             self.outcomes.push(Outcome {
                 figures,
-                bounce_ns: bounce_ns.zip(after_ns),
-                placement,
+                bounce_ns: bounces_ns.last_chunk().map(|&[before, after]| (before, after)),
+                placement: Placement::of_bounces(&bounces_ns),
                 ratio: reference.as_ref().and_then(|reference| ratio(&figures, reference)),
             });
-            bounce_ns = after_ns;
             reference = reference.or(Some(figures));
             if interrupted() {
                 return Ok(());
@@ -146,8 +143,8 @@ impl Attempt {
         Ok(())
     }
 
-    fn was_moved(&self) -> bool {
-        self.outcomes.iter().any(|outcome| outcome.placement == Placement::Moved)
+    fn is_steady(&self) -> bool {
+        self.outcomes.iter().all(|outcome| outcome.placement.is_steady())
     }
 }
 
@@ -157,10 +154,6 @@ fn bounce_now(options: &Options) -> anyhow::Result<Option<f64>> {
         return Ok(None);
     }
     bounce::round_trip_ns(options.cpus, options.quick).map(Some)
-}
-
-fn placement(bounce_ns: Option<f64>) -> Placement {
-    bounce_ns.map_or(Placement::Unknown, Placement::of_bounce)
 }
 
 /// How often a run is measured until the CPUs stay where they are.

@@ -3,7 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-use super::row::{Placement, Row};
+use super::row::Row;
 
 /// Returns the rows as a table.
 pub(crate) fn render(rows: &[Row]) -> Table {
@@ -41,7 +41,9 @@ fn cells(row: &Row) -> Vec<String> {
 
 fn placement(row: &Row) -> String {
     match (row.placement, row.bounce_before_ns, row.bounce_after_ns) {
-        (Placement::Moved, Some(before), Some(after)) => format!("moved {before:.0} → {after:.0}"),
+        (placement, Some(before), Some(after)) if !placement.is_steady() => {
+            format!("{} {before:.0} → {after:.0}", placement.name())
+        }
         (placement, Some(before), _) => format!("{} {before:.0}", placement.name()),
         (placement, None, _) => placement.name().to_owned(),
     }
@@ -50,7 +52,7 @@ fn placement(row: &Row) -> String {
 fn comparison(row: &Row) -> String {
     let Some(reference) = &row.reference else { return "reference".into() };
     match row.ratio {
-        Some(_) if row.placement == Placement::Moved => format!("(moved) {reference}"),
+        Some(_) if !row.placement.is_steady() => format!("({}) {reference}", row.placement.name()),
         Some([median, ..]) if row.runs == 1 => format!("{median:.2} × {reference}"),
         Some([median, least, greatest]) => format!("{median:.2} ({least:.2}–{greatest:.2}) × {reference}"),
         None => "–".into(),

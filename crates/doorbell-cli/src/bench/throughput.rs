@@ -3,6 +3,7 @@
 use super::case::{Case, Group, Measure};
 use super::options::{Options, Pin};
 use super::reference::{memcpy, ring, socket};
+use super::subject::{awaiting, blocking};
 
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {
@@ -40,7 +41,10 @@ fn pipelined(options: &Options, size: usize) -> Group {
     Group {
         name: "pipelined",
         reference: case(options, "tokio-socket", "async", size, socket::pipelined),
-        subjects: vec![],
+        subjects: vec![
+            case(options, "doorbell", "blocking", size, blocking::pipelined),
+            case(options, "doorbell", "async", size, awaiting::pipelined),
+        ],
     }
 }
 
@@ -49,7 +53,12 @@ fn one_way(options: &Options, size: usize) -> Group {
     Group {
         name: "one-way",
         reference: case(options, "tokio-socket", "async-one-way", size, socket::one_way),
-        subjects: vec![],
+        subjects: vec![
+            case(options, "doorbell", "blocking-notify", size, blocking::notifies),
+            case(options, "doorbell", "blocking-stream", size, blocking::stream),
+            case(options, "doorbell", "async-notify", size, awaiting::notifies),
+            case(options, "doorbell", "async-stream", size, awaiting::stream),
+        ],
     }
 }
 

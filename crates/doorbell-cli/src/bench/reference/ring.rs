@@ -5,7 +5,6 @@
 
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use doorbell_shm::memory::{BenchShape, HEADER_BYTES, OwnRegion, PeerRegion};
@@ -14,7 +13,7 @@ use doorbell_shm::ring::{Consumer, Producer};
 use super::area::{self, ANSWER, REQUEST, wait_for};
 use super::{Role, regions, spin};
 use crate::bench::case::Setting;
-use crate::bench::clock::Recorder;
+use crate::bench::clock::Counter;
 use crate::bench::peer::{self, Peer};
 use crate::bench::sample::Sample;
 
@@ -132,16 +131,9 @@ pub(super) fn serve_batches(
 
 /// Calls `turn`, which says how many messages it has finished, until the time is over.
 fn count(setting: &Setting, mut turn: impl FnMut() -> anyhow::Result<u64>) -> anyhow::Result<Sample> {
-    let mut warm_up = Recorder::start(setting.limit.warm_up);
-    while warm_up.goes_on() {
-        turn()?;
-    }
-    let mut limit = Recorder::start(setting.limit.length);
-    let (started, mut messages) = (Instant::now(), 0);
-    while limit.goes_on() {
-        messages += turn()?;
-    }
-    Ok(Sample::of_throughput(messages, started.elapsed(), setting.size_bytes))
+    let mut counter = Counter::start(setting.limit);
+    while counter.add(turn()?) {}
+    Ok(counter.finish(setting.size_bytes))
 }
 
 /// Both rings of a process, with a message to send.

@@ -5,7 +5,6 @@
 //! one write; every frame is looked at on both sides.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use super::Role;
 use crate::bench::case::Setting;
-use crate::bench::clock::{Recorder, closed_loop_async};
+use crate::bench::clock::{Counter, Laps};
 use crate::bench::peer::{self, Peer};
 use crate::bench::sample::Sample;
 
@@ -27,35 +26,40 @@ pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
     let (_peer, runtime, mut stream) = connect(Role::SocketEcho, setting)?;
     let request = Frames::of(setting.size_bytes, 1);
     let mut answer = vec![0; request.bytes.len()];
-    runtime.block_on(closed_loop_async(setting.limit, setting.size_bytes, async || {
-        stream.write_all(&request.bytes).await?;
-        stream.read_exact(&mut answer).await?;
-        ensure!(answer == request.bytes, "the echo is not what was sent");
-        Ok(())
-    }))
+    runtime.block_on(async {
+        let mut laps = Laps::start(setting.limit);
+        loop {
+            laps.pause_task().await;
+            stream.write_all(&request.bytes).await?;
+            stream.read_exact(&mut answer).await?;
+            ensure!(answer == request.bytes, "the echo is not what was sent");
+            if !laps.end_lap() {
+                return Ok(laps.finish(setting.size_bytes));
+            }
+        }
+    })
 }
 
-/// Counts round trips with a full window.
+/// Counts round trips with a full window, or as much of it as the buffers of the socket take without a reader.
 ///
 /// # Errors
 ///
 /// If the second process fails.
 pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
     let (_peer, runtime, mut stream) = connect(Role::SocketEcho, setting)?;
-    let requests = Frames::of(setting.size_bytes, setting.window);
+    let most = BATCH_BYTES / (PREFIX_BYTES + setting.size_bytes);
+    let requests = Frames::of(setting.size_bytes, setting.window.min(most).max(1));
     runtime.block_on(async {
         let mut reader = FrameReader::new(setting.size_bytes);
         stream.write_all(&requests.bytes).await?;
-        let mut turn = async || {
+        let mut counter = Counter::start(setting.limit);
+        loop {
             let finished = reader.read(&mut stream).await?;
+            if !counter.add(finished as u64) {
+                return Ok(counter.finish(setting.size_bytes));
+            }
             stream.write_all(requests.first(finished)).await?;
-            anyhow::Ok(finished as u64)
-        };
-        let mut warm_up = Recorder::start(setting.limit.warm_up);
-        while warm_up.goes_on() {
-            turn().await?;
         }
-        count(setting, &mut turn).await
     })
 }
 
@@ -69,30 +73,12 @@ pub(crate) fn one_way(setting: &Setting) -> anyhow::Result<Sample> {
     let batch = BATCH_BYTES / (PREFIX_BYTES + setting.size_bytes);
     let frames = Frames::of(setting.size_bytes, batch.max(1));
     runtime.block_on(async {
-        let mut turn = async || {
+        let mut counter = Counter::start(setting.limit);
+        while counter.add(frames.count as u64) {
             stream.write_all(&frames.bytes).await?;
-            anyhow::Ok(frames.count as u64)
-        };
-        let mut warm_up = Recorder::start(setting.limit.warm_up);
-        while warm_up.goes_on() {
-            turn().await?;
         }
-        count(setting, &mut turn).await
+        Ok(counter.finish(setting.size_bytes))
     })
-}
-
-/// Calls `turn`, which says how many messages it has finished, until the time is over.
-async fn count(
-    setting: &Setting,
-    turn: &mut impl AsyncFnMut() -> anyhow::Result<u64>,
-) -> anyhow::Result<Sample> {
-    let mut limit = Recorder::start(setting.limit.length);
-    let started = Instant::now();
-    let mut messages = 0;
-    while limit.goes_on() {
-        messages += turn().await?;
-    }
-    Ok(Sample::of_throughput(messages, started.elapsed(), setting.size_bytes))
 }
 
 fn connect(role: Role, setting: &Setting) -> anyhow::Result<(Peer, Runtime, UnixStream)> {

@@ -1,0 +1,157 @@
+//! Tasks: the interface with `await`, on a multi-thread runtime with its usual settings.
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+
+use anyhow::{Context as _, ensure};
+use doorbell::{Client, NotifyError, Raw};
+use tokio::runtime::Runtime;
+
+use super::serving::runtime;
+use super::{Api, ServedBy, Waiting};
+use crate::bench::case::Setting;
+use crate::bench::clock::{Counter, Laps};
+use crate::bench::sample::Sample;
+use crate::echo::{Block, Body, Echo, Pour, Tell};
+
+/// Times calls one after the other.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => |client, setting| Box::pin(call_by_call::<Block>(client, setting)),
+        _ => |client, setting| Box::pin(call_by_call::<Raw>(client, setting)),
+    })
+}
+
+/// Counts calls with a full window.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => |client, setting| Box::pin(window_of_calls::<Block>(client, setting)),
+        _ => |client, setting| Box::pin(window_of_calls::<Raw>(client, setting)),
+    })
+}
+
+/// Counts the items of one stream from the server.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn stream(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => |client, setting| Box::pin(items::<Block>(client, setting)),
+        _ => |client, setting| Box::pin(items::<Raw>(client, setting)),
+    })
+}
+
+/// Counts notifications, all of which the server has handled at the end.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn notifies(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => |client, setting| Box::pin(tell::<Block>(client, setting)),
+        _ => |client, setting| Box::pin(tell::<Raw>(client, setting)),
+    })
+}
+
+/// A connected client on a runtime of its own.
+struct Session {
+    client: Client,
+    runtime: Runtime,
+    server: ServedBy,
+    setting: Setting,
+}
+
+type Measured = std::pin::Pin<Box<dyn Future<Output = anyhow::Result<Sample>> + Send>>;
+
+impl Session {
+    fn start(setting: &Setting) -> anyhow::Result<Self> {
+        let server = ServedBy::start(setting, Api::Awaiting, Waiting::Adaptive)?;
+        let runtime = runtime(setting.client_cpu())?;
+        let client = runtime.block_on(Client::connect(server.name()?)).context("cannot connect")?;
+        Ok(Self { setting: *setting, server, runtime, client })
+    }
+
+    /// Runs `measure` as a task, as a program's own tasks run.
+    fn run(mut self, measure: fn(Client, Setting) -> Measured) -> anyhow::Result<Sample> {
+        let (runtime, client, setting) = (&self.runtime, &self.client, self.setting);
+        self.server.count_system_calls(
+            || client.stats(),
+            || runtime.block_on(runtime.spawn(measure(client.clone(), setting)))?,
+        )
+    }
+}
+
+async fn call_by_call<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
+    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    let mut laps = Laps::start(setting.limit);
+    loop {
+        laps.pause_task().await;
+        number += 1;
+        body.stamp(number);
+        let reply = client.call(Echo(body.clone())).await?;
+        ensure!(reply.first_word() == body.first_word(), "the echo is not what was sent");
+        ensure!(reply.bytes().len() == setting.size_bytes, "the echo has another size than was sent");
+        if !laps.end_lap() {
+            return Ok(laps.finish(setting.size_bytes));
+        }
+    }
+}
+
+async fn window_of_calls<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
+    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    let mut under_way = VecDeque::with_capacity(setting.window);
+    let mut counter = Counter::start(setting.limit);
+    loop {
+        while under_way.len() < setting.window {
+            number += 1;
+            body.stamp(number);
+            under_way.push_back((body.first_word(), client.call(Echo(body.clone())).send().await?));
+        }
+        let Some((sent, reply)) = under_way.pop_front() else { continue };
+        ensure!(reply.await?.first_word() == sent, "the echo is not what was sent");
+        if !counter.add(1) {
+            return Ok(counter.finish(setting.size_bytes));
+        }
+    }
+}
+
+async fn items<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
+    let mut stream = client.stream(Pour(B::of_size(setting.size_bytes))).await?;
+    let mut counter = Counter::start(setting.limit);
+    while counter.add(1) {
+        let item = stream.next().await.context("the stream has ended")??;
+        black_box(item.first_word());
+    }
+    Ok(counter.finish(setting.size_bytes))
+}
+
+async fn tell<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
+    let mut body = B::of_size(setting.size_bytes);
+    let (mut counter, mut number) = (Counter::start(setting.limit), 0);
+    loop {
+        body.stamp(number);
+        match client.notify(Tell(body.clone())) {
+            Ok(()) => number += 1,
+            Err(NotifyError::Full { .. }) => {
+                client.writable().await?;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if !counter.add(1) {
+            break;
+        }
+    }
+    // When this is answered, everything before it has been handled.
+    client.call(Echo(body)).await?;
+    Ok(counter.finish(setting.size_bytes))
+}

@@ -1,0 +1,148 @@
+//! Threads: the interface that needs no runtime.
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+
+use anyhow::{Context as _, ensure};
+use doorbell::blocking::Client;
+use doorbell::Raw;
+
+use super::{Api, ServedBy, Waiting};
+use crate::bench::case::Setting;
+use crate::bench::clock::{Counter, closed_loop};
+use crate::bench::sample::Sample;
+use crate::echo::{Block, Body, Echo, Pour, Tell};
+
+/// Times calls one after the other; both sides wait as they do by default.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
+        Block::BYTES => call_by_call::<Block>,
+        _ => call_by_call::<Raw>,
+    })
+}
+
+/// Times calls one after the other; both sides spin.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn spinning_round_trips(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting, Waiting::Spinning)?.run(match setting.size_bytes {
+        Block::BYTES => call_by_call::<Block>,
+        _ => call_by_call::<Raw>,
+    })
+}
+
+/// Counts calls with a full window.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
+        Block::BYTES => window_of_calls::<Block>,
+        _ => window_of_calls::<Raw>,
+    })
+}
+
+/// Counts the items of one stream from the server.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn stream(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
+        Block::BYTES => items::<Block>,
+        _ => items::<Raw>,
+    })
+}
+
+/// Counts notifications, all of which the server has handled at the end.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn notifies(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
+        Block::BYTES => tell::<Block>,
+        _ => tell::<Raw>,
+    })
+}
+
+/// A connected client.
+struct Session {
+    client: Client,
+    server: ServedBy,
+    setting: Setting,
+}
+
+impl Session {
+    fn start(setting: &Setting, waiting: Waiting) -> anyhow::Result<Self> {
+        let server = ServedBy::start(setting, Api::Blocking, waiting)?;
+        let client = Client::builder(server.name()?).spin(waiting.spin()).connect().context("cannot connect")?;
+        setting.pin_client()?;
+        Ok(Self { client, server, setting: *setting })
+    }
+
+    fn run(mut self, measure: fn(&Client, &Setting) -> anyhow::Result<Sample>) -> anyhow::Result<Sample> {
+        let (client, setting) = (&self.client, &self.setting);
+        self.server.count_system_calls(|| client.stats(), || measure(client, setting))
+    }
+}
+
+fn call_by_call<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    closed_loop(setting.limit, setting.size_bytes, || {
+        number += 1;
+        body.stamp(number);
+        let reply = client.call(Echo(body.clone())).wait()?;
+        ensure!(reply.first_word() == body.first_word(), "the echo is not what was sent");
+        ensure!(reply.bytes().len() == setting.size_bytes, "the echo has another size than was sent");
+        Ok(())
+    })
+}
+
+fn window_of_calls<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    let mut under_way = VecDeque::with_capacity(setting.window);
+    let mut counter = Counter::start(setting.limit);
+    loop {
+        while under_way.len() < setting.window {
+            number += 1;
+            body.stamp(number);
+            under_way.push_back((body.first_word(), client.call(Echo(body.clone())).send()?));
+        }
+        let Some((sent, reply)) = under_way.pop_front() else { continue };
+        ensure!(reply.wait()?.first_word() == sent, "the echo is not what was sent");
+        if !counter.add(1) {
+            return Ok(counter.finish(setting.size_bytes));
+        }
+    }
+}
+
+fn items<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let mut stream = client.stream(Pour(B::of_size(setting.size_bytes))).open()?;
+    let mut counter = Counter::start(setting.limit);
+    while counter.add(1) {
+        let item = stream.next().context("the stream has ended")??;
+        black_box(item.first_word());
+    }
+    Ok(counter.finish(setting.size_bytes))
+}
+
+fn tell<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let mut body = B::of_size(setting.size_bytes);
+    let (mut counter, mut number) = (Counter::start(setting.limit), 0);
+    while counter.add(1) {
+        number += 1;
+        body.stamp(number);
+        client.notify(Tell(body.clone()))?;
+    }
+    // When this is answered, everything before it has been handled.
+    client.call(Echo(body)).wait()?;
+    Ok(counter.finish(setting.size_bytes))
+}

@@ -1,0 +1,128 @@
+//! The second process: a server that sends back, takes and pours out.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use doorbell::server::{self, ServerStats};
+use doorbell::{Raw, Server, Status, blocking};
+use tokio::runtime::Runtime;
+
+use super::{Api, Report, Role};
+use crate::bench::case::pin_current_thread;
+use crate::bench::peer::{Answer, Part};
+use crate::echo::{Block, Body, Echo, Pour, Tell};
+
+/// Starts the server.
+///
+/// # Errors
+///
+/// If the name cannot be bound.
+pub(crate) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
+    let name = part.path.to_str().context("the path of the socket is not UTF-8")?;
+    let told = Told::default();
+    match role.api {
+        Api::Awaiting => {
+            let runtime = runtime(part.cpu)?;
+            let builder = pinned(Server::builder(name).spin(role.waiting.spin()), part.cpu);
+            let builder = with_handlers::<Block>(with_handlers::<Raw>(builder, &told), &told);
+            let server = runtime.block_on(builder.bind()).context("cannot start the server of the benchmark")?;
+            Ok(answer(told, move || {
+                let _is_kept = &runtime;
+                server.stats()
+            }))
+        }
+        Api::Blocking => {
+            let mut builder = blocking::Server::builder(name).spin(role.waiting.spin());
+            if let Some(cpu) = part.cpu {
+                builder = builder.pin_workers([cpu]);
+            }
+            let builder = with_blocking_handlers::<Block>(with_blocking_handlers::<Raw>(builder, &told), &told);
+            let server = builder.bind().context("cannot start the server of the benchmark")?;
+            Ok(answer(told, move || server.stats()))
+        }
+    }
+}
+
+/// Counts notifications, and keeps the compiler from leaving out what is done with them.
+#[derive(Clone, Default)]
+struct Told(Arc<AtomicU64>);
+
+impl Told {
+    fn handle<B: Body>(&self, body: &B) {
+        black_box(body.first_word());
+        // One worker reads a connection, and the benchmark has one: nobody else writes.
+        self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+fn answer(told: Told, stats: impl Fn() -> ServerStats + Send + 'static) -> Answer {
+    Box::new(move || {
+        let stats = stats();
+        let report = Report {
+            system_calls: stats.messages.system_calls() + stats.polls,
+            told: told.0.load(Ordering::Relaxed),
+        };
+        serde_json::json!(report)
+    })
+}
+
+fn pinned(builder: server::Builder, cpu: Option<usize>) -> server::Builder {
+    match cpu {
+        Some(cpu) => builder.pin_workers([cpu]),
+        None => builder,
+    }
+}
+
+fn with_handlers<B: Body>(builder: server::Builder, told: &Told) -> server::Builder {
+    let told = told.clone();
+    builder
+        .on(|_context, request: Echo<B>| async move { Ok::<_, Status>(request.0) })
+        .on_notify(move |_context, message: Tell<B>| {
+            told.handle(&message.0);
+            std::future::ready(())
+        })
+        .on_stream(|_context, request: Pour<B>, mut items| async move {
+            let mut body = request.0;
+            for number in 0_u64.. {
+                body.stamp(number);
+                items.send(body.clone()).await?;
+            }
+            Ok::<_, Status>(())
+        })
+}
+
+fn with_blocking_handlers<B: Body>(
+    builder: blocking::ServerBuilder,
+    told: &Told,
+) -> blocking::ServerBuilder {
+    let told = told.clone();
+    builder
+        .on(|_context, request: Echo<B>| Ok::<_, Status>(request.0))
+        .on_notify(move |_context, message: Tell<B>| told.handle(&message.0))
+        .on_stream(|_context, request: Pour<B>, mut items| {
+            let mut body = request.0;
+            for number in 0_u64.. {
+                body.stamp(number);
+                items.send(body.clone())?;
+            }
+            Ok::<_, Status>(())
+        })
+}
+
+/// Returns the runtime that a program has by default, on one CPU if there is one to be on.
+///
+/// # Errors
+///
+/// If the system gives no threads.
+pub(crate) fn runtime(cpu: Option<usize>) -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_start(move || {
+            // The same call has succeeded on other threads, and a runtime has no way to report it.
+            _ = pin_current_thread(cpu);
+        })
+        .build()
+        .context("cannot make a runtime")
+}

@@ -1,0 +1,147 @@
+//! The messages of the echo service, which `ping`, `serve --echo` and the benchmarks share.
+//!
+//! There are two kinds of body: [`Raw`] bytes of any size, which need memory of their own wherever they arrive, and a
+//! [`Block`] of 64 bytes, which lives where it is used, as a small message of an application does.
+
+use doorbell::{DecodeError, EncodeError, Incoming, Message, MessageType, Payload, Raw};
+
+/// What an echo message carries.
+pub(crate) trait Body: Payload + Clone + Sync {
+    /// Number of [`Echo`]; those of the other messages follow.
+    const FIRST_TYPE: u32;
+
+    /// Makes a body; `size_bytes` must be one that it can have.
+    fn of_size(size_bytes: usize) -> Self;
+
+    /// Returns the bytes.
+    fn bytes(&self) -> &[u8];
+
+    /// Writes a number into the body, if it can be done in place.
+    fn stamp(&mut self, number: u64);
+
+    /// Returns the first eight bytes as a number: the least that somebody who handles a message looks at.
+    fn first_word(&self) -> u64 {
+        self.bytes().first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+    }
+}
+
+/// Sixty-four bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Block([u8; Self::BYTES]);
+
+impl Block {
+    pub(crate) const BYTES: usize = 64;
+}
+
+impl Body for Block {
+    const FIRST_TYPE: u32 = 11;
+
+    fn of_size(size_bytes: usize) -> Self {
+        assert_eq!(size_bytes, Self::BYTES, "a block has one size");
+        Self([FILL; Self::BYTES])
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn stamp(&mut self, number: u64) {
+        self.0[..8].copy_from_slice(&number.to_le_bytes());
+    }
+}
+
+impl Payload for Block {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.extend_from_slice(&self.0);
+        Ok(())
+    }
+
+    fn decode(bytes: Incoming<'_>) -> Result<Self, DecodeError> {
+        bytes.as_slice().try_into().map(Self).map_err(DecodeError::new)
+    }
+}
+
+impl Body for Raw {
+    const FIRST_TYPE: u32 = 1;
+
+    fn of_size(size_bytes: usize) -> Self {
+        Self::from(vec![FILL; size_bytes])
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn stamp(&mut self, _number: u64) {
+        // The bytes are shared with whoever is still sending them.
+    }
+}
+
+/// Asks for the body back.
+#[derive(Clone, Debug)]
+pub(crate) struct Echo<B>(pub(crate) B);
+
+/// Tells the body to somebody who looks at it and does not answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Tell<B>(pub(crate) B);
+
+/// Asks for an endless stream of bodies like this one.
+#[derive(Clone, Debug)]
+pub(crate) struct Pour<B>(pub(crate) B);
+
+macro_rules! message {
+    ($message:ident, $offset:literal, $reply:ty) => {
+        impl<B: Body> Message for $message<B> {
+            const TYPE: MessageType = MessageType::new(B::FIRST_TYPE + $offset);
+            type Reply = $reply;
+        }
+
+        impl<B: Body> Payload for $message<B> {
+            fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+                self.0.encode(out)
+            }
+
+            fn decode(bytes: Incoming<'_>) -> Result<Self, DecodeError> {
+                B::decode(bytes).map(Self)
+            }
+
+            fn as_bytes(&self) -> Option<&bytes::Bytes> {
+                self.0.as_bytes()
+            }
+        }
+    };
+}
+
+message!(Echo, 0, B);
+message!(Tell, 1, ());
+message!(Pour, 2, B);
+
+/// What bodies are filled with.
+const FILL: u8 = 0x5A;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_of_another_size_is_refused() {
+        assert!(Block::decode(Incoming::Borrowed(&[0; 63])).is_err());
+        assert!(Block::decode(Incoming::Borrowed(&[0; 64])).is_ok());
+    }
+
+    #[test]
+    fn messages_of_both_bodies_have_different_numbers() {
+        let numbers = [
+            Echo::<Raw>::TYPE,
+            Tell::<Raw>::TYPE,
+            Pour::<Raw>::TYPE,
+            Echo::<Block>::TYPE,
+            Tell::<Block>::TYPE,
+            Pour::<Block>::TYPE,
+        ];
+        let mut unique: Vec<_> = numbers.iter().map(|number| number.get()).collect();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(unique.len(), numbers.len());
+    }
+}
