@@ -51,16 +51,16 @@ impl Connection {
     fn poll_state<T>(
         &self,
         cx: &mut Context<'_>,
-        mut look: impl FnMut(&mut State, &Waker) -> Poll<T>,
+        mut look: impl FnMut(&mut State, Option<&Waker>) -> Poll<T>,
     ) -> Poll<T> {
         if let Some(mut receive) = self.try_receive() {
             self.lock().announcer.withdraw();
             self.catch_up(&mut receive);
-            let polled = look(&mut self.lock(), cx.waker());
+            let polled = look(&mut self.lock(), Some(cx.waker()));
             self.leave(receive);
             return polled;
         }
-        let polled = look(&mut self.lock(), cx.waker());
+        let polled = look(&mut self.lock(), Some(cx.waker()));
         self.find_driver();
         polled
     }
@@ -69,7 +69,7 @@ impl Connection {
     fn wait_state<T>(
         &self,
         deadline: Option<Instant>,
-        mut look: impl FnMut(&mut State, &Waker) -> Poll<T>,
+        mut look: impl FnMut(&mut State, Option<&Waker>) -> Poll<T>,
     ) -> Result<T, TimedOut> {
         let waker = thread_waker();
         loop {
@@ -78,7 +78,8 @@ impl Connection {
             if let Some(mut receive) = receive {
                 self.catch_up(&mut receive);
                 // What is looked for stays as it is until the sleep: only the holder of the receive half drains.
-                if let Poll::Ready(value) = look(&mut self.lock(), Waker::noop()) {
+                let polled = look(&mut self.lock(), None);
+                if let Poll::Ready(value) = polled {
                     self.leave(receive);
                     return Ok(value);
                 }
@@ -88,7 +89,7 @@ impl Connection {
                 }
                 self.sleep_on_futex(&mut receive, deadline);
                 self.leave(receive);
-            } else if let Poll::Ready(value) = look(&mut self.lock(), &waker) {
+            } else if let Poll::Ready(value) = look(&mut self.lock(), Some(&waker)) {
                 return Ok(value);
             }
             if !drives && self.try_receive().is_none() {
@@ -109,7 +110,7 @@ impl Connection {
         if state.end.is_some() || state.is_quiet() {
             return Poll::Ready(());
         }
-        add_waker(&mut state.quiet_wakers, waker);
+        add_waker(&mut state.quiet_wakers, Some(waker));
         Poll::Pending
     }
 
@@ -123,7 +124,7 @@ impl Connection {
 }
 
 impl State {
-    fn look_writable(&mut self, waker: &Waker) -> Poll<Result<(), CallError>> {
+    fn look_writable(&mut self, waker: Option<&Waker>) -> Poll<Result<(), CallError>> {
         if let Err(error) = self.check_open() {
             return Poll::Ready(Err(error));
         }
@@ -134,7 +135,7 @@ impl State {
         Poll::Pending
     }
 
-    fn look_pong(&mut self, number: u64, waker: &Waker) -> Poll<Result<(), CallError>> {
+    fn look_pong(&mut self, number: u64, waker: Option<&Waker>) -> Poll<Result<(), CallError>> {
         if self.pongs.received >= number {
             return Poll::Ready(Ok(()));
         }
@@ -158,8 +159,9 @@ impl State {
     }
 }
 
-fn add_waker(wakers: &mut Vec<Waker>, waker: &Waker) {
-    if !wakers.iter().any(|known| known.will_wake(waker)) {
+fn add_waker(wakers: &mut Vec<Waker>, waker: Option<&Waker>) {
+    if let Some(waker) = waker
+        && !wakers.iter().any(|known| known.will_wake(waker)) {
         wakers.push(waker.clone());
     }
 }
