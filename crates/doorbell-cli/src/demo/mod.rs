@@ -37,6 +37,9 @@ pub struct DemoArgs {
     /// Plays the session over one transport only
     #[arg(long, value_name = "TRANSPORT")]
     only: Option<Transport>,
+    /// Amount of work, in percent of the usual
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    work: u16,
 }
 
 /// Arguments of the engine process that the demo starts.
@@ -62,25 +65,34 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     eprintln!("Reading {} ...", root.display());
     let read = tokio::task::spawn_blocking(move || {
         let model = Model::of_tree(&root);
-        (Plan::of_tree(&root, &model), model)
+        (Plan::of_tree(&root, &model, usize::from(args.work)), model)
     });
     let (Some(plan), model) = read.await? else {
-        println!("There is no text file in {}: nothing to demonstrate. Name a directory with source code.", args.dir.display());
+        let dir = args.dir.display();
+        println!("There is no text file in {dir}: nothing to demonstrate. Name a directory with source code.");
         return Ok(());
     };
     describe(&plan, &model);
     let (plan, model) = (Arc::new(plan), Arc::new(model));
+    let reports = tokio::select! {
+        reports = play_all(args.only, &plan, &model) => reports?,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"), // an engine dies with its handle, and the sockets with theirs
+    };
+    println!("{}", report::render(&reports));
+    judge(&reports)
+}
+
+async fn play_all(only: Option<Transport>, plan: &Arc<Plan>, model: &Arc<Model>) -> anyhow::Result<Vec<Report>> {
     let sockets = tempfile::tempdir().context("cannot make a directory for the sockets")?;
     let mut reports = Vec::new();
     for transport in [Transport::Doorbell, Transport::Socket] {
-        if args.only.is_none_or(|only| only == transport) {
+        if only.is_none_or(|only| only == transport) {
             eprintln!("Session over {}:", transport.title());
             let path = sockets.path().join(format!("engine-{}", reports.len()));
-            reports.push(session::play(transport, &path, Arc::clone(&plan), Arc::clone(&model)).await?);
+            reports.push(session::play(transport, &path, Arc::clone(plan), Arc::clone(model)).await?);
         }
     }
-    println!("{}", report::render(&reports));
-    judge(&reports)
+    Ok(reports)
 }
 
 /// Serves the engine until its standard input ends.
@@ -90,7 +102,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
 /// If it cannot serve.
 pub async fn run_engine(args: EngineArgs) -> anyhow::Result<()> {
     let engine = tokio::task::spawn_blocking(move || Engine::new(args.dir)).await?;
-    let engine = Arc::new(engine);
+    let engine: &Engine = Box::leak(Box::new(engine)); // it serves as long as the process lives
     let ready = || println!("{}", child::READY_LINE);
     match args.transport {
         Transport::Doorbell => {
@@ -113,7 +125,8 @@ async fn end_of_input() {
 }
 
 fn directory(dir: &Path) -> anyhow::Result<PathBuf> {
-    let root = dir.canonicalize().with_context(|| format!("cannot use {}: name a directory that exists", dir.display()))?;
+    let unusable = || format!("cannot use {}: name a directory that exists", dir.display());
+    let root = dir.canonicalize().with_context(unusable)?;
     if !root.is_dir() {
         bail!("{} is not a directory: name one with source code", dir.display());
     }
@@ -136,4 +149,26 @@ fn judge(reports: &[Report]) -> anyhow::Result<()> {
     }
     println!("Everything that arrived was what it has to be.");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::session::record::Record;
+
+    fn report(record: Record) -> Report {
+        let (costs, time, kill) = Default::default();
+        Report { transport: Transport::Socket, record, costs, time, kill }
+    }
+
+    #[test]
+    fn one_difference_fails_the_demo() {
+        let mut record = Record::default();
+        record.compare(true, || unreachable!());
+        assert!(judge(&[report(record.clone())]).is_ok());
+        record.compare(false, || "a.rs: other bytes".to_owned());
+        let reports = [report(Record::default()), report(record)];
+        assert!(judge(&reports).unwrap_err().to_string().contains("1 answers differed"));
+        assert!(report::render(&reports).contains("a.rs: other bytes"));
+    }
 }

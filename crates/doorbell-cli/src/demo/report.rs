@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(duration(Duration::from_nanos(1_234)), "1.23 µs");
         assert_eq!(duration(Duration::from_micros(56)), "56 µs");
         assert_eq!(duration(Duration::from_micros(2_345)), "2.3 ms");
-        assert_eq!(duration(Duration::from_millis(2_345)), "2.35 s");
+        assert_eq!(duration(Duration::from_millis(2_346)), "2.35 s");
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(12_345), "12.3 kB");
         assert_eq!(bytes(12_345_678), "12.3 MB");

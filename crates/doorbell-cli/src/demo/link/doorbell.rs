@@ -1,6 +1,6 @@
 //! The session over Doorbell: the whole of what joins the engine and the editor to it.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use doorbell::{
     BindError, CallError, Client, ConnectError, Context, ItemError, ItemSender, ItemStream, Outcome, Payload, Raw, Server,
@@ -11,7 +11,7 @@ use super::{Costs, Ending, Failure};
 use crate::demo::{
     engine::{Engine, Fault, Inlet, Outlet, Scope},
     protocol::{
-        AwaitIdle, Complete, Describe, Diagnose, Diagnostics, DiagnosticsQuery, Edit, Hit, OpenDocument, OpenFile, Search,
+        AwaitIdle, Complete, Describe, Diagnose, DiagnosticsQuery, Edit, Hit, OpenDocument, OpenFile, Search,
         Token,
     },
 };
@@ -25,43 +25,26 @@ const STREAM_WINDOW_BYTES: u32 = 16 << 10;
 ///
 /// What Doorbell says about the socket.
 pub(crate) async fn serve(
-    engine: Arc<Engine>,
+    engine: &'static Engine,
     path: &Path,
     on_ready: impl FnOnce(),
     stop: impl Future<Output = ()>,
 ) -> Result<(), BindError> {
-    let with = |engine: &Arc<Engine>| Arc::clone(engine);
-    let (files, documents, idle, describe) = (with(&engine), with(&engine), with(&engine), with(&engine));
-    let (searches, completions, edits, diagnostics) = (with(&engine), with(&engine), with(&engine), engine);
     let server = Server::builder(path.to_string_lossy())
-        .on(move |_: Context, request: OpenFile| {
-            let engine = with(&files);
-            async move { engine.open_file(request).await.map(Raw::from) }
+        .on(move |_: Context, request: OpenFile| async move { engine.open_file(request).await.map(Raw::from) })
+        .on(move |_: Context, request: OpenDocument| async move { Ok::<_, Fault>(engine.open_document(request)) })
+        .on(move |_: Context, request: AwaitIdle| async move { Ok::<_, Fault>(engine.await_idle(request).await) })
+        .on(move |_: Context, _: Describe| async move { Ok::<_, Fault>(engine.describe()) })
+        .on_stream(move |context: Context, request: Search, mut out: ItemSender<Hit>| async move {
+            engine.search(&context, request, &mut out).await
         })
-        .on(move |_: Context, request: OpenDocument| std::future::ready(Ok::<_, Fault>(documents.open_document(request))))
-        .on(move |_: Context, request: AwaitIdle| {
-            let engine = with(&idle);
-            async move { Ok::<_, Fault>(engine.await_idle(request).await) }
+        .on_stream(move |context: Context, request: Complete, mut out: ItemSender<Token>| async move {
+            engine.complete(&context, request, &mut out).await
         })
-        .on(move |_: Context, _: Describe| std::future::ready(Ok::<_, Fault>(describe.describe())))
-        .on_stream(move |context: Context, request: Search, mut out: ItemSender<Hit>| {
-            let engine = with(&searches);
-            async move { engine.search(&context, request, &mut out).await }
+        .on_bidi(move |context: Context, _: Diagnose, mut queries: ItemStream<DiagnosticsQuery>, mut out| async move {
+            engine.diagnose(&context, &mut queries, &mut out).await
         })
-        .on_stream(move |context: Context, request: Complete, mut out: ItemSender<Token>| {
-            let engine = with(&completions);
-            async move { engine.complete(&context, request, &mut out).await }
-        })
-        .on_bidi(
-            move |context: Context,
-                  _: Diagnose,
-                  mut queries: ItemStream<DiagnosticsQuery>,
-                  mut out: ItemSender<Diagnostics>| {
-                let engine = with(&diagnostics);
-                async move { engine.diagnose(&context, &mut queries, &mut out).await }
-            },
-        )
-        .on_notify(move |_: Context, edit: Edit| std::future::ready(edits.edit(&edit)))
+        .on_notify(move |_: Context, edit: Edit| async move { engine.edit(&edit) })
         .bind()
         .await?;
     on_ready();

@@ -82,9 +82,10 @@ async fn type_round(
         let answer = answers.next().await.transpose()?;
         let answer = answer.ok_or_else(|| Failure { ending: Ending::Refused, text: "the stream ended early".to_owned() })?;
         let bytes = answer.path.len() + size_of_val(answer.findings.as_slice());
+        let (path, version) = (&expected.path, expected.version);
         context.record(|record| {
             record.add(Timed::Diagnostics, asked.elapsed(), bytes);
-            record.compare(answer == expected, || format!("{} version {}: other diagnostics", expected.path, expected.version));
+            record.compare(answer == expected, || format!("{path} version {version}: other diagnostics"));
         });
     }
     Ok(())

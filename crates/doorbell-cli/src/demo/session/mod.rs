@@ -172,7 +172,8 @@ impl Session<'_> {
         });
         let (unknown, not_executed) = (endings.unknown, endings.not_executed);
         self.progress.say(&format!(
-            "engine killed ({status}): {unknown} requests with outcome Unknown, {not_executed} NotExecuted, settled after {settled:.1?}"
+            "engine killed ({status}): {unknown} requests ended as Unknown, {not_executed} as NotExecuted, \
+             the last of them after {settled:.1?}"
         ));
         Ok((left, settled))
     }

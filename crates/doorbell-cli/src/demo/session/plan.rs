@@ -105,25 +105,26 @@ pub(crate) struct CompletionJob {
 }
 
 impl Plan {
-    /// Reads the tree and plans a session. `None` if there is no text file.
-    pub(crate) fn of_tree(root: &Path, model: &Model) -> Option<Self> {
+    /// Reads the tree and plans a session of the given part of the usual work. `None` if there is no text file.
+    pub(crate) fn of_tree(root: &Path, model: &Model, percent: usize) -> Option<Self> {
         let (files, left_out) = list(root);
         if files.is_empty() {
             return None;
         }
+        let share = |of: usize| (of * percent).div_ceil(100);
         let mut random = Random::new(files.len() as u64);
-        let (searches, expected_hits, slowest) = plan_searches(root, model, &mut random);
+        let (searches, expected_hits, slowest) = plan_searches(root, model, share(MIN_SEARCHES), &mut random);
         let total_bytes = files.iter().map(|file| file.len).sum::<u64>().max(1);
         let max_passes = (MAX_OPENED_BYTES / total_bytes).clamp(1, MAX_PASSES) as usize;
-        let passes = MIN_OPENS.div_ceil(files.len()).min(max_passes);
+        let passes = share(MIN_OPENS).div_ceil(files.len()).clamp(1, max_passes);
         Some(Self {
             root: root.to_owned(),
             opens: (0..passes).flat_map(|_| 0..files.len()).collect(),
             searches,
             expected_hits,
-            completions: plan_completions(root, &files, &mut random),
+            completions: plan_completions(root, &files, share(WAVES), &mut random),
             documents: choose_documents(root, &files),
-            edit_rounds: (0..EDIT_ROUNDS as u64).collect(),
+            edit_rounds: (0..share(EDIT_ROUNDS) as u64).collect(),
             limit: Duration::from_secs(30) + 20 * slowest,
             left_out,
             files,
@@ -159,6 +160,7 @@ fn list(root: &Path) -> (Vec<PlannedFile>, usize) {
 fn plan_searches(
     root: &Path,
     model: &Model,
+    min_searches: usize,
     random: &mut Random,
 ) -> (VecDeque<SearchJob>, BTreeMap<String, Vec<Hit>>, Duration) {
     let fixed = [r"TODO|FIXME|XXX", r"^\s*(pub )?(async )?fn \w+", r"\b[A-Z]\w+Error\b", r"\b(19|20)\d\d\b"];
@@ -183,7 +185,7 @@ fn plan_searches(
             break;
         }
     }
-    let repeats = MIN_SEARCHES.div_ceil(jobs.len().max(1));
+    let repeats = min_searches.div_ceil(jobs.len().max(1));
     let count = jobs.len() * if slowest < SLOW_SEARCH { repeats } else { 1 };
     let mut jobs: Vec<_> = jobs.into_iter().cycle().take(count).collect();
     for index in (1..jobs.len()).rev() {
@@ -192,13 +194,13 @@ fn plan_searches(
     (jobs.into(), expected, slowest)
 }
 
-fn plan_completions(root: &Path, files: &[PlannedFile], random: &mut Random) -> VecDeque<Vec<CompletionJob>> {
+fn plan_completions(root: &Path, files: &[PlannedFile], waves: usize, random: &mut Random) -> VecDeque<Vec<CompletionJob>> {
     let small: Vec<_> = files.iter().filter(|file| file.len <= 1 << 20).collect();
     if small.is_empty() {
         return VecDeque::new();
     }
     let mut wave_of = |_| (0..WAVE).filter_map(|index| plan_completion(root, &small, index, random)).collect();
-    (0..WAVES).map(&mut wave_of).filter(|wave: &Vec<_>| !wave.is_empty()).collect()
+    (0..waves).map(&mut wave_of).filter(|wave: &Vec<_>| !wave.is_empty()).collect()
 }
 
 fn plan_completion(root: &Path, files: &[&PlannedFile], index: usize, random: &mut Random) -> Option<CompletionJob> {
@@ -233,16 +235,16 @@ mod tests {
     #[test]
     fn tree_without_text_has_no_plan() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Plan::of_tree(dir.path(), &Model::of_tree(dir.path())).is_none());
+        assert!(Plan::of_tree(dir.path(), &Model::of_tree(dir.path()), 100).is_none());
         std::fs::write(dir.path().join("x.bin"), b"\0\0").unwrap();
-        assert!(Plan::of_tree(dir.path(), &Model::of_tree(dir.path())).is_none());
+        assert!(Plan::of_tree(dir.path(), &Model::of_tree(dir.path()), 100).is_none());
     }
 
     #[test]
     fn one_empty_file_is_enough_for_a_plan() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("empty.txt"), "").unwrap();
-        let plan = Plan::of_tree(dir.path(), &Model::of_tree(dir.path())).unwrap();
+        let plan = Plan::of_tree(dir.path(), &Model::of_tree(dir.path()), 100).unwrap();
         assert_eq!((plan.opens.len(), plan.documents.len()), (MAX_PASSES as usize, 0));
     }
 
@@ -250,7 +252,7 @@ mod tests {
     fn half_of_the_completions_are_dropped_and_words_are_typed() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.rs"), "alpha beta gamma delta epsilon zeta\n".repeat(20)).unwrap();
-        let plan = Plan::of_tree(dir.path(), &Model::of_tree(dir.path())).unwrap();
+        let plan = Plan::of_tree(dir.path(), &Model::of_tree(dir.path()), 100).unwrap();
         let jobs: Vec<_> = plan.completions.iter().flatten().collect();
         assert_eq!(jobs.iter().filter(|job| job.drop_after.is_some()).count() * 2, jobs.len());
         assert!(plan.searches.iter().any(|job| !job.typed.is_empty()));

@@ -37,6 +37,9 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 
 type Answer = Result<Vec<u8>, Failure>;
 
+/// Both directions of a stream.
+pub(crate) type Ends<M> = (Sender<<M as Upload>::Item>, Items<<M as Message>::Reply>);
+
 /// A connection to the engine. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Client(Arc<Connection>);
@@ -111,7 +114,7 @@ impl Client {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub(crate) fn bidi<M: Upload>(&self, message: &M) -> Result<(Sender<M::Item>, Items<M::Reply>), Failure> {
+    pub(crate) fn bidi<M: Upload>(&self, message: &M) -> Result<Ends<M>, Failure> {
         let credit = Arc::new(Semaphore::new(STREAM_WINDOW));
         let items = self.open(message, Some(Arc::clone(&credit)))?;
         let (connection, id) = (Arc::clone(&self.0), items.request.id);

@@ -40,7 +40,7 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 ///
 /// What the operating system says about the socket.
 pub(crate) async fn serve(
-    engine: Arc<Engine>,
+    engine: &'static Engine,
     path: &Path,
     on_ready: impl FnOnce(),
     stop: impl Future<Output = ()>,
@@ -52,12 +52,12 @@ pub(crate) async fn serve(
     loop {
         tokio::select! {
             () = &mut stop => return Ok(()),
-            stream = listener.accept() => connections.spawn(serve_connection(Arc::clone(&engine), stream?)),
+            stream = listener.accept() => connections.spawn(serve_connection(engine, stream?)),
         };
     }
 }
 
-async fn serve_connection(engine: Arc<Engine>, stream: Stream) {
+async fn serve_connection(engine: &'static Engine, stream: Stream) {
     #[allow(deprecated)] // see the client
     let (read_half, write_half) = stream.split();
     let meter = Arc::new(Meter::default());
@@ -74,7 +74,7 @@ async fn serve_connection(engine: Arc<Engine>, stream: Stream) {
 }
 
 struct Connection {
-    engine: Arc<Engine>,
+    engine: &'static Engine,
     outbox: Arc<Outbox>,
     running: Mutex<HashMap<u32, Running>>,
 }
@@ -156,7 +156,7 @@ impl Connection {
         }
     }
 
-    fn call<M, F>(self: &Arc<Self>, frame: Frame, handler: impl FnOnce(Arc<Engine>, M) -> F)
+    fn call<M, F>(self: &Arc<Self>, frame: Frame, handler: impl FnOnce(&'static Engine, M) -> F)
     where
         M: Message,
         F: Future<Output = Result<M::Reply, Fault>> + Send + 'static,
@@ -166,7 +166,7 @@ impl Connection {
             Err(fault) => return self.fail(frame.id, &fault),
         };
         let token = self.start(frame.id, None).token;
-        let (work, connection) = (handler(Arc::clone(&self.engine), request), Arc::clone(self));
+        let (work, connection) = (handler(self.engine, request), Arc::clone(self));
         tokio::spawn(async move {
             let reply = token.run_until_cancelled(work).await;
             connection.lock().remove(&frame.id);
@@ -178,7 +178,7 @@ impl Connection {
         });
     }
 
-    fn stream<M, F>(self: &Arc<Self>, frame: Frame, handler: impl FnOnce(Arc<Engine>, M, Ends) -> F)
+    fn stream<M, F>(self: &Arc<Self>, frame: Frame, handler: impl FnOnce(&'static Engine, M, Ends) -> F)
     where
         M: Message,
         F: Future<Output = Result<(), Fault>> + Send + 'static,
@@ -194,7 +194,7 @@ impl Connection {
             out: Out { connection: Arc::clone(self), id: frame.id, credit: running.credit },
             items: In { connection: Arc::clone(self), id: frame.id, receiver, unreturned: 0 },
         };
-        let (work, connection) = (handler(Arc::clone(&self.engine), request, ends), Arc::clone(self));
+        let (work, connection) = (handler(self.engine, request, ends), Arc::clone(self));
         tokio::spawn(async move {
             let done = work.await;
             connection.lock().remove(&frame.id);
