@@ -38,15 +38,18 @@ const ALIGNMENT: usize = 16;
 )]
 pub trait RkyvPayload:
     Sized
-    + Archive<Archived: for<'a> CheckBytes<low::LowValidator<'a, Error>> + Deserialize<Self, low::LowDeserializer<Error>>>
-    + for<'a> Serialize<low::LowSerializer<Append<'a>, ArenaHandle<'a>, Error>>
+    + Archive<
+        Archived: for<'a> CheckBytes<low::LowValidator<'a, Error>>
+                      + Deserialize<Self, low::LowDeserializer<Error>>,
+    > + for<'a> Serialize<low::LowSerializer<Append<'a>, ArenaHandle<'a>, Error>>
 {
 }
 
 impl<T> RkyvPayload for T
 where
     T: Archive + for<'a> Serialize<low::LowSerializer<Append<'a>, ArenaHandle<'a>, Error>>,
-    T::Archived: for<'a> CheckBytes<low::LowValidator<'a, Error>> + Deserialize<T, low::LowDeserializer<Error>>,
+    T::Archived: for<'a> CheckBytes<low::LowValidator<'a, Error>>
+        + Deserialize<T, low::LowDeserializer<Error>>,
 {
 }
 
@@ -56,7 +59,10 @@ where
 ///
 /// [`EncodeError`] if a part of the value refuses, for example because an offset does not fit into 32 bits.
 pub fn encode<T: RkyvPayload>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    let append = Append { start: out.len(), out };
+    let append = Append {
+        start: out.len(),
+        out,
+    };
     with_arena(|arena| low::to_bytes_in_with_alloc(value, append, arena.acquire()).map(drop))
         .map_err(|error: Error| EncodeError::new(error))
 }
@@ -80,7 +86,10 @@ pub fn decode<T: RkyvPayload>(bytes: &[u8]) -> Result<T, DecodeError> {
 }
 
 fn read<T: RkyvPayload>(bytes: &[u8]) -> Result<T, Error> {
-    let mut validator = Validator::new(ArchiveValidator::with_max_depth(bytes, Some(VALIDATOR_DEPTH)), ());
+    let mut validator = Validator::new(
+        ArchiveValidator::with_max_depth(bytes, Some(VALIDATOR_DEPTH)),
+        (),
+    );
     let archived = access_with_context::<T::Archived, _, Error>(bytes, &mut validator)?;
     low::deserialize(archived)
 }
@@ -125,9 +134,15 @@ mod tests {
     fn completion() -> Completion {
         Completion {
             text: "a text that is too long to be stored in place".into(),
-            kind: Kind::Snippet { cursor: 3, live: true },
+            kind: Kind::Snippet {
+                cursor: 3,
+                live: true,
+            },
             scores: vec![1, 2, u128::MAX],
-            edits: Some(vec![(7, "short".into()), (9, "not so very short, this one".into())]),
+            edits: Some(vec![
+                (7, "short".into()),
+                (9, "not so very short, this one".into()),
+            ]),
         }
     }
 
@@ -148,7 +163,9 @@ mod tests {
     }
 
     fn chain(links: usize) -> Chain {
-        (1..links).fold(Chain { next: None }, |next, _| Chain { next: Some(Box::new(next)) })
+        (1..links).fold(Chain { next: None }, |next, _| Chain {
+            next: Some(Box::new(next)),
+        })
     }
 
     #[test]
@@ -157,7 +174,10 @@ mod tests {
         for offset in 0..=ALIGNMENT {
             let mut moved = vec![0xAA; offset];
             moved.extend_from_slice(&archive);
-            assert_eq!(decode::<Completion>(&moved[offset..]).unwrap(), completion());
+            assert_eq!(
+                decode::<Completion>(&moved[offset..]).unwrap(),
+                completion()
+            );
         }
     }
 
@@ -174,7 +194,10 @@ mod tests {
         let archive = archive_of(&completion());
         assert!(decode::<Completion>(&[]).is_err());
         for length in 0..archive.len() {
-            assert_ne!(decode::<Completion>(&archive[..length]).ok(), Some(completion()));
+            assert_ne!(
+                decode::<Completion>(&archive[..length]).ok(),
+                Some(completion())
+            );
         }
     }
 
@@ -231,7 +254,9 @@ mod tests {
     fn random_bytes_never_panic() {
         let mut random = Random(1);
         for _ in 0..20_000 {
-            let bytes: Vec<u8> = (0..random.below(200)).map(|_| random.next() as u8).collect();
+            let bytes: Vec<u8> = (0..random.below(200))
+                .map(|_| random.next() as u8)
+                .collect();
             let _ = decode::<Completion>(&bytes);
             let _ = decode::<Chain>(&bytes);
         }

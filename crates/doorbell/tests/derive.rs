@@ -1,7 +1,9 @@
 //! Derived messages and payloads, as they are and on their way through a server.
 
 use bytes::Bytes;
-use doorbell::{Client, Context, DecodeError, Incoming, Message, MessageType, Payload, Server, Status, Upload};
+use doorbell::{
+    Client, Context, DecodeError, Incoming, Message, MessageType, Payload, Server, Status, Upload,
+};
 
 const STORE: u32 = 40;
 
@@ -73,24 +75,41 @@ fn upload_has_its_item() {
 
 #[test]
 fn rkyv_payload_comes_back() {
-    let value = Completion { text: "println!".into(), scores: vec![0.5, 0.25] };
+    let value = Completion {
+        text: "println!".into(),
+        scores: vec![0.5, 0.25],
+    };
     assert_eq!(decoded::<Completion>(&encoded(&value)).unwrap(), value);
     assert!(value.as_bytes().is_none());
 }
 
 #[test]
 fn generic_rkyv_payload_comes_back() {
-    let value = Versioned { version: 1 << 40, value: vec!["one".to_owned(), "two".to_owned()] };
-    assert_eq!(decoded::<Versioned<Vec<String>>>(&encoded(&value)).unwrap(), value);
+    let value = Versioned {
+        version: 1 << 40,
+        value: vec!["one".to_owned(), "two".to_owned()],
+    };
+    assert_eq!(
+        decoded::<Versioned<Vec<String>>>(&encoded(&value)).unwrap(),
+        value
+    );
 }
 
 #[test]
 fn damaged_rkyv_payload_is_an_error() {
-    let mut bytes = encoded(&Completion { text: "longer than what fits in place".into(), scores: vec![0.5] });
+    let mut bytes = encoded(&Completion {
+        text: "longer than what fits in place".into(),
+        scores: vec![0.5],
+    });
     let end = bytes.len();
     bytes[end - 4..].fill(0xFF);
     let error = decoded::<Completion>(&bytes).unwrap_err();
-    assert!(error.to_string().starts_with("the payload is not a valid message: "), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("the payload is not a valid message: "),
+        "{error}"
+    );
 }
 
 #[test]
@@ -99,14 +118,20 @@ fn bytes_payload_is_its_own_encoding() {
     assert_eq!(encoded(&page), b"content");
     assert_eq!(page.as_bytes(), Some(&page.0));
     assert_eq!(decoded::<Page>(b"content").unwrap(), page);
-    assert_eq!(decoded::<Named>(b"content").unwrap(), Named { content: page.0 });
+    assert_eq!(
+        decoded::<Named>(b"content").unwrap(),
+        Named { content: page.0 }
+    );
 }
 
 #[test]
 fn owned_bytes_are_not_copied() {
     let buffer = vec![7; 100];
     let place = buffer.as_ptr();
-    assert_eq!(Page::decode(Incoming::Owned(buffer)).unwrap().0.as_ptr(), place);
+    assert_eq!(
+        Page::decode(Incoming::Owned(buffer)).unwrap().0.as_ptr(),
+        place
+    );
 }
 
 #[tokio::test]
@@ -115,26 +140,50 @@ async fn derived_messages_travel() {
     let path = directory.path().join("server.sock").display().to_string();
     let server = Server::builder(&path)
         .on(|_: Context, request: Complete| async move {
-            Ok::<_, Status>(Completion { text: request.prefix + "ln!", scores: vec![1.0] })
+            Ok::<_, Status>(Completion {
+                text: request.prefix + "ln!",
+                scores: vec![1.0],
+            })
         })
-        .on_upload(|_: Context, store: Store, mut pages: doorbell::ItemStream<Page>| async move {
-            let mut bytes = store.path.len() as u64;
-            while let Some(page) = pages.next().await {
-                bytes += page?.0.len() as u64;
-            }
-            Ok::<_, Status>(bytes)
-        })
+        .on_upload(
+            |_: Context, store: Store, mut pages: doorbell::ItemStream<Page>| async move {
+                let mut bytes = store.path.len() as u64;
+                while let Some(page) = pages.next().await {
+                    bytes += page?.0.len() as u64;
+                }
+                Ok::<_, Status>(bytes)
+            },
+        )
         .bind()
         .await
         .unwrap();
     let client = Client::connect(&path).await.unwrap();
 
-    let completion = client.call(Complete { prefix: "print".into() }).await.unwrap();
-    assert_eq!(completion, Completion { text: "println!".into(), scores: vec![1.0] });
+    let completion = client
+        .call(Complete {
+            prefix: "print".into(),
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        completion,
+        Completion {
+            text: "println!".into(),
+            scores: vec![1.0]
+        }
+    );
 
-    let mut upload = client.upload(Store { path: "a.txt".into() }).await.unwrap();
+    let mut upload = client
+        .upload(Store {
+            path: "a.txt".into(),
+        })
+        .await
+        .unwrap();
     for _ in 0..10 {
-        upload.send(Page(Bytes::from_static(&[0; 1000]))).await.unwrap();
+        upload
+            .send(Page(Bytes::from_static(&[0; 1000])))
+            .await
+            .unwrap();
     }
     assert_eq!(upload.finish().await.unwrap(), 10_005);
 
