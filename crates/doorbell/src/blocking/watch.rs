@@ -1,7 +1,8 @@
-//! One thread for all blocking connections of the process that sees their peers die.
+//! One thread for all blocking connections of the process that sees their peers die, and drives when nobody does.
 //!
 //! A thread asleep on a futex hears nothing of a peer's death. This one does, closes the connection, and so wakes the sleeper. It
-//! starts with the first connection and ends with the last.
+//! also hears the doorbell, which is announced while frames wait for room and no thread waits for anything. It starts with
+//! the first connection and ends with the last.
 
 use std::{
     collections::HashMap,
@@ -9,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, Weak},
 };
 
-use doorbell_shm::sys::{Mode, Poller, Wait};
+use doorbell_shm::sys::{DoorbellKind, Mode, Poller, Wait};
 
 use crate::{
     connection::{Connection, Watched, lock},
@@ -39,8 +40,9 @@ pub(super) fn watch(connection: &Arc<Connection>, watched: Watched) -> io::Resul
         Some(watch) => Arc::clone(watch),
         None => start()?,
     };
-    current.next_token += 1;
+    current.next_token += 2;
     let token = current.next_token;
+    watch.poller.add(&watched.bell, token + BELL, Mode::Edge)?;
     watch.poller.add(&watched.control, token, Mode::Edge)?;
     if let Some(process) = &watched.process {
         watch.poller.add(process, token, Mode::Edge)?;
@@ -66,6 +68,7 @@ fn forget(token: u64) {
     let Some(watch) = current.watch.clone() else { return };
     let removed = lock(&watch.watched).remove(&token);
     if let Some((_, watched)) = removed {
+        let _ = watch.poller.remove(&watched.bell);
         let _ = watch.poller.remove(&watched.control);
         if let Some(process) = &watched.process {
             let _ = watch.poller.remove(process);
@@ -88,13 +91,32 @@ fn run(watch: &Arc<Watch>) {
             return;
         }
         for event in &events {
-            let connection = lock(&watch.watched).get(&event.token).and_then(|(connection, _)| connection.upgrade());
-            if let Some(connection) = connection {
-                connection.close(Disconnected::PeerGone);
-            }
+            watch.handle(event.token);
         }
     }
 }
+
+impl Watch {
+    fn handle(&self, token: u64) {
+        let is_bell = token % 2 == BELL;
+        let connection = {
+            let watched = lock(&self.watched);
+            let Some((connection, watched)) = watched.get(&(token - token % 2)) else { return };
+            if is_bell && watched.bell.kind() == DoorbellKind::Socket {
+                let _ = watched.bell.drain(); // an end that is closed is seen on the control socket too
+            }
+            connection.upgrade()
+        };
+        match connection {
+            Some(connection) if is_bell => connection.bell_rang(),
+            Some(connection) => connection.close(Disconnected::PeerGone),
+            None => {}
+        }
+    }
+}
+
+/// Tokens come in pairs: an even one for the peer's life, the next for the bell.
+const BELL: u64 = 1;
 
 fn is_current(watch: &Arc<Watch>) -> bool {
     let current = lock(&CURRENT);

@@ -63,7 +63,7 @@ impl Connection {
         awaited: Awaited,
         ready: Ready<'_, T>,
     ) -> Poll<T> {
-        self.lock().announcer.withdraw();
+        self.lock().withdraw();
         if let Some(value) = self.spin_until(receive, ready) {
             self.lock().tickets.forget(key, awaited);
             return Poll::Ready(value);
@@ -109,12 +109,11 @@ impl Connection {
 
     /// Leaves the receive half so that everybody who still waits will be woken.
     pub(crate) fn leave<'a>(&'a self, mut receive: MutexGuard<'a, Receive>) {
-        if self.sleeper == Sleeper::Threads {
-            drop(receive);
-            self.hand_over();
-            return;
-        }
         loop {
+            if self.sleeper == Sleeper::Threads && self.lock().has_waiters() {
+                drop(receive);
+                return self.hand_over();
+            }
             if self.settle(&mut receive).is_err() {
                 return;
             }
@@ -137,8 +136,7 @@ impl Connection {
                 if !state.is_adrift() {
                     return Ok(());
                 }
-                let space = state.has_backlog();
-                state.announcer.announce(SleepOn::Doorbell, space);
+                state.announce(SleepOn::Doorbell);
             }
             if !self.look_once_more(receive)? {
                 return Ok(());
@@ -151,7 +149,7 @@ impl Connection {
         self.relieve(); // room that came before the announcement is seen here
         let unread = self.has_unread(receive)?;
         if unread {
-            self.lock().announcer.withdraw();
+            self.lock().withdraw();
             self.drain(receive, DRAIN_FRAMES, &mut |_| {})?;
         }
         Ok(unread)
@@ -165,14 +163,16 @@ impl Connection {
         })
     }
 
-    /// Called by the background task when the doorbell rang.
+    /// Called by whoever watches the doorbell when it rang.
     pub(crate) fn bell_rang(&self) {
         {
             let mut state = self.lock();
             state.counters.sleeps += 1;
-            state.announcer.withdraw();
+            state.bell_was_used();
         }
+        // If somebody drives, they see when they leave that nobody is announced.
         let Some(mut receive) = self.try_receive() else { return };
+        self.lock().withdraw();
         while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_| {}), Ok(count) if count > 0) {}
         self.relieve();
         self.leave(receive);
@@ -180,7 +180,7 @@ impl Connection {
 
     /// Frames wait for room and nobody watches: somebody must.
     pub(super) fn find_driver(&self) {
-        if self.sleeper == Sleeper::Task
+        if self.sleeper != Sleeper::Worker
             && let Some(receive) = self.try_receive()
         {
             self.leave(receive);
@@ -211,9 +211,13 @@ impl Connection {
                 Err(timed_out) => break Err(timed_out),
             }
         };
-        self.lock().tickets.forget(key, awaited);
-        if self.sleeper == Sleeper::Threads {
-            self.hand_over();
+        let alone = {
+            let mut state = self.lock();
+            state.tickets.forget(key, awaited);
+            !state.has_waiters() && !state.has_backlog()
+        };
+        if !alone && self.sleeper == Sleeper::Threads {
+            self.find_driver();
         }
         result
     }
@@ -240,7 +244,7 @@ impl Connection {
         let (seen, space) = {
             let mut state = self.lock();
             let space = state.has_backlog();
-            state.announcer.announce(SleepOn::Futex, space);
+            state.announce(SleepOn::Futex);
             state.counters.sleeps += 1;
             (Positions { tail: receive.consumer.seen_tail(), head: state.producer.seen_head() }, space)
         };
@@ -252,7 +256,7 @@ impl Connection {
             }
             self.slept(since);
         }
-        self.lock().announcer.withdraw();
+        self.lock().withdraw();
     }
 
     /// Waits until another thread, or the I/O worker, has completed what this one waits for.
@@ -276,8 +280,8 @@ impl Connection {
 
     /// Makes another waiting thread the driver, if nobody is.
     pub(crate) fn hand_over(&self) {
-        if !self.lock().has_waiters() || self.try_receive().is_none() {
-            return;
+        if self.try_receive().is_none() {
+            return; // somebody is
         }
         let waker = self.lock().any_waker();
         if let Some(waker) = waker {
@@ -294,11 +298,6 @@ impl State {
     fn any_waker(&self) -> Option<Waker> {
         let others = self.space_wakers.first().or(self.pongs.wakers.first());
         self.tickets.any_waker().or_else(|| others.cloned())
-    }
-
-    /// Somebody must be woken later and the peer does not know it.
-    fn is_adrift(&self) -> bool {
-        self.end.is_none() && self.needs_driver() && !self.announcer.is_announced()
     }
 }
 

@@ -54,7 +54,7 @@ impl Connection {
         mut look: impl FnMut(&mut State, Option<&Waker>) -> Poll<T>,
     ) -> Poll<T> {
         if let Some(mut receive) = self.try_receive() {
-            self.lock().announcer.withdraw();
+            self.lock().withdraw();
             self.catch_up(&mut receive);
             let polled = look(&mut self.lock(), Some(cx.waker()));
             self.leave(receive);

@@ -73,7 +73,7 @@ impl Connection {
         let state = &mut *guard;
         if let Some(receive) = receive {
             receive.consumer.release();
-            state.announcer.withdraw();
+            state.withdraw();
         }
         state.check_open()?;
         state.check_size(call.payload.as_slice().len(), call.metadata)?;
@@ -301,7 +301,7 @@ impl Connection {
         let notify = guard.publish();
         let backlog = guard.has_backlog();
         self.backlog.store(backlog, Ordering::Relaxed);
-        let adrift = backlog && !guard.announcer.is_announced();
+        let adrift = backlog && guard.is_adrift();
         let quiet = guard.take_quiet_wakers();
         drop(guard);
         quiet.into_iter().for_each(std::task::Waker::wake);
@@ -317,15 +317,20 @@ impl Connection {
 
     /// If frames wait and the driver sleeps without watching for room, makes it watch.
     fn ensure_pumped(&self, state: &mut State) -> Result<(), Violation> {
-        if !state.has_backlog() || !state.announcer.is_announced() || state.announcer.wants_space() {
+        if !state.has_backlog() {
             return Ok(());
         }
-        if self.sleeper == Sleeper::Threads {
-            self.kick.raise();
-            return Ok(());
+        match state.sleeps_without_space() {
+            None => Ok(()),
+            Some(SleepOn::Futex) => {
+                self.kick.raise();
+                Ok(())
+            }
+            Some(SleepOn::Doorbell) => {
+                state.announce(SleepOn::Doorbell);
+                state.pump() // room that came between is seen here: the announcement fences
+            }
         }
-        state.announcer.announce(SleepOn::Doorbell, true);
-        state.pump() // room that came between is seen here: the announcement fences
     }
 }
 

@@ -11,7 +11,7 @@ impl Connection {
     /// The worker looks at the ring itself from now on: the peer need not ring.
     pub(crate) fn wake_up(&self) {
         let mut state = self.lock();
-        state.announcer.withdraw();
+        state.withdraw();
         state.counters.sleeps += 1;
     }
 
@@ -22,15 +22,11 @@ impl Connection {
     /// The peer broke the protocol.
     pub(crate) fn fall_asleep(&self) -> Result<bool, Disconnected> {
         let Some(mut receive) = self.try_receive() else { return Ok(false) };
-        {
-            let mut state = self.lock();
-            let space = state.has_backlog();
-            state.announcer.announce(SleepOn::Doorbell, space);
-        }
+        self.lock().announce(SleepOn::Doorbell);
         // The announcement has fenced: what the peer published before it saw the announcement is visible now.
         self.relieve();
         if self.has_unread(&mut receive)? {
-            self.lock().announcer.withdraw();
+            self.lock().withdraw();
             return Ok(false);
         }
         Ok(true)

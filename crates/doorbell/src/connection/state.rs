@@ -23,7 +23,10 @@ use crate::{
 pub(crate) struct State {
     pub(super) machine: Machine,
     pub(super) producer: Producer,
-    pub(super) announcer: Announcer,
+    announcer: Announcer,
+    /// What the announcement says, and whether the peer may have used it up by ringing.
+    announced_on: SleepOn,
+    bell_used: bool,
     pub(super) notifier: Notifier,
     pub(super) spin: Spin,
     pub(super) outgoing: Outgoing,
@@ -97,6 +100,8 @@ impl State {
             machine,
             producer,
             announcer,
+            announced_on: SleepOn::Doorbell,
+            bell_used: false,
             notifier,
             spin,
             outgoing: Outgoing::default(),
@@ -222,6 +227,37 @@ impl State {
     /// Returns `true` if somebody must be woken when the peer does something.
     pub(super) fn needs_driver(&self) -> bool {
         self.tickets.waiting() > 0 || self.has_backlog() || !self.space_wakers.is_empty() || !self.pongs.wakers.is_empty()
+    }
+
+    /// Tells the peer that we are about to sleep, and whether it is room that we wait for as well. Look once more afterwards.
+    pub(super) fn announce(&mut self, on: SleepOn) {
+        self.announcer.announce(on, self.has_backlog());
+        self.announced_on = on;
+        self.bell_used = false;
+    }
+
+    /// Tells the peer that we are awake.
+    pub(super) fn withdraw(&mut self) {
+        self.announcer.withdraw();
+    }
+
+    /// The bell has rung while somebody else drives: the announcement behind it wakes nobody any more.
+    pub(super) fn bell_was_used(&mut self) {
+        self.bell_used = true;
+    }
+
+    /// Somebody must be woken later and the peer does not know it.
+    pub(super) fn is_adrift(&self) -> bool {
+        self.end.is_none() && self.needs_driver() && !self.is_announced()
+    }
+
+    fn is_announced(&self) -> bool {
+        self.announcer.is_announced() && !self.bell_used
+    }
+
+    /// Returns what a sleeper sleeps on that does not watch for room.
+    pub(super) fn sleeps_without_space(&self) -> Option<SleepOn> {
+        (self.is_announced() && !self.announcer.wants_space()).then_some(self.announced_on)
     }
 
     /// Makes what was written visible. Returns how the peer must be woken, if it sleeps.
