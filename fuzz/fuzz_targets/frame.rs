@@ -1,0 +1,75 @@
+//! One frame: header, body, metadata, status. What can be read is written again and must be the same.
+
+#![no_main]
+
+use doorbell_proto::{
+    Body, FrameHeader, FrameKind, HEADER_BYTES, Metadata, MetadataRef, Prefix, Status,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((bytes, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return;
+    };
+    if let Ok(block) = MetadataRef::parse(body) {
+        rewrite_metadata(block, body);
+    }
+    let Ok(header) = FrameHeader::decode(bytes) else {
+        return;
+    };
+    let mut encoded = header.encode();
+    FrameHeader::set_crc(&mut encoded, FrameHeader::crc(bytes));
+    assert_eq!(encoded, *bytes, "one header, one encoding");
+    // The ring has handed over as many bytes as the header says, or there is no frame.
+    let body = usize::try_from(header.length)
+        .ok()
+        .and_then(|length| body.get(..length));
+    let Some(body) = body else { return };
+    if header.kind == FrameKind::Error {
+        rewrite_status(&header, body);
+    } else {
+        rewrite_body(&header, body);
+    }
+});
+
+fn rewrite_metadata(block: MetadataRef<'_>, bytes: &[u8]) {
+    let mut metadata = Metadata::default();
+    for (key, value) in block.iter() {
+        metadata
+            .insert(key, value)
+            .expect("what arrived within the limits can be sent");
+    }
+    let mut encoded = Vec::new();
+    metadata.encode(&mut encoded);
+    assert_eq!((encoded.as_slice(), metadata.len()), (bytes, block.len()));
+}
+
+fn rewrite_body(header: &FrameHeader, bytes: &[u8]) {
+    let Ok(body) = Body::parse(header, bytes) else {
+        return;
+    };
+    let metadata = body.metadata.to_option();
+    let prefix = Prefix {
+        remaining: body.remaining,
+        total_bytes: body.total_bytes,
+        metadata: metadata.as_ref(),
+    };
+    let mut encoded = Vec::new();
+    prefix.encode(&mut encoded);
+    encoded.extend_from_slice(body.payload);
+    assert_eq!(encoded, bytes);
+}
+
+fn rewrite_status(header: &FrameHeader, bytes: &[u8]) {
+    let Ok(status) = Status::from_frame(header, bytes) else {
+        return;
+    };
+    let (again, body) = status.to_frame(header.id, usize::MAX);
+    let back = Status::from_frame(&again, &body).expect("a status of our own");
+    assert_eq!(back.message(), status.message());
+    assert_eq!(
+        (back.code(), back.was_executed()),
+        (status.code(), status.was_executed())
+    );
+    assert!(FrameHeader::decode(&again.encode()).is_ok());
+}
