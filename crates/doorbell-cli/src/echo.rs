@@ -21,7 +21,9 @@ pub(crate) trait Body: Payload + Clone + Sync {
 
     /// Returns the first eight bytes as a number: the least that somebody who handles a message looks at.
     fn first_word(&self) -> u64 {
-        self.bytes().first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+        self.bytes()
+            .first_chunk()
+            .map_or(0, |word| u64::from_le_bytes(*word))
     }
 }
 
@@ -57,7 +59,11 @@ impl Payload for Block {
     }
 
     fn decode(bytes: Incoming<'_>) -> Result<Self, DecodeError> {
-        bytes.as_slice().try_into().map(Self).map_err(DecodeError::new)
+        bytes
+            .as_slice()
+            .try_into()
+            .map(Self)
+            .map_err(DecodeError::new)
     }
 }
 

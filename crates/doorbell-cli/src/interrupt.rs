@@ -43,12 +43,14 @@ fn on_ctrl_c(handle: impl Fn() + Send + 'static) -> anyhow::Result<()> {
         .enable_io()
         .build()
         .context("cannot make the runtime that waits for Ctrl-C")?;
-    thread::Builder::new().name("ctrl-c".into()).spawn(move || {
-        runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
-                handle();
-            }
-        });
-    })?;
+    thread::Builder::new()
+        .name("ctrl-c".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                while tokio::signal::ctrl_c().await.is_ok() {
+                    handle();
+                }
+            });
+        })?;
     Ok(())
 }

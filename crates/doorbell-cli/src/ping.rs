@@ -32,7 +32,9 @@ pub(crate) struct PingArgs {
 /// If there is no connection, or an answer does not come in time.
 pub(crate) fn run(args: &PingArgs) -> anyhow::Result<()> {
     interrupt::raise_flag_on_ctrl_c()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(ping(args))
 }
 
@@ -43,7 +45,11 @@ async fn ping(args: &PingArgs) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("{:?} did not answer within {limit:?}", args.name))?
         .with_context(|| format!("cannot connect to {:?}", args.name))?;
-    println!("connected to {} in {}", args.name, nanoseconds(started.elapsed()));
+    println!(
+        "connected to {} in {}",
+        args.name,
+        nanoseconds(started.elapsed())
+    );
     let mut times = Vec::new();
     while (args.count == 0 || (times.len() as u64) < args.count) && !interrupt::interrupted() {
         if !times.is_empty() {
@@ -51,7 +57,9 @@ async fn ping(args: &PingArgs) -> anyhow::Result<()> {
         }
         let time = tokio::time::timeout(limit, client.ping())
             .await
-            .with_context(|| format!("no answer within {limit:?}: the server is alive but busy or stopped"))??;
+            .with_context(|| {
+                format!("no answer within {limit:?}: the server is alive but busy or stopped")
+            })??;
         println!("ping {}: {}", times.len() + 1, nanoseconds(time));
         times.push(time);
     }

@@ -24,8 +24,13 @@ pub(crate) struct ServeArgs {
 ///
 /// If the name cannot be bound.
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    debug_assert!(args.echo, "the option is required as long as there is nothing else to serve");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    debug_assert!(
+        args.echo,
+        "the option is required as long as there is nothing else to serve"
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(&args.name))
 }
 
@@ -37,8 +42,14 @@ async fn serve(name: &str) -> anyhow::Result<()> {
         .with_context(|| format!("cannot serve {name:?}"))?;
     println!("serving {name:?}; try `doorbell ping {name}`; Ctrl-C ends it");
     let started = Instant::now();
-    server.serve_until(ctrl_c()).await.context("the server has failed")?;
-    println!("ended after {:?}", Duration::from_secs(started.elapsed().as_secs()));
+    server
+        .serve_until(ctrl_c())
+        .await
+        .context("the server has failed")?;
+    println!(
+        "ended after {:?}",
+        Duration::from_secs(started.elapsed().as_secs())
+    );
     Ok(())
 }
 

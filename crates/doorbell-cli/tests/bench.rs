@@ -1,6 +1,7 @@
 //! `doorbell bench` as a user starts it: it runs, and what it prints can be read. What the figures are is not tested.
 
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -27,16 +28,30 @@ const KEYS: [&str; 19] = [
     "ratio",
 ];
 
+/// One benchmark at a time: each keeps two CPUs busy.
+static TURN: Mutex<()> = Mutex::new(());
+
 fn bench(arguments: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_doorbell")).arg("bench").args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let output = Command::new(env!("CARGO_BIN_EXE_doorbell"))
+        .arg("bench")
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output
 }
 
 fn rows(arguments: &[&str]) -> Vec<Value> {
     let output = bench(arguments);
     let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn assert_has_keys(row: &Value) {
@@ -47,7 +62,10 @@ fn assert_has_keys(row: &Value) {
 }
 
 fn peers(rows: &[Value]) -> Vec<&str> {
-    let mut peers: Vec<_> = rows.iter().map(|row| row["peer"].as_str().unwrap()).collect();
+    let mut peers: Vec<_> = rows
+        .iter()
+        .map(|row| row["peer"].as_str().unwrap())
+        .collect();
     peers.sort_unstable();
     peers.dedup();
     peers
@@ -57,28 +75,60 @@ fn peers(rows: &[Value]) -> Vec<&str> {
 fn bench_rtt_prints_a_row_for_doorbell_and_for_each_reference() {
     let rows = rows(&["rtt", "--quick", "--json", "--size", "64"]);
     rows.iter().for_each(assert_has_keys);
-    assert_eq!(peers(&rows), ["bounce", "doorbell", "raw-copy", "raw-event", "raw-futex", "tokio-socket"]);
+    assert_eq!(
+        peers(&rows),
+        [
+            "bounce",
+            "doorbell",
+            "raw-copy",
+            "raw-event",
+            "raw-futex",
+            "tokio-socket"
+        ]
+    );
 }
 
 #[test]
 fn bench_rtt_carries_large_messages() {
-    let rows = rows(&["rtt", "--quick", "--json", "--size", "1MiB", "--only", "awake"]);
+    let rows = rows(&[
+        "rtt", "--quick", "--json", "--size", "1MiB", "--only", "awake",
+    ]);
     rows.iter().for_each(assert_has_keys);
     assert_eq!(peers(&rows), ["doorbell", "raw-copy"]);
 }
 
 #[test]
 fn bench_throughput_prints_a_row_for_doorbell_and_for_each_reference() {
-    let rows = rows(&["throughput", "--quick", "--json", "--size", "64", "--window", "32"]);
+    let rows = rows(&[
+        "throughput",
+        "--quick",
+        "--json",
+        "--size",
+        "64",
+        "--window",
+        "32",
+    ]);
     rows.iter().for_each(assert_has_keys);
-    assert_eq!(peers(&rows), ["doorbell", "memcpy", "raw-batch", "raw-ring", "tokio-socket"]);
+    assert_eq!(
+        peers(&rows),
+        [
+            "doorbell",
+            "memcpy",
+            "raw-batch",
+            "raw-ring",
+            "tokio-socket"
+        ]
+    );
 }
 
 #[test]
 fn bench_prints_a_table_for_people() {
     let output = bench(&["rtt", "--quick", "--only", "awake", "--size", "64"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("raw-copy") && text.contains("p99.9"), "{text}");
+    assert!(
+        text.contains("raw-copy") && text.contains("p99.9"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -97,7 +147,16 @@ fn bench_idle_tells_what_a_server_costs() {
     let rows = rows(&["idle", "--quick", "--json", "--connections", "10"]);
     assert_eq!(rows.len(), 4, "two servers, without and with connections");
     for row in &rows {
-        for key in ["bench", "peer", "mode", "connections", "private_bytes", "cpu_ms_per_s", "wake_ups_per_s", "runs"] {
+        for key in [
+            "bench",
+            "peer",
+            "mode",
+            "connections",
+            "private_bytes",
+            "cpu_ms_per_s",
+            "wake_ups_per_s",
+            "runs",
+        ] {
             assert!(row.get(key).is_some(), "{key} is missing in {row}");
         }
     }

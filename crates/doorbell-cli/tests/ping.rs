@@ -20,10 +20,15 @@ struct EchoServer(Child);
 
 impl EchoServer {
     fn start(directory: &Path, name: &str) -> Self {
-        let mut child =
-            doorbell(directory).args(["serve", "--echo", name]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = doorbell(directory)
+            .args(["serve", "--echo", name])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         assert!(line.starts_with("serving"), "{line:?}");
         Self(child)
     }
@@ -40,35 +45,56 @@ impl Drop for EchoServer {
 fn ping_times_round_trips_to_an_echo_server() {
     let directory = tempfile::tempdir().unwrap();
     let _server = EchoServer::start(directory.path(), "echo");
-    let output =
-        doorbell(directory.path()).args(["ping", "echo", "--count", "3", "--interval", "1"]).output().unwrap();
+    let output = doorbell(directory.path())
+        .args(["ping", "echo", "--count", "3", "--interval", "1"])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("ping 3:") && text.contains("3 pings: least"), "{text}");
+    assert!(
+        text.contains("ping 3:") && text.contains("3 pings: least"),
+        "{text}"
+    );
 }
 
 #[test]
 fn ping_of_a_name_that_nobody_serves_says_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
-    let output = doorbell(directory.path()).args(["ping", "nobody"]).output().unwrap();
+    let output = doorbell(directory.path())
+        .args(["ping", "nobody"])
+        .output()
+        .unwrap();
     assert!(!output.status.success());
     let text = stderr(&output);
-    assert!(text.contains("nobody") && text.contains("start it, or check the name"), "{text}");
+    assert!(
+        text.contains("nobody") && text.contains("start it, or check the name"),
+        "{text}"
+    );
 }
 
 #[test]
 fn ping_of_something_that_is_not_a_name_says_what_a_name_is() {
     let directory = tempfile::tempdir().unwrap();
-    let output = doorbell(directory.path()).args(["ping", "not a name"]).output().unwrap();
+    let output = doorbell(directory.path())
+        .args(["ping", "not a name"])
+        .output()
+        .unwrap();
     assert!(!output.status.success());
-    assert!(stderr(&output).contains("is not a service name"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("is not a service name"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
 fn a_second_server_of_the_same_name_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let _server = EchoServer::start(directory.path(), "taken");
-    let output = doorbell(directory.path()).args(["serve", "--echo", "taken"]).output().unwrap();
+    let output = doorbell(directory.path())
+        .args(["serve", "--echo", "taken"])
+        .output()
+        .unwrap();
     assert!(!output.status.success());
     assert!(stderr(&output).contains("taken"), "{}", stderr(&output));
 }
@@ -76,7 +102,10 @@ fn a_second_server_of_the_same_name_is_refused() {
 #[test]
 fn serve_without_anything_to_serve_explains_the_option() {
     let directory = tempfile::tempdir().unwrap();
-    let output = doorbell(directory.path()).args(["serve", "name"]).output().unwrap();
+    let output = doorbell(directory.path())
+        .args(["serve", "name"])
+        .output()
+        .unwrap();
     assert!(!output.status.success());
     assert!(stderr(&output).contains("--echo"), "{}", stderr(&output));
 }

@@ -1,5 +1,6 @@
 //! What is measured beside what.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -56,17 +57,37 @@ impl Case {
     ///
     /// Whatever kept the measurement from being made, with the name of the row.
     pub(crate) fn measure(&self, options: &Options) -> anyhow::Result<Sample> {
-        let setting = self.setting(options);
-        thread::scope(|scope| {
-            let measuring = scope.spawn(|| (self.measure)(&setting));
-            measuring.join().unwrap_or_else(|_| Err(anyhow!("the measuring thread panicked")))
-        })
-        .with_context(|| format!("cannot measure {} {} {} B", self.peer, self.mode, self.size_bytes))
+        let (setting, measure) = (self.setting(options), self.measure);
+        let (done, result) = mpsc::channel();
+        // The thread is left behind if it does not come back; the process ends soon after that.
+        thread::spawn(move || {
+            // Nobody listens any more when this comes too late.
+            _ = done.send(measure(&setting));
+        });
+        let patience = setting.limit.patience();
+        result
+            .recv_timeout(patience)
+            .unwrap_or_else(|error| {
+                Err(match error {
+                    RecvTimeoutError::Timeout => anyhow!("nothing has come back for {patience:?}"),
+                    RecvTimeoutError::Disconnected => anyhow!("the measuring thread panicked"),
+                })
+            })
+            .with_context(|| {
+                format!(
+                    "cannot measure {} {} {} B",
+                    self.peer, self.mode, self.size_bytes
+                )
+            })
     }
 
     fn setting(&self, options: &Options) -> Setting {
         Setting {
-            limit: Limit { warm_up: options.warm_up(), length: options.length(), pause: self.pause },
+            limit: Limit {
+                warm_up: options.warm_up(),
+                length: options.length(),
+                pause: self.pause,
+            },
             size_bytes: self.size_bytes,
             window: self.window,
             pin: self.pin,
@@ -119,6 +140,9 @@ impl Setting {
 /// If the system refuses; the message says which option to change.
 pub(crate) fn pin_current_thread(cpu: Option<usize>) -> anyhow::Result<()> {
     let Some(cpu) = cpu else { return Ok(()) };
-    sys::pin_current_thread(cpu)
-        .with_context(|| format!("cannot pin a thread to CPU {cpu}; choose others with --cpus, or none with --pin none"))
+    sys::pin_current_thread(cpu).with_context(|| {
+        format!(
+            "cannot pin a thread to CPU {cpu}; choose others with --cpus, or none with --pin none"
+        )
+    })
 }

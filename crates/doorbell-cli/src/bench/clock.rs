@@ -23,6 +23,13 @@ pub(crate) struct Limit {
     pub(crate) pause: Option<Duration>,
 }
 
+impl Limit {
+    /// Returns after how long a measurement can be given up.
+    pub(crate) fn patience(&self) -> Duration {
+        2 * (self.warm_up + self.length) + PATIENCE
+    }
+}
+
 /// Times round trips of `size_bytes` one after the other.
 ///
 /// # Errors
@@ -56,9 +63,16 @@ impl Laps {
     /// Starts the first lap of the warm-up.
     pub(crate) fn start(limit: Limit) -> Self {
         let phase = Phase::start(limit);
-        let histogram = Histogram::new_with_bounds(1, LONGEST_LAP_NS, 3).expect("these bounds are valid");
+        let histogram =
+            Histogram::new_with_bounds(1, LONGEST_LAP_NS, 3).expect("these bounds are valid");
         let lap_start = phase.clock.raw();
-        Self { phase, histogram, buffer: Vec::with_capacity(BUFFERED_LAPS), lap_start, timed_ns: 0 }
+        Self {
+            phase,
+            histogram,
+            buffer: Vec::with_capacity(BUFFERED_LAPS),
+            lap_start,
+            timed_ns: 0,
+        }
     }
 
     /// Sleeps before a lap, if there are to be pauses.
@@ -139,7 +153,12 @@ pub(crate) struct Counter {
 impl Counter {
     /// Starts with the warm-up, of which nothing remains.
     pub(crate) fn start(limit: Limit) -> Self {
-        Self { phase: Phase::start(limit), started: Instant::now(), messages: 0, since_look: 0 }
+        Self {
+            phase: Phase::start(limit),
+            started: Instant::now(),
+            messages: 0,
+            since_look: 0,
+        }
     }
 
     /// Counts messages that are finished; returns `false` when the time is over.
@@ -182,7 +201,12 @@ impl Phase {
     fn start(limit: Limit) -> Self {
         let clock = Clock::new();
         let end = clock.raw() + raw_length(&clock, limit.warm_up);
-        Self { clock, limit, is_warm: false, end }
+        Self {
+            clock,
+            limit,
+            is_warm: false,
+            end,
+        }
     }
 
     /// Goes on from the warm-up to what counts; returns `false` when that is over too.
@@ -203,6 +227,9 @@ fn raw_length(clock: &Clock, length: Duration) -> u64 {
     (length.as_nanos() as f64 / ns_per_unit) as u64
 }
 
+/// Starting and ending two processes takes far less, even on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Messages between two looks at the clock.
 const MESSAGES_PER_LOOK: u64 = 64;
 
@@ -216,7 +243,11 @@ const LONGEST_LAP_NS: u64 = 60_000_000_000;
 mod tests {
     use super::*;
 
-    const NO_WARM_UP: Limit = Limit { warm_up: Duration::ZERO, length: Duration::from_millis(20), pause: None };
+    const NO_WARM_UP: Limit = Limit {
+        warm_up: Duration::ZERO,
+        length: Duration::from_millis(20),
+        pause: None,
+    };
 
     #[test]
     fn closed_loop_counts_every_round_after_the_warm_up() {
@@ -225,13 +256,25 @@ mod tests {
             rounds += 1;
             Ok(())
         });
-        assert_eq!(sample.unwrap().messages, rounds - 1, "one round belongs to a warm-up of no length");
+        assert_eq!(
+            sample.unwrap().messages,
+            rounds - 1,
+            "one round belongs to a warm-up of no length"
+        );
     }
 
     #[test]
     fn pauses_are_not_part_of_a_round_trip() {
         let pause = Duration::from_millis(2);
-        let sample = closed_loop(Limit { pause: Some(pause), ..NO_WARM_UP }, 64, || Ok(())).unwrap();
+        let sample = closed_loop(
+            Limit {
+                pause: Some(pause),
+                ..NO_WARM_UP
+            },
+            64,
+            || Ok(()),
+        )
+        .unwrap();
         assert!(sample.elapsed < pause * sample.messages as u32);
     }
 
@@ -246,12 +289,26 @@ mod tests {
 
     #[test]
     fn the_counter_forgets_the_warm_up() {
-        let (mut counter, mut all) = (Counter::start(Limit { warm_up: NO_WARM_UP.length, ..NO_WARM_UP }), 0);
+        let (mut counter, mut all) = (
+            Counter::start(Limit {
+                warm_up: NO_WARM_UP.length,
+                ..NO_WARM_UP
+            }),
+            0,
+        );
         while counter.add(100) {
             all += 100;
         }
         let sample = counter.finish(64);
-        assert!(sample.messages > 0 && sample.messages < all, "{} of {all}", sample.messages);
-        assert!(sample.elapsed >= Duration::from_millis(15), "{:?}", sample.elapsed);
+        assert!(
+            sample.messages > 0 && sample.messages < all,
+            "{} of {all}",
+            sample.messages
+        );
+        assert!(
+            sample.elapsed >= Duration::from_millis(15),
+            "{:?}",
+            sample.elapsed
+        );
     }
 }

@@ -45,7 +45,8 @@ pub(crate) struct IdleArgs {
 ///
 /// If a server cannot be started or the system does not tell what it costs. What was measured before is printed.
 pub(crate) fn run(args: &IdleArgs) -> anyhow::Result<()> {
-    sys::raise_descriptor_limit().context("cannot raise the limit on open files for so many connections")?;
+    sys::raise_descriptor_limit()
+        .context("cannot raise the limit on open files for so many connections")?;
     let mut rows = Vec::new();
     let progress = Progress::start(4);
     let mut result = Ok(());
@@ -71,22 +72,55 @@ struct Row {
     watched: Duration,
 }
 
-fn measure(api: Api, args: &IdleArgs, progress: &Progress, rows: &mut Vec<Row>) -> anyhow::Result<()> {
-    let peer = Peer::start(peer::Role::Subject(Role { api, waiting: Waiting::Adaptive }), None)?;
+fn measure(
+    api: Api,
+    args: &IdleArgs,
+    progress: &Progress,
+    rows: &mut Vec<Row>,
+) -> anyhow::Result<()> {
+    let peer = Peer::start(
+        peer::Role::Subject(Role {
+            api,
+            waiting: Waiting::Adaptive,
+        }),
+        None,
+    )?;
     let shared_before = system_shared_bytes()?;
+    let settle = || {
+        thread::sleep(if args.quick {
+            Duration::ZERO
+        } else {
+            TIME_TO_SETTLE
+        })
+    };
     progress.next(format!("{} server without connections", name(api)));
+    settle();
     rows.push(watch(&peer, api, 0, shared_before, args)?);
     progress.done(1);
-    progress.next(format!("{} server with {} idle connections", name(api), args.connections));
+    progress.next(format!(
+        "{} server with {} idle connections",
+        name(api),
+        args.connections
+    ));
     let clients = Clients::connect(api, &peer, args.connections)?;
-    thread::sleep(if args.quick { Duration::ZERO } else { TIME_TO_SETTLE });
+    settle();
     rows.push(watch(&peer, api, clients.len(), shared_before, args)?);
     progress.done(1);
     Ok(())
 }
 
-fn watch(peer: &Peer, api: Api, connections: u32, shared_before: u64, args: &IdleArgs) -> anyhow::Result<Row> {
-    let length = if args.quick { QUICK_LENGTH } else { Duration::from_secs_f64(args.seconds) };
+fn watch(
+    peer: &Peer,
+    api: Api,
+    connections: u32,
+    shared_before: u64,
+    args: &IdleArgs,
+) -> anyhow::Result<Row> {
+    let length = if args.quick {
+        QUICK_LENGTH
+    } else {
+        Duration::from_secs_f64(args.seconds)
+    };
     let (before, started) = (Activity::of_process(peer.id())?, Instant::now());
     while started.elapsed() < length && !interrupted() {
         thread::sleep(LOOK_FOR_INTERRUPT.min(length));
@@ -103,26 +137,44 @@ fn watch(peer: &Peer, api: Api, connections: u32, shared_before: u64, args: &Idl
 
 /// Connections that have been used once.
 enum Clients {
-    Awaiting { clients: Vec<Client>, _runtime: tokio::runtime::Runtime },
+    Awaiting {
+        clients: Vec<Client>,
+        _runtime: tokio::runtime::Runtime,
+    },
     Blocking(Vec<blocking::Client>),
 }
 
 impl Clients {
     fn connect(api: Api, peer: &Peer, count: u32) -> anyhow::Result<Self> {
         let path = peer.path();
-        let name = path.to_str().context("the temporary directory has a name that is not UTF-8; set TMPDIR to another")?;
+        let name = path.to_str().context(
+            "the temporary directory has a name that is not UTF-8; set TMPDIR to another",
+        )?;
         let numbers = 1..=count;
-        let explain = |number| format!("cannot make connection {number} of {count}; try fewer with --connections");
+        let explain = |number| {
+            format!("cannot make connection {number} of {count}; try fewer with --connections")
+        };
         match api {
             Api::Blocking => {
                 let connect = |number| connect_blocking(name).with_context(|| explain(number));
-                Ok(Self::Blocking(numbers.map(connect).collect::<Result<_, _>>()?))
+                Ok(Self::Blocking(
+                    numbers.map(connect).collect::<Result<_, _>>()?,
+                ))
             }
             Api::Awaiting => {
-                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-                let connect = |number| runtime.block_on(connect_awaiting(name)).with_context(|| explain(number));
+                let runtime = tokio::runtime::Builder::new_multi_thread()
+                    .enable_all()
+                    .build()?;
+                let connect = |number| {
+                    runtime
+                        .block_on(connect_awaiting(name))
+                        .with_context(|| explain(number))
+                };
                 let clients = numbers.map(connect).collect::<Result<_, _>>()?;
-                Ok(Self::Awaiting { clients, _runtime: runtime })
+                Ok(Self::Awaiting {
+                    clients,
+                    _runtime: runtime,
+                })
             }
         }
     }
@@ -197,7 +249,10 @@ impl Row {
             kib(self.memory.private_bytes),
             kib(self.memory.region_bytes),
             kib(self.shared_bytes),
-            self.shared_per_connection().map_or_else(|| "–".into(), |bytes| format!("{:.1} KiB", bytes as f64 / 1024.0)),
+            self.shared_per_connection().map_or_else(
+                || "–".into(),
+                |bytes| format!("{:.1} KiB", bytes as f64 / 1024.0),
+            ),
             format!("{:.1} ms", self.cpu_ms_per_s()),
             format!("{:.1}", self.wake_ups_per_s()),
         ]
@@ -207,7 +262,9 @@ impl Row {
 fn print(rows: &[Row], json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {
-        return rows.iter().try_for_each(|row| writeln!(out, "{}", row.to_json()));
+        return rows
+            .iter()
+            .try_for_each(|row| writeln!(out, "{}", row.to_json()));
     }
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(HEADER);

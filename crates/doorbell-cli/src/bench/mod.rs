@@ -62,10 +62,15 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 }
 
 fn run_groups(bench: &'static str, groups: Vec<Group>, options: &Options) -> anyhow::Result<()> {
-    let (wanted, rest): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| options.wants(group.name));
+    let (wanted, rest): (Vec<_>, Vec<_>) = groups
+        .into_iter()
+        .partition(|group| options.wants(group.name));
     if wanted.is_empty() {
         let names: Vec<_> = rest.iter().map(|group| group.name).collect();
-        anyhow::bail!("no group of rows has such a name; there are {}", names.join(", "));
+        anyhow::bail!(
+            "no group of rows has such a name; there are {}",
+            names.join(", ")
+        );
     }
     runner::run(bench, &wanted, options)
 }

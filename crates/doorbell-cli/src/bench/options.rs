@@ -39,7 +39,11 @@ pub(crate) struct Options {
 impl Options {
     /// Returns how long one measurement lasts.
     pub(crate) fn length(&self) -> Duration {
-        if self.quick { QUICK_LENGTH } else { Duration::from_secs_f64(self.seconds) }
+        if self.quick {
+            QUICK_LENGTH
+        } else {
+            Duration::from_secs_f64(self.seconds)
+        }
     }
 
     /// Returns how long a pair of processes runs before it is measured.
@@ -54,7 +58,11 @@ impl Options {
 
     /// Returns the sizes to measure: those asked for, or `usual`.
     pub(crate) fn sizes(&self, usual: &[usize]) -> Vec<usize> {
-        if self.size.is_empty() { usual.to_vec() } else { self.size.clone() }
+        if self.size.is_empty() {
+            usual.to_vec()
+        } else {
+            self.size.clone()
+        }
     }
 
     /// Returns where a row runs that would by itself run at `natural`.
@@ -115,7 +123,10 @@ pub(crate) struct CpuPair {
 
 fn cpu_pair(text: &str) -> Result<CpuPair, String> {
     let parsed = text.split_once(',').and_then(|(client, server)| {
-        Some(CpuPair { client: client.trim().parse().ok()?, server: server.trim().parse().ok()? })
+        Some(CpuPair {
+            client: client.trim().parse().ok()?,
+            server: server.trim().parse().ok()?,
+        })
     });
     match parsed {
         Some(pair) if pair.client != pair.server => Ok(pair),
@@ -145,10 +156,16 @@ fn size_in_bytes(text: &str) -> Result<usize, String> {
         "m" | "mib" => 1 << 20,
         _ => return Err("the units are B, KiB and MiB".into()),
     };
-    let size = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    let size = digits
+        .parse::<usize>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit));
     match size {
         Some(size) if (MIN_SIZE..=MAX_SIZE).contains(&size) => Ok(size),
-        _ => Err(format!("give a size from {MIN_SIZE} B to {} MiB", MAX_SIZE >> 20)),
+        _ => Err(format!(
+            "give a size from {MIN_SIZE} B to {} MiB",
+            MAX_SIZE >> 20
+        )),
     }
 }
 
@@ -184,7 +201,13 @@ mod tests {
 
     #[test]
     fn a_cpu_pair_names_two_different_cpus() {
-        assert_eq!(cpu_pair("2, 5"), Ok(CpuPair { client: 2, server: 5 }));
+        assert_eq!(
+            cpu_pair("2, 5"),
+            Ok(CpuPair {
+                client: 2,
+                server: 5
+            })
+        );
         assert!(cpu_pair("1,1").is_err());
         assert!(cpu_pair("1").is_err());
     }

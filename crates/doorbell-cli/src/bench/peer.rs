@@ -48,7 +48,8 @@ pub(crate) type Answer = Box<dyn Fn() -> Value + Send>;
 /// If the part cannot be read or played.
 pub(crate) fn run(part: &str) -> anyhow::Result<()> {
     interrupt::ignore_ctrl_c()?;
-    let part: Part = serde_json::from_str(part).context("this is for `doorbell bench` only: the part is not valid")?;
+    let part: Part = serde_json::from_str(part)
+        .context("this is for `doorbell bench` only: the part is not valid")?;
     let report = match part.role {
         Role::Reference(role) => reference::play(role, &part)?,
         Role::Subject(role) => subject::play(role, &part)?,
@@ -65,14 +66,18 @@ pub(crate) fn run(part: &str) -> anyhow::Result<()> {
 }
 
 /// Runs `work` on a thread of the second process; its failure ends the process with a message.
-pub(crate) fn spawn_work(work: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
+pub(crate) fn spawn_work(
+    work: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<()> {
     let guarded = move || {
         if let Err(error) = work() {
             eprintln!("error: the second process of the benchmark: {error:#}");
             std::process::exit(1);
         }
     };
-    thread::Builder::new().name("bench-peer".into()).spawn(guarded)?;
+    thread::Builder::new()
+        .name("bench-peer".into())
+        .spawn(guarded)?;
     Ok(())
 }
 
@@ -101,8 +106,13 @@ impl Peer {
             .prefix("doorbell-bench-")
             .tempdir()
             .context("cannot make a temporary directory for the benchmark's socket")?;
-        let part = Part { role, cpu, path: socket_in(&directory) };
-        let program = std::env::current_exe().context("cannot find this program to start it a second time")?;
+        let part = Part {
+            role,
+            cpu,
+            path: socket_in(&directory),
+        };
+        let program = std::env::current_exe()
+            .context("cannot find this program to start it a second time")?;
         let mut child = Command::new(program)
             .arg("bench-peer")
             .arg(serde_json::to_string(&part)?)
@@ -111,11 +121,23 @@ impl Peer {
             .spawn()
             .context("cannot start the second process")?;
         let requests = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().context("the second process has no output")?);
-        let mut peer = Self { child, requests, answers, directory };
+        let answers = BufReader::new(
+            child
+                .stdout
+                .take()
+                .context("the second process has no output")?,
+        );
+        let mut peer = Self {
+            child,
+            requests,
+            answers,
+            directory,
+        };
         match peer.read_answer()?.as_str() {
             READY => Ok(peer),
-            other => Err(anyhow!("the second process said {other:?} instead of {READY:?}")),
+            other => Err(anyhow!(
+                "the second process said {other:?} instead of {READY:?}"
+            )),
         }
     }
 
@@ -135,7 +157,10 @@ impl Peer {
     ///
     /// If it has ended.
     pub(crate) fn report(&mut self) -> anyhow::Result<Value> {
-        let requests = self.requests.as_mut().context("the second process has no input")?;
+        let requests = self
+            .requests
+            .as_mut()
+            .context("the second process has no input")?;
         writeln!(requests, "{REPORT}").context(ENDED_EARLY)?;
         Ok(serde_json::from_str(&self.read_answer()?)?)
     }

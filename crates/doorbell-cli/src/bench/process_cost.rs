@@ -38,13 +38,16 @@ impl Memory {
         let mut memory = Self::default();
         let mut is_region = false;
         for line in smaps.lines() {
-            let Some((key, value)) = line.split_once(':').filter(|(key, _)| !key.contains(' ')) else {
+            let Some((key, value)) = line.split_once(':').filter(|(key, _)| !key.contains(' '))
+            else {
                 is_region = line.contains(REGION_MAPPING); // a line without a key begins the next mapping
                 continue;
             };
             match key {
                 "Rss" if is_region => memory.region_bytes += kibibytes(value),
-                "Private_Clean" | "Private_Dirty" if !is_region => memory.private_bytes += kibibytes(value),
+                "Private_Clean" | "Private_Dirty" if !is_region => {
+                    memory.private_bytes += kibibytes(value)
+                }
                 _ => {}
             }
         }
@@ -64,7 +67,10 @@ impl Activity {
         for thread in fs::read_dir(&threads).with_context(|| unreadable(&threads))? {
             let thread = thread?.path();
             // A thread may end between the listing and the reading.
-            let (Ok(status), Ok(stat)) = (read(&thread.join("status")), read(&thread.join("stat"))) else { continue };
+            let (Ok(status), Ok(stat)) = (read(&thread.join("status")), read(&thread.join("stat")))
+            else {
+                continue;
+            };
             total.wake_ups += context_switches(&status);
             total.cpu += cpu_time(&stat).unwrap_or_default();
         }
@@ -95,15 +101,24 @@ pub(crate) fn system_shared_bytes() -> anyhow::Result<u64> {
 }
 
 fn context_switches(status: &str) -> u64 {
-    let is_count = |line: &&str| line.starts_with("voluntary_ctxt_switches") || line.starts_with("nonvoluntary_ctxt");
-    let counts = status.lines().filter(is_count).filter_map(|line| line.split_once(':'));
-    counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum()
+    let is_count = |line: &&str| {
+        line.starts_with("voluntary_ctxt_switches") || line.starts_with("nonvoluntary_ctxt")
+    };
+    let counts = status
+        .lines()
+        .filter(is_count)
+        .filter_map(|line| line.split_once(':'));
+    counts
+        .filter_map(|(_, count)| count.trim().parse::<u64>().ok())
+        .sum()
 }
 
 /// Returns user and system time out of a `stat` line. The name in it may contain anything, so count from its end.
 fn cpu_time(stat: &str) -> Option<Duration> {
     let after_name = &stat[stat.rfind(')')? + 1..];
-    let mut fields = after_name.split_ascii_whitespace().skip(USER_TIME_AFTER_NAME);
+    let mut fields = after_name
+        .split_ascii_whitespace()
+        .skip(USER_TIME_AFTER_NAME);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(TICK * u32::try_from(user + system).ok()?)
@@ -123,7 +138,10 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 fn unreadable(path: &Path) -> String {
-    format!("cannot read {}: what a process costs can be measured only where the system tells it there", path.display())
+    format!(
+        "cannot read {}: what a process costs can be measured only where the system tells it there",
+        path.display()
+    )
 }
 
 /// How the mapping of a connection's region is named.
@@ -155,7 +173,13 @@ Private_Dirty:         8 kB
     #[test]
     fn memory_of_regions_is_told_apart_from_private_memory() {
         let memory = Memory::parse(SMAPS);
-        assert_eq!(memory, Memory { private_bytes: 40 << 10, region_bytes: 8 << 10 });
+        assert_eq!(
+            memory,
+            Memory {
+                private_bytes: 40 << 10,
+                region_bytes: 8 << 10
+            }
+        );
     }
 
     #[test]

@@ -101,7 +101,10 @@ impl Row {
         placements.sort_unstable();
         placements.dedup();
         let row = |placement| {
-            let runs: Vec<_> = outcomes.iter().filter(|outcome| outcome.placement == placement).collect();
+            let runs: Vec<_> = outcomes
+                .iter()
+                .filter(|outcome| outcome.placement == placement)
+                .collect();
             let figures: Vec<_> = runs.iter().map(|outcome| outcome.figures).collect();
             Self {
                 bench,
@@ -114,9 +117,14 @@ impl Row {
                 runs: runs.len(),
                 figures: Figures::median_of(&figures),
                 placement,
-                bounce_before_ns: median(runs.iter().filter_map(|outcome| Some(outcome.bounce_ns?.0))),
-                bounce_after_ns: median(runs.iter().filter_map(|outcome| Some(outcome.bounce_ns?.1))),
-                reference: reference.map(|reference| format!("{} {}", reference.peer, reference.mode)),
+                bounce_before_ns: median(
+                    runs.iter().filter_map(|outcome| Some(outcome.bounce_ns?.0)),
+                ),
+                bounce_after_ns: median(
+                    runs.iter().filter_map(|outcome| Some(outcome.bounce_ns?.1)),
+                ),
+                reference: reference
+                    .map(|reference| format!("{} {}", reference.peer, reference.mode)),
                 ratio: spread(runs.iter().filter_map(|outcome| outcome.ratio)),
             }
         };
@@ -192,12 +200,25 @@ mod tests {
             bytes_per_s: 64.0,
             system_calls_per_message: None,
         };
-        Outcome { figures, bounce_ns: Some((80.0, 81.0)), placement, ratio: Some(ratio) }
+        Outcome {
+            figures,
+            bounce_ns: Some((80.0, 81.0)),
+            placement,
+            ratio: Some(ratio),
+        }
     }
 
     fn case() -> Case {
         let measure = |_: &_| unreachable!();
-        Case { peer: "doorbell", mode: "async", size_bytes: 64, window: 1, pin: Pin::None, pause: None, measure }
+        Case {
+            peer: "doorbell",
+            mode: "async",
+            size_bytes: 64,
+            window: 1,
+            pin: Pin::None,
+            pause: None,
+            measure,
+        }
     }
 
     #[test]
@@ -209,8 +230,17 @@ mod tests {
             outcome(110.0, Placement::Near, 2.2),
         ];
         let rows = Row::of_runs("rtt", "spin", &case(), None, &outcomes);
-        let found: Vec<_> = rows.iter().map(|row| (row.placement, row.runs, row.figures.p50_ns)).collect();
-        assert_eq!(found, [(Placement::Near, 3, Some(110.0)), (Placement::Far, 1, Some(900.0))]);
+        let found: Vec<_> = rows
+            .iter()
+            .map(|row| (row.placement, row.runs, row.figures.p50_ns))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (Placement::Near, 3, Some(110.0)),
+                (Placement::Far, 1, Some(900.0))
+            ]
+        );
         assert_eq!(rows[0].ratio, Some([2.2, 2.0, 2.5]));
     }
 
@@ -218,7 +248,10 @@ mod tests {
     fn the_placement_is_that_of_all_bounces_or_moved() {
         assert_eq!(Placement::of_bounces(&[70.0, 90.0]), Placement::Near);
         assert_eq!(Placement::of_bounces(&[330.0, 310.0]), Placement::Far);
-        assert_eq!(Placement::of_bounces(&[70.0, 75.0, 330.0]), Placement::Moved);
+        assert_eq!(
+            Placement::of_bounces(&[70.0, 75.0, 330.0]),
+            Placement::Moved
+        );
         assert_eq!(Placement::of_bounces(&[70.0, 90_000.0]), Placement::Busy);
         assert_eq!(Placement::of_bounces(&[]), Placement::Unknown);
     }

@@ -11,8 +11,19 @@ use super::subject::{awaiting, blocking};
 pub(crate) fn groups(options: &Options) -> Vec<Group> {
     let small = options.sizes(&[SMALL]);
     let mut groups = vec![bounce_alone(options)];
-    groups.extend(options.sizes(&[SMALL, LARGE, HUGE]).into_iter().map(|size| awake(options, size)));
-    for make in [awaited, asleep_blocking, asleep_awaited, one_cpu_blocking, one_cpu_awaited] {
+    groups.extend(
+        options
+            .sizes(&[SMALL, LARGE, HUGE])
+            .into_iter()
+            .map(|size| awake(options, size)),
+    );
+    for make in [
+        awaited,
+        asleep_blocking,
+        asleep_awaited,
+        one_cpu_blocking,
+        one_cpu_awaited,
+    ] {
         groups.extend(small.iter().map(|&size| make(options, size)));
     }
     groups
@@ -21,8 +32,15 @@ pub(crate) fn groups(options: &Options) -> Vec<Group> {
 /// One cache line, back and forth: how far the two CPUs are from each other.
 fn bounce_alone(options: &Options) -> Group {
     let pin = options.pin(Pin::Cross);
-    let reference = Case { size_bytes: 4, ..case("bounce", "spin", 4, pin, bounce::round_trips) };
-    Group { name: "bounce", reference, subjects: vec![] }
+    let reference = Case {
+        size_bytes: 4,
+        ..case("bounce", "spin", 4, pin, bounce::round_trips)
+    };
+    Group {
+        name: "bounce",
+        reference,
+        subjects: vec![],
+    }
 }
 
 /// Both sides awake, each on its CPU.
@@ -32,7 +50,13 @@ fn awake(options: &Options, size: usize) -> Group {
         name: "awake",
         reference: case("raw-copy", "spin", size, pin, copy::round_trips),
         subjects: vec![
-            case("doorbell", "blocking-spin", size, pin, blocking::spinning_round_trips),
+            case(
+                "doorbell",
+                "blocking-spin",
+                size,
+                pin,
+                blocking::spinning_round_trips,
+            ),
             case("doorbell", "blocking", size, pin, blocking::round_trips),
         ],
     }
@@ -54,7 +78,13 @@ fn asleep_blocking(options: &Options, size: usize) -> Group {
     Group {
         name: "asleep-blocking",
         reference: paced(case("raw-futex", "blocking", size, pin, futex::round_trips)),
-        subjects: vec![paced(case("doorbell", "blocking", size, pin, blocking::round_trips))],
+        subjects: vec![paced(case(
+            "doorbell",
+            "blocking",
+            size,
+            pin,
+            blocking::round_trips,
+        ))],
     }
 }
 
@@ -64,7 +94,13 @@ fn asleep_awaited(options: &Options, size: usize) -> Group {
     Group {
         name: "asleep-awaited",
         reference: paced(case("raw-event", "blocking", size, pin, event::round_trips)),
-        subjects: vec![paced(case("doorbell", "async", size, pin, awaiting::round_trips))],
+        subjects: vec![paced(case(
+            "doorbell",
+            "async",
+            size,
+            pin,
+            awaiting::round_trips,
+        ))],
     }
 }
 
@@ -74,7 +110,13 @@ fn one_cpu_blocking(options: &Options, size: usize) -> Group {
     Group {
         name: "one-cpu-blocking",
         reference: case("raw-futex", "blocking", size, pin, futex::round_trips),
-        subjects: vec![case("doorbell", "blocking", size, pin, blocking::round_trips)],
+        subjects: vec![case(
+            "doorbell",
+            "blocking",
+            size,
+            pin,
+            blocking::round_trips,
+        )],
     }
 }
 
@@ -89,7 +131,10 @@ fn one_cpu_awaited(options: &Options, size: usize) -> Group {
 }
 
 fn paced(case: Case) -> Case {
-    Case { pause: Some(PAUSE), ..case }
+    Case {
+        pause: Some(PAUSE),
+        ..case
+    }
 }
 
 fn case(
@@ -99,7 +144,15 @@ fn case(
     pin: Pin,
     measure: super::case::Measure,
 ) -> Case {
-    Case { peer, mode, size_bytes, window: 1, pin, pause: None, measure }
+    Case {
+        peer,
+        mode,
+        size_bytes,
+        window: 1,
+        pin,
+        pause: None,
+        measure,
+    }
 }
 
 const SMALL: usize = 64;

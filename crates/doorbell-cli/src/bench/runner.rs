@@ -64,7 +64,11 @@ struct GroupRuns<'a> {
 
 impl<'a> GroupRuns<'a> {
     fn measure(group: &'a Group, options: &Options, progress: &Progress) -> Self {
-        let mut runs = Self { group, outcomes: vec![Vec::new(); group.len()], result: Ok(()) };
+        let mut runs = Self {
+            group,
+            outcomes: vec![Vec::new(); group.len()],
+            result: Ok(()),
+        };
         for run in 1..=options.runs() {
             runs.result = runs.one_run(run, options, progress);
             if runs.result.is_err() || interrupted() {
@@ -79,9 +83,16 @@ impl<'a> GroupRuns<'a> {
         let attempts = if options.quick { 1 } else { MAX_ATTEMPTS };
         let mut number = 1;
         let (attempt, result) = loop {
-            let again = if number > 1 { ", again because the CPUs were moved" } else { "" };
+            let again = if number > 1 {
+                ", again because the CPUs were moved"
+            } else {
+                ""
+            };
             let announce = |case: &Case| {
-                progress.next(format!("{}: {} {}, run {run}{again}", self.group.name, case.peer, case.mode));
+                progress.next(format!(
+                    "{}: {} {}, run {run}{again}",
+                    self.group.name, case.peer, case.mode
+                ));
             };
             let mut attempt = Attempt::default();
             let result = attempt.measure(self.group, options, announce);
@@ -102,11 +113,20 @@ impl<'a> GroupRuns<'a> {
     }
 
     fn rows(&self, bench: &'static str) -> Vec<Row> {
-        let Group { name, reference, subjects } = self.group;
-        let cases = std::iter::once((reference, None)).chain(subjects.iter().map(|case| (case, Some(reference))));
-        let measured = cases.zip(&self.outcomes).filter(|(_, outcomes)| !outcomes.is_empty());
+        let Group {
+            name,
+            reference,
+            subjects,
+        } = self.group;
+        let cases = std::iter::once((reference, None))
+            .chain(subjects.iter().map(|case| (case, Some(reference))));
+        let measured = cases
+            .zip(&self.outcomes)
+            .filter(|(_, outcomes)| !outcomes.is_empty());
         measured
-            .flat_map(|((case, reference), outcomes)| Row::of_runs(bench, name, case, reference, outcomes))
+            .flat_map(|((case, reference), outcomes)| {
+                Row::of_runs(bench, name, case, reference, outcomes)
+            })
             .collect()
     }
 }
@@ -118,7 +138,12 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn measure(&mut self, group: &Group, options: &Options, announce: impl Fn(&Case)) -> anyhow::Result<()> {
+    fn measure(
+        &mut self,
+        group: &Group,
+        options: &Options,
+        announce: impl Fn(&Case),
+    ) -> anyhow::Result<()> {
         let mut bounces_ns = Vec::from_iter(bounce_now(options)?);
         let mut reference: Option<Figures> = None;
         for case in std::iter::once(&group.reference).chain(&group.subjects) {
@@ -131,9 +156,13 @@ impl Attempt {
             bounces_ns.extend(bounce_now(options)?);
             self.outcomes.push(Outcome {
                 figures,
-                bounce_ns: bounces_ns.last_chunk().map(|&[before, after]| (before, after)),
+                bounce_ns: bounces_ns
+                    .last_chunk()
+                    .map(|&[before, after]| (before, after)),
                 placement: Placement::of_bounces(&bounces_ns),
-                ratio: reference.as_ref().and_then(|reference| ratio(&figures, reference)),
+                ratio: reference
+                    .as_ref()
+                    .and_then(|reference| ratio(&figures, reference)),
             });
             reference = reference.or(Some(figures));
             if interrupted() {
@@ -144,7 +173,9 @@ impl Attempt {
     }
 
     fn is_steady(&self) -> bool {
-        self.outcomes.iter().all(|outcome| outcome.placement.is_steady())
+        self.outcomes
+            .iter()
+            .all(|outcome| outcome.placement.is_steady())
     }
 }
 

@@ -22,13 +22,23 @@ pub(crate) struct Sample {
 impl Sample {
     /// Makes a sample of a measurement that timed only the whole.
     pub(crate) fn of_throughput(messages: u64, elapsed: Duration, size_bytes: usize) -> Self {
-        Self { latency: None, messages, elapsed, size_bytes, system_calls_per_message: None }
+        Self {
+            latency: None,
+            messages,
+            elapsed,
+            size_bytes,
+            system_calls_per_message: None,
+        }
     }
 
     /// Returns the figures to print.
     pub(crate) fn figures(&self) -> Figures {
         let per_s = self.messages as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-        let quantile = |quantile| self.latency.as_ref().map(|latency| latency.value_at_quantile(quantile) as f64);
+        let quantile = |quantile| {
+            self.latency
+                .as_ref()
+                .map(|latency| latency.value_at_quantile(quantile) as f64)
+        };
         Figures {
             p50_ns: quantile(0.5),
             p99_ns: quantile(0.99),
@@ -58,7 +68,8 @@ impl Figures {
     ///
     /// If `runs` is empty.
     pub(crate) fn median_of(runs: &[Self]) -> Self {
-        let required = |pick: fn(&Self) -> f64| median(runs.iter().map(pick)).expect("at least one run");
+        let required =
+            |pick: fn(&Self) -> f64| median(runs.iter().map(pick)).expect("at least one run");
         let optional = |pick: fn(&Self) -> Option<f64>| median(runs.iter().filter_map(pick));
         Self {
             p50_ns: optional(|figures| figures.p50_ns),

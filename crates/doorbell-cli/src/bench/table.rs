@@ -32,7 +32,9 @@ fn cells(row: &Row) -> Vec<String> {
         or_dash(figures.p999_ns, duration),
         rate(figures.per_s),
         format!("{}B/s", rate(figures.bytes_per_s)),
-        or_dash(figures.system_calls_per_message, |calls| format!("{calls:.4}")),
+        or_dash(figures.system_calls_per_message, |calls| {
+            format!("{calls:.4}")
+        }),
         placement(row),
         row.runs.to_string(),
         comparison(row),
@@ -50,11 +52,15 @@ fn placement(row: &Row) -> String {
 }
 
 fn comparison(row: &Row) -> String {
-    let Some(reference) = &row.reference else { return "reference".into() };
+    let Some(reference) = &row.reference else {
+        return "reference".into();
+    };
     match row.ratio {
         Some(_) if !row.placement.is_steady() => format!("({}) {reference}", row.placement.name()),
         Some([median, ..]) if row.runs == 1 => format!("{median:.2} × {reference}"),
-        Some([median, least, greatest]) => format!("{median:.2} ({least:.2}–{greatest:.2}) × {reference}"),
+        Some([median, least, greatest]) => {
+            format!("{median:.2} ({least:.2}–{greatest:.2}) × {reference}")
+        }
         None => "–".into(),
     }
 }
@@ -93,8 +99,21 @@ fn or_dash(value: Option<f64>, format: impl FnOnce(f64) -> String) -> String {
 }
 
 const HEADER: [&str; 15] = [
-    "group", "peer", "mode", "pin", "size", "window", "p50", "p99", "p99.9", "per s", "bytes", "calls/msg", "bounce ns",
-    "runs", "compared",
+    "group",
+    "peer",
+    "mode",
+    "pin",
+    "size",
+    "window",
+    "p50",
+    "p99",
+    "p99.9",
+    "per s",
+    "bytes",
+    "calls/msg",
+    "bounce ns",
+    "runs",
+    "compared",
 ];
 
 /// Names stand left, numbers right.

@@ -8,9 +8,19 @@ use super::subject::{awaiting, blocking};
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {
     let mut groups = Vec::new();
-    groups.extend(options.sizes(&[SMALL, LARGE]).into_iter().map(|size| copies(options, size)));
+    groups.extend(
+        options
+            .sizes(&[SMALL, LARGE])
+            .into_iter()
+            .map(|size| copies(options, size)),
+    );
     for make in [rings, pipelined, one_way] {
-        groups.extend(options.sizes(&[SMALL]).into_iter().map(|size| make(options, size)));
+        groups.extend(
+            options
+                .sizes(&[SMALL])
+                .into_iter()
+                .map(|size| make(options, size)),
+        );
     }
     groups
 }
@@ -19,7 +29,10 @@ pub(crate) fn groups(options: &Options) -> Vec<Group> {
 fn copies(options: &Options, size: usize) -> Group {
     Group {
         name: "memcpy",
-        reference: Case { window: 1, ..case(options, "memcpy", "one-way", size, memcpy::copies) },
+        reference: Case {
+            window: 1,
+            ..case(options, "memcpy", "one-way", size, memcpy::copies)
+        },
         subjects: vec![],
     }
 }
@@ -52,19 +65,57 @@ fn pipelined(options: &Options, size: usize) -> Group {
 fn one_way(options: &Options, size: usize) -> Group {
     Group {
         name: "one-way",
-        reference: case(options, "tokio-socket", "async-one-way", size, socket::one_way),
+        reference: case(
+            options,
+            "tokio-socket",
+            "async-one-way",
+            size,
+            socket::one_way,
+        ),
         subjects: vec![
-            case(options, "doorbell", "blocking-notify", size, blocking::notifies),
-            case(options, "doorbell", "blocking-stream", size, blocking::stream),
-            case(options, "doorbell", "async-notify", size, awaiting::notifies),
+            case(
+                options,
+                "doorbell",
+                "blocking-notify",
+                size,
+                blocking::notifies,
+            ),
+            case(
+                options,
+                "doorbell",
+                "blocking-stream",
+                size,
+                blocking::stream,
+            ),
+            case(
+                options,
+                "doorbell",
+                "async-notify",
+                size,
+                awaiting::notifies,
+            ),
             case(options, "doorbell", "async-stream", size, awaiting::stream),
         ],
     }
 }
 
-fn case(options: &Options, peer: &'static str, mode: &'static str, size_bytes: usize, measure: Measure) -> Case {
+fn case(
+    options: &Options,
+    peer: &'static str,
+    mode: &'static str,
+    size_bytes: usize,
+    measure: Measure,
+) -> Case {
     let pin = options.pin(Pin::Cross);
-    Case { peer, mode, size_bytes, window: options.window, pin, pause: None, measure }
+    Case {
+        peer,
+        mode,
+        size_bytes,
+        window: options.window,
+        pin,
+        pause: None,
+        measure,
+    }
 }
 
 const SMALL: usize = 64;

@@ -10,8 +10,8 @@ use std::time::Instant;
 use super::copy;
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys::{
-    Mapping, PeerAccess, RegionError, RegionHandle, Woken, check_region, create_region, futex_wait, futex_wake,
-    seal_size,
+    Mapping, PeerAccess, RegionError, RegionHandle, Woken, check_region, create_region, futex_wait,
+    futex_wake, seal_size,
 };
 
 /// Shared memory that both sides write, in lanes: each is one word and, on the cache lines that follow, bytes.
@@ -43,7 +43,13 @@ impl BenchArea {
     pub fn create(shape: BenchShape) -> io::Result<(Self, RegionHandle)> {
         let handle = create_region(shape.region_bytes())?;
         seal_size(&handle)?;
-        Ok((Self { mapping: Mapping::map_read_write(&handle, shape.region_bytes())?, shape }, handle))
+        Ok((
+            Self {
+                mapping: Mapping::map_read_write(&handle, shape.region_bytes())?,
+                shape,
+            },
+            handle,
+        ))
     }
 
     /// Takes over the area that another process has made in this shape.
@@ -53,7 +59,10 @@ impl BenchArea {
     /// [`RegionError`] if the handle is not that of such an area.
     pub fn adopt(handle: &RegionHandle, shape: BenchShape) -> Result<Self, RegionError> {
         check_region(handle, shape.region_bytes(), PeerAccess::WriterIsUs)?;
-        Ok(Self { mapping: Mapping::map_read_write(handle, shape.region_bytes())?, shape })
+        Ok(Self {
+            mapping: Mapping::map_read_write(handle, shape.region_bytes())?,
+            shape,
+        })
     }
 
     /// Returns the word of `lane`, and sees everything that was done before it was stored.
@@ -123,7 +132,10 @@ impl BenchArea {
     /// If there are not so many, or `place` is not a multiple of 8.
     #[inline]
     pub fn append_to(&self, out: &mut Vec<u8>, lane: usize, place: usize, length: usize) {
-        assert!(place.is_multiple_of(8), "place {place} is not a multiple of 8");
+        assert!(
+            place.is_multiple_of(8),
+            "place {place} is not a multiple of 8"
+        );
         let from = self.bytes(lane, place, length);
         out.reserve(length);
         let to = out.spare_capacity_mut().as_mut_ptr().cast::<u8>();
@@ -150,14 +162,24 @@ impl BenchArea {
     #[inline]
     fn bytes(&self, lane: usize, place: usize, length: usize) -> *mut u8 {
         let most = self.shape.lane_bytes;
-        assert!(place <= most && length <= most - place, "{length} bytes at {place} are outside a lane of {most}");
+        assert!(
+            place <= most && length <= most - place,
+            "{length} bytes at {place} are outside a lane of {most}"
+        );
         self.lane_start(lane).wrapping_add(LINE_BYTES + place)
     }
 
     #[inline]
     fn lane_start(&self, lane: usize) -> *mut u8 {
-        assert!(lane < self.shape.lanes, "an area of {} lanes has no lane {lane}", self.shape.lanes);
-        self.mapping.as_ptr().as_ptr().wrapping_add(lane * self.shape.stride())
+        assert!(
+            lane < self.shape.lanes,
+            "an area of {} lanes has no lane {lane}",
+            self.shape.lanes
+        );
+        self.mapping
+            .as_ptr()
+            .as_ptr()
+            .wrapping_add(lane * self.shape.stride())
     }
 }
 
@@ -179,7 +201,10 @@ const LINE_BYTES: usize = 64;
 mod tests {
     use super::*;
 
-    const SHAPE: BenchShape = BenchShape { lanes: 2, lane_bytes: 100 };
+    const SHAPE: BenchShape = BenchShape {
+        lanes: 2,
+        lane_bytes: 100,
+    };
 
     #[test]
     fn both_sides_see_the_same_words_and_bytes() {

@@ -19,7 +19,8 @@ pub(super) fn give(
     shape: BenchShape,
 ) -> anyhow::Result<impl FnOnce() -> anyhow::Result<BenchArea> + use<>> {
     let giver = Giver::listen(path)?;
-    let (area, handle) = BenchArea::create(shape).context("cannot make the shared memory of the reference")?;
+    let (area, handle) =
+        BenchArea::create(shape).context("cannot make the shared memory of the reference")?;
     Ok(move || {
         giver.give(&[handle.as_handle()])?;
         Ok(area)
@@ -32,7 +33,9 @@ pub(super) fn give(
 ///
 /// If it does not give one of this shape.
 pub(super) fn adopt(path: &Path, shape: BenchShape) -> anyhow::Result<BenchArea> {
-    let handle = take(path, 1)?.pop().context("the second process gave no memory")?;
+    let handle = take(path, 1)?
+        .pop()
+        .context("the second process gave no memory")?;
     Ok(BenchArea::adopt(&RegionHandle::from_handle(handle), shape)?)
 }
 
@@ -42,7 +45,11 @@ pub(super) fn adopt(path: &Path, shape: BenchShape) -> anyhow::Result<BenchArea>
 ///
 /// If the other side is gone.
 #[inline]
-pub(super) fn wait_for(area: &BenchArea, lane: usize, is_awaited: impl Fn(u32) -> bool) -> anyhow::Result<u32> {
+pub(super) fn wait_for(
+    area: &BenchArea,
+    lane: usize,
+    is_awaited: impl Fn(u32) -> bool,
+) -> anyhow::Result<u32> {
     let mut seen = 0;
     spin::until(|| {
         seen = area.load(lane);
@@ -58,4 +65,7 @@ pub(super) const REQUEST: usize = 0;
 pub(super) const ANSWER: usize = 1;
 
 /// Two words and nothing else.
-pub(super) const WORDS: BenchShape = BenchShape { lanes: 2, lane_bytes: 0 };
+pub(super) const WORDS: BenchShape = BenchShape {
+    lanes: 2,
+    lane_bytes: 0,
+};

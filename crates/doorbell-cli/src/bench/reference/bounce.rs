@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use doorbell_shm::memory::BenchArea;
 
-use super::area::{self, REQUEST as BALL, WORDS, wait_for};
 use super::Role;
+use super::area::{self, REQUEST as BALL, WORDS, wait_for};
 use crate::bench::case::{Setting, pin_current_thread};
 use crate::bench::clock::{Limit, closed_loop};
 use crate::bench::options::CpuPair;
@@ -31,7 +31,11 @@ pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
 /// If the second process fails.
 pub(crate) fn round_trip_ns(cpus: CpuPair, quick: bool) -> anyhow::Result<f64> {
     let length = if quick { QUICK_LENGTH } else { LENGTH };
-    let limit = Limit { warm_up: length, length, pause: None };
+    let limit = Limit {
+        warm_up: length,
+        length,
+        pause: None,
+    };
     let measure = || {
         let mut ball = Ball::throw(Peer::start(ROLE, Some(cpus.server))?)?;
         pin_current_thread(Some(cpus.client))?;
@@ -39,7 +43,12 @@ pub(crate) fn round_trip_ns(cpus: CpuPair, quick: bool) -> anyhow::Result<f64> {
         let sample = closed_loop(limit, 0, || ball.bounce(BOUNCES))?;
         anyhow::Ok(sample.figures().p50_ns.unwrap_or_default() / f64::from(BOUNCES))
     };
-    std::thread::scope(|scope| scope.spawn(measure).join().expect("the bounce does not panic"))
+    std::thread::scope(|scope| {
+        scope
+            .spawn(measure)
+            .join()
+            .expect("the bounce does not panic")
+    })
 }
 
 /// The word, seen from the first process.
@@ -52,7 +61,11 @@ struct Ball {
 
 impl Ball {
     fn throw(peer: Peer) -> anyhow::Result<Self> {
-        Ok(Self { area: area::adopt(&peer.path(), WORDS)?, number: 0, _peer: peer })
+        Ok(Self {
+            area: area::adopt(&peer.path(), WORDS)?,
+            number: 0,
+            _peer: peer,
+        })
     }
 
     fn bounce(&mut self, count: u32) -> anyhow::Result<()> {

@@ -57,7 +57,12 @@ pub(super) fn serve(
             wait_for(&area, REQUEST, |seen| seen == number)?;
             for place in (0..size_bytes).step_by(BUFFER_BYTES) {
                 buffer.clear();
-                area.append_to(&mut buffer, REQUEST, place, BUFFER_BYTES.min(size_bytes - place));
+                area.append_to(
+                    &mut buffer,
+                    REQUEST,
+                    place,
+                    BUFFER_BYTES.min(size_bytes - place),
+                );
                 area.copy_in(ANSWER, place, &buffer);
             }
             area.store(ANSWER, number);
@@ -66,7 +71,10 @@ pub(super) fn serve(
 }
 
 fn shape(size_bytes: usize) -> BenchShape {
-    BenchShape { lanes: 2, lane_bytes: size_bytes }
+    BenchShape {
+        lanes: 2,
+        lane_bytes: size_bytes,
+    }
 }
 
 /// Writes `number` at both ends of the message.

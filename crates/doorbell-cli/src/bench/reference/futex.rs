@@ -49,7 +49,12 @@ pub(super) fn serve(path: &Path) -> anyhow::Result<impl FnOnce() -> anyhow::Resu
 }
 
 /// Sleeps until the word is `number`, which comes after the number that it is now.
-fn wait_for(area: &BenchArea, word: usize, number: u32, deadline: Option<Instant>) -> anyhow::Result<()> {
+fn wait_for(
+    area: &BenchArea,
+    word: usize,
+    number: u32,
+    deadline: Option<Instant>,
+) -> anyhow::Result<()> {
     while area.load(word) != number {
         area.wait(word, number.wrapping_sub(1), deadline)?;
         let is_late = deadline.is_some_and(|deadline| Instant::now() > deadline);

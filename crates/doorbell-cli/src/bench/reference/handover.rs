@@ -18,7 +18,9 @@ impl Giver {
     ///
     /// If the path cannot be had.
     pub(super) fn listen(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self { listener: Listener::bind(path)? })
+        Ok(Self {
+            listener: Listener::bind(path)?,
+        })
     }
 
     /// Gives the handles to the first process that asks, and returns when it has them.
@@ -28,7 +30,9 @@ impl Giver {
     /// If it does not take them.
     pub(super) fn give(&self, handles: &[BorrowedHandle<'_>]) -> anyhow::Result<()> {
         let stream = self.accept()?;
-        stream.send_with_handles(&[1], handles).context("cannot hand over the memory")?;
+        stream
+            .send_with_handles(&[1], handles)
+            .context("cannot hand over the memory")?;
         stream.wait_readable(None)?; // it closes its end when it has them
         Ok(())
     }
@@ -53,12 +57,17 @@ impl Giver {
 /// If it does not give them.
 pub(super) fn take(path: &Path, count: usize) -> anyhow::Result<Vec<OwnedHandle>> {
     let deadline = Some(Instant::now() + PATIENCE);
-    let stream = ControlStream::connect(path, deadline).context("cannot connect to the second process")?;
+    let stream =
+        ControlStream::connect(path, deadline).context("cannot connect to the second process")?;
     stream.wait_readable(deadline)?;
     let (_, handles) = stream
         .receive_with_handles(&mut [0; 1], count)
         .context("the second process hands over nothing")?;
-    ensure!(handles.len() == count, "the second process handed over {} things instead of {count}", handles.len());
+    ensure!(
+        handles.len() == count,
+        "the second process handed over {} things instead of {count}",
+        handles.len()
+    );
     Ok(handles)
 }
 

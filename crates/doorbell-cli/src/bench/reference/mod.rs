@@ -65,7 +65,10 @@ pub(super) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
     Ok(Box::new(|| Value::Null)) // references have nothing to report
 }
 
-fn start(part: &Part, work: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
+fn start(
+    part: &Part,
+    work: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<()> {
     let cpu = part.cpu;
     spawn_work(move || {
         pin_current_thread(cpu)?;

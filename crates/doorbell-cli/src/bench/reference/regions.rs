@@ -19,9 +19,13 @@ pub(super) fn give(
 ) -> anyhow::Result<impl FnOnce() -> anyhow::Result<(OwnRegion, PeerRegion)> + use<>> {
     let giver = Giver::listen(path)?;
     let layout = layout(ring_bytes)?;
-    let made = memory::create(layout, layout).context("cannot make the shared memory of the reference")?;
+    let made =
+        memory::create(layout, layout).context("cannot make the shared memory of the reference")?;
     Ok(move || {
-        giver.give(&[made.server_handle.as_handle(), made.client_handle.as_handle()])?;
+        giver.give(&[
+            made.server_handle.as_handle(),
+            made.client_handle.as_handle(),
+        ])?;
         Ok((made.own, made.peer))
     })
 }

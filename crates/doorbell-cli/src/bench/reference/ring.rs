@@ -23,7 +23,12 @@ use crate::bench::sample::Sample;
 ///
 /// If the second process fails.
 pub(crate) fn one_way(setting: &Setting) -> anyhow::Result<Sample> {
-    let (_peer, mut ring) = Ring::connect(Role::RingSink { size_bytes: setting.size_bytes }, setting)?;
+    let (_peer, mut ring) = Ring::connect(
+        Role::RingSink {
+            size_bytes: setting.size_bytes,
+        },
+        setting,
+    )?;
     count(setting, || {
         ring.push_many(RECORDS_PER_PUBLISH)?;
         Ok(RECORDS_PER_PUBLISH as u64)
@@ -36,7 +41,12 @@ pub(crate) fn one_way(setting: &Setting) -> anyhow::Result<Sample> {
 ///
 /// If the second process fails.
 pub(crate) fn echo(setting: &Setting) -> anyhow::Result<Sample> {
-    let (_peer, mut ring) = Ring::connect(Role::RingEcho { size_bytes: setting.size_bytes }, setting)?;
+    let (_peer, mut ring) = Ring::connect(
+        Role::RingEcho {
+            size_bytes: setting.size_bytes,
+        },
+        setting,
+    )?;
     let (mut body, mut sum) = (Vec::new(), 0_u64);
     ring.push_many(setting.window)?;
     let sample = count(setting, || {
@@ -120,17 +130,27 @@ pub(super) fn serve_batches(
         loop {
             wait_for(&area, REQUEST, |sent| sent != taken)?;
             batch.clear();
-            area.append_to(&mut batch, REQUEST, batches.place(taken), batches.batch_bytes);
+            area.append_to(
+                &mut batch,
+                REQUEST,
+                batches.place(taken),
+                batches.batch_bytes,
+            );
             taken = taken.wrapping_add(1);
             area.store(ANSWER, taken);
-            sum = batch.chunks_exact(size_bytes).fold(sum, |sum, message| sum.wrapping_add(first_word(message)));
+            sum = batch
+                .chunks_exact(size_bytes)
+                .fold(sum, |sum, message| sum.wrapping_add(first_word(message)));
             black_box(sum);
         }
     })
 }
 
 /// Calls `turn`, which says how many messages it has finished, until the time is over.
-fn count(setting: &Setting, mut turn: impl FnMut() -> anyhow::Result<u64>) -> anyhow::Result<Sample> {
+fn count(
+    setting: &Setting,
+    mut turn: impl FnMut() -> anyhow::Result<u64>,
+) -> anyhow::Result<Sample> {
     let mut counter = Counter::start(setting.limit);
     while counter.add(turn()?) {}
     Ok(counter.finish(setting.size_bytes))
@@ -179,13 +199,22 @@ impl Ring {
 
     #[cold]
     fn push_when_there_is_room(&mut self) -> anyhow::Result<()> {
-        let Self { producer, header, message, .. } = self;
+        let Self {
+            producer,
+            header,
+            message,
+            ..
+        } = self;
         spin::until(|| producer.push(header, &[message]).unwrap_or(true))
     }
 
     /// Takes all messages that are there, at least one, and gives their room back once.
     #[inline]
-    fn pop_all(&mut self, body: &mut Vec<u8>, mut each: impl FnMut(&[u8])) -> anyhow::Result<usize> {
+    fn pop_all(
+        &mut self,
+        body: &mut Vec<u8>,
+        mut each: impl FnMut(&[u8]),
+    ) -> anyhow::Result<usize> {
         self.wait_for_a_record()?;
         let mut count = 0;
         while count < RECORDS_PER_RELEASE && self.consumer.peek()?.is_some() {
@@ -208,7 +237,9 @@ impl Ring {
             self.consumer.copy_body(body);
             self.consumer.advance();
             let pushed = self.producer.push(&self.header, &[body])?;
-            pushed.then_some(()).context("the ring is smaller than the window")?;
+            pushed
+                .then_some(())
+                .context("the ring is smaller than the window")?;
             count += 1;
         }
         self.producer.publish();
@@ -232,7 +263,9 @@ struct Batches {
 
 impl Batches {
     fn of(size_bytes: usize) -> Self {
-        Self { batch_bytes: (BATCH_BYTES / size_bytes).max(1) * size_bytes }
+        Self {
+            batch_bytes: (BATCH_BYTES / size_bytes).max(1) * size_bytes,
+        }
     }
 
     /// Returns how far one batch is from the next.
@@ -241,7 +274,10 @@ impl Batches {
     }
 
     fn shape(self) -> BenchShape {
-        BenchShape { lanes: 2, lane_bytes: self.stride() * BATCHES as usize }
+        BenchShape {
+            lanes: 2,
+            lane_bytes: self.stride() * BATCHES as usize,
+        }
     }
 
     fn place(self, number: u32) -> usize {
@@ -250,7 +286,9 @@ impl Batches {
 }
 
 fn first_word(message: &[u8]) -> u64 {
-    message.first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+    message
+        .first_chunk()
+        .map_or(0, |word| u64::from_le_bytes(*word))
 }
 
 /// A record may take a quarter of its ring; small ones have the ring of a connection.

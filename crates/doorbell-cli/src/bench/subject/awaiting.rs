@@ -76,8 +76,15 @@ impl Session {
     fn start(setting: &Setting) -> anyhow::Result<Self> {
         let server = ServedBy::start(setting, Api::Awaiting, Waiting::Adaptive)?;
         let runtime = runtime(setting.client_cpu())?;
-        let client = runtime.block_on(Client::connect(server.name()?)).context("cannot connect")?;
-        Ok(Self { setting: *setting, server, runtime, client })
+        let client = runtime
+            .block_on(Client::connect(server.name()?))
+            .context("cannot connect")?;
+        Ok(Self {
+            setting: *setting,
+            server,
+            runtime,
+            client,
+        })
     }
 
     /// Runs `measure` as a task, as a program's own tasks run.
@@ -98,8 +105,14 @@ async fn call_by_call<B: Body>(client: Client, setting: Setting) -> anyhow::Resu
         number += 1;
         body.stamp(number);
         let reply = client.call(Echo(body.clone())).await?;
-        ensure!(reply.first_word() == body.first_word(), "the echo is not what was sent");
-        ensure!(reply.bytes().len() == setting.size_bytes, "the echo has another size than was sent");
+        ensure!(
+            reply.first_word() == body.first_word(),
+            "the echo is not what was sent"
+        );
+        ensure!(
+            reply.bytes().len() == setting.size_bytes,
+            "the echo has another size than was sent"
+        );
         if !laps.end_lap() {
             return Ok(laps.finish(setting.size_bytes));
         }
@@ -114,10 +127,18 @@ async fn window_of_calls<B: Body>(client: Client, setting: Setting) -> anyhow::R
         while under_way.len() < setting.window {
             number += 1;
             body.stamp(number);
-            under_way.push_back((body.first_word(), client.call(Echo(body.clone())).send().await?));
+            under_way.push_back((
+                body.first_word(),
+                client.call(Echo(body.clone())).send().await?,
+            ));
         }
-        let Some((sent, reply)) = under_way.pop_front() else { continue };
-        ensure!(reply.await?.first_word() == sent, "the echo is not what was sent");
+        let Some((sent, reply)) = under_way.pop_front() else {
+            continue;
+        };
+        ensure!(
+            reply.await?.first_word() == sent,
+            "the echo is not what was sent"
+        );
         if !counter.add(1) {
             return Ok(counter.finish(setting.size_bytes));
         }

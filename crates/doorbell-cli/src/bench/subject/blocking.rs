@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 
 use anyhow::{Context as _, ensure};
-use doorbell::blocking::Client;
 use doorbell::Raw;
+use doorbell::blocking::Client;
 
 use super::{Api, ServedBy, Waiting};
 use crate::bench::case::Setting;
@@ -83,14 +83,25 @@ struct Session {
 impl Session {
     fn start(setting: &Setting, waiting: Waiting) -> anyhow::Result<Self> {
         let server = ServedBy::start(setting, Api::Blocking, waiting)?;
-        let client = Client::builder(server.name()?).spin(waiting.spin()).connect().context("cannot connect")?;
+        let client = Client::builder(server.name()?)
+            .spin(waiting.spin())
+            .connect()
+            .context("cannot connect")?;
         setting.pin_client()?;
-        Ok(Self { client, server, setting: *setting })
+        Ok(Self {
+            client,
+            server,
+            setting: *setting,
+        })
     }
 
-    fn run(mut self, measure: fn(&Client, &Setting) -> anyhow::Result<Sample>) -> anyhow::Result<Sample> {
+    fn run(
+        mut self,
+        measure: fn(&Client, &Setting) -> anyhow::Result<Sample>,
+    ) -> anyhow::Result<Sample> {
         let (client, setting) = (&self.client, &self.setting);
-        self.server.count_system_calls(|| client.stats(), || measure(client, setting))
+        self.server
+            .count_system_calls(|| client.stats(), || measure(client, setting))
     }
 }
 
@@ -100,8 +111,14 @@ fn call_by_call<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<S
         number += 1;
         body.stamp(number);
         let reply = client.call(Echo(body.clone())).wait()?;
-        ensure!(reply.first_word() == body.first_word(), "the echo is not what was sent");
-        ensure!(reply.bytes().len() == setting.size_bytes, "the echo has another size than was sent");
+        ensure!(
+            reply.first_word() == body.first_word(),
+            "the echo is not what was sent"
+        );
+        ensure!(
+            reply.bytes().len() == setting.size_bytes,
+            "the echo has another size than was sent"
+        );
         Ok(())
     })
 }
@@ -116,8 +133,13 @@ fn window_of_calls<B: Body>(client: &Client, setting: &Setting) -> anyhow::Resul
             body.stamp(number);
             under_way.push_back((body.first_word(), client.call(Echo(body.clone())).send()?));
         }
-        let Some((sent, reply)) = under_way.pop_front() else { continue };
-        ensure!(reply.wait()?.first_word() == sent, "the echo is not what was sent");
+        let Some((sent, reply)) = under_way.pop_front() else {
+            continue;
+        };
+        ensure!(
+            reply.wait()?.first_word() == sent,
+            "the echo is not what was sent"
+        );
         if !counter.add(1) {
             return Ok(counter.finish(setting.size_bytes));
         }

@@ -65,13 +65,17 @@ impl ServedBy {
     ///
     /// If it cannot be started.
     pub(crate) fn start(setting: &Setting, api: Api, waiting: Waiting) -> anyhow::Result<Self> {
-        Ok(Self { peer: setting.start_peer(peer::Role::Subject(Role { api, waiting }))? })
+        Ok(Self {
+            peer: setting.start_peer(peer::Role::Subject(Role { api, waiting }))?,
+        })
     }
 
     /// Returns the name to connect to.
     pub(crate) fn name(&self) -> anyhow::Result<String> {
         let path = self.peer.path();
-        let name = path.to_str().context("the temporary directory has a name that is not UTF-8; set TMPDIR to another one")?;
+        let name = path.to_str().context(
+            "the temporary directory has a name that is not UTF-8; set TMPDIR to another one",
+        )?;
         Ok(name.to_owned())
     }
 
@@ -90,7 +94,8 @@ impl ServedBy {
         let mut sample = measure()?;
         let after = client_stats().system_calls() + self.report()?.system_calls;
         // The warm-up is part of the difference, so this is rather too much than too little.
-        sample.system_calls_per_message = Some((after - before) as f64 / sample.messages.max(1) as f64);
+        sample.system_calls_per_message =
+            Some((after - before) as f64 / sample.messages.max(1) as f64);
         Ok(sample)
     }
 }

@@ -20,14 +20,19 @@ use crate::echo::{Block, Body, Echo, Pour, Tell};
 ///
 /// If the name cannot be bound.
 pub(crate) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
-    let name = part.path.to_str().context("the path of the socket is not UTF-8")?;
+    let name = part
+        .path
+        .to_str()
+        .context("the path of the socket is not UTF-8")?;
     let told = Told::default();
     match role.api {
         Api::Awaiting => {
             let runtime = runtime(part.cpu)?;
             let builder = pinned(Server::builder(name).spin(role.waiting.spin()), part.cpu);
             let builder = with_handlers::<Block>(with_handlers::<Raw>(builder, &told), &told);
-            let server = runtime.block_on(builder.bind()).context("cannot start the server of the benchmark")?;
+            let server = runtime
+                .block_on(builder.bind())
+                .context("cannot start the server of the benchmark")?;
             Ok(answer(told, move || {
                 let _is_kept = &runtime;
                 server.stats()
@@ -38,8 +43,13 @@ pub(crate) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
             if let Some(cpu) = part.cpu {
                 builder = builder.pin_workers([cpu]);
             }
-            let builder = with_blocking_handlers::<Block>(with_blocking_handlers::<Raw>(builder, &told), &told);
-            let server = builder.bind().context("cannot start the server of the benchmark")?;
+            let builder = with_blocking_handlers::<Block>(
+                with_blocking_handlers::<Raw>(builder, &told),
+                &told,
+            );
+            let server = builder
+                .bind()
+                .context("cannot start the server of the benchmark")?;
             Ok(answer(told, move || server.stats()))
         }
     }
@@ -53,7 +63,8 @@ impl Told {
     fn handle<B: Body>(&self, body: &B) {
         black_box(body.first_word());
         // One worker reads a connection, and the benchmark has one: nobody else writes.
-        self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.0
+            .store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 }
 
