@@ -1,6 +1,6 @@
 //! Derive macros of Doorbell, re-exported by the `doorbell` crate under the names of the traits they implement.
 //!
-//! Each macro reads one attribute into a plain value ([`message`], [`payload`]) and writes one short `impl` from it. There is no
+//! Each macro reads one attribute into a plain value (`message.rs`, `payload.rs`) and writes one short `impl` from it. There is no
 //! other logic in generated code: it calls functions of `doorbell` that can be read and tested on their own.
 #![forbid(unsafe_code)]
 
