@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 
 /// Keys that every row has, whatever it measures.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "bench",
     "group",
     "peer",
@@ -24,6 +24,7 @@ const KEYS: [&str; 19] = [
     "near_far",
     "bounce_before_ns",
     "bounce_after_ns",
+    "other_load",
     "reference",
     "ratio",
 ];

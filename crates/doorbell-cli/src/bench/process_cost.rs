@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -72,7 +72,7 @@ impl Activity {
                 continue;
             };
             total.wake_ups += context_switches(&status);
-            total.cpu += cpu_time(&stat).unwrap_or_default();
+            total.cpu += cpu_time(&stat, 2).unwrap_or_default();
         }
         Ok(total)
     }
@@ -84,6 +84,62 @@ impl Activity {
             wake_ups: self.wake_ups.saturating_sub(earlier.wake_ups),
         }
     }
+}
+
+/// CPU time of the whole system and of this process, for telling what other programs have used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    read_at: Instant,
+    system: Duration,
+    /// With that of the processes that it has started and that have ended.
+    ours: Duration,
+}
+
+impl Load {
+    /// Reads both, or returns `None` where the system does not tell.
+    pub(crate) fn now() -> Option<Self> {
+        let (stat, own) = (
+            read(Path::new("/proc/stat")).ok()?,
+            read(Path::new("/proc/self/stat")).ok()?,
+        );
+        Some(Self {
+            read_at: Instant::now(),
+            system: busy_time(&stat)?,
+            ours: cpu_time(&own, 4)?,
+        })
+    }
+
+    /// Returns how many CPUs other programs have kept busy since `earlier`, on average.
+    pub(crate) fn of_others_since(&self, earlier: &Self) -> f64 {
+        let all = self.system.saturating_sub(earlier.system);
+        let ours = self.ours.saturating_sub(earlier.ours);
+        let passed = self.read_at.duration_since(earlier.read_at);
+        all.saturating_sub(ours).as_secs_f64() / passed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Returns the time that all CPUs together have spent in user mode, the kernel and interrupts.
+fn busy_time(stat: &str) -> Option<Duration> {
+    let fields = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_ascii_whitespace();
+    let ticks: Vec<u32> = fields.map_while(|field| field.parse().ok()).collect();
+    let [
+        user,
+        nice,
+        system,
+        _idle,
+        _io_wait,
+        interrupts,
+        soft_interrupts,
+        ..,
+    ] = ticks[..]
+    else {
+        return None;
+    };
+    Some(TICK * (user + nice + system + interrupts + soft_interrupts))
 }
 
 /// Returns the bytes of shared memory without a file in the whole system.
@@ -113,15 +169,19 @@ fn context_switches(status: &str) -> u64 {
         .sum()
 }
 
-/// Returns user and system time out of a `stat` line. The name in it may contain anything, so count from its end.
-fn cpu_time(stat: &str) -> Option<Duration> {
+/// Returns the sum of the first `count` times of a `stat` line: user and system time of the process, then of its children.
+///
+/// The name in the line may contain anything, so count from its end.
+fn cpu_time(stat: &str, count: usize) -> Option<Duration> {
     let after_name = &stat[stat.rfind(')')? + 1..];
-    let mut fields = after_name
+    let times = after_name
         .split_ascii_whitespace()
-        .skip(USER_TIME_AFTER_NAME);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(TICK * u32::try_from(user + system).ok()?)
+        .skip(USER_TIME_AFTER_NAME)
+        .take(count);
+    let ticks = times
+        .map(|ticks| ticks.parse::<u32>().ok())
+        .sum::<Option<u32>>()?;
+    Some(TICK * ticks)
 }
 
 fn kibibytes(value: &str) -> u64 {
@@ -185,7 +245,13 @@ Private_Dirty:         8 kB
     #[test]
     fn cpu_time_is_found_after_a_name_with_brackets_and_spaces() {
         let stat = "12 (a) b (c) S 1 1 1 0 -1 4194560 100 0 0 0 7 3 0 0 20 0 1 0 100";
-        assert_eq!(cpu_time(stat), Some(Duration::from_millis(100)));
+        assert_eq!(cpu_time(stat, 2), Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn busy_time_leaves_out_idle_time() {
+        let stat = "cpu  10 1 5 1000 20 2 2 7 0 0\ncpu0 5 0 0 500 0 0 0 0 0 0\n";
+        assert_eq!(busy_time(stat), Some(Duration::from_millis(200)));
     }
 
     #[test]

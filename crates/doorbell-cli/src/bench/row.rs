@@ -63,6 +63,8 @@ pub(crate) struct Outcome {
     /// The bounce right before and right after, in nanoseconds.
     pub(crate) bounce_ns: Option<(f64, f64)>,
     pub(crate) placement: Placement,
+    /// CPUs that other programs kept busy meanwhile, where the system tells.
+    pub(crate) other_load: Option<f64>,
     /// Against the reference in the same run; `None` for the reference itself.
     pub(crate) ratio: Option<f64>,
 }
@@ -82,6 +84,7 @@ pub(crate) struct Row {
     pub(crate) placement: Placement,
     pub(crate) bounce_before_ns: Option<f64>,
     pub(crate) bounce_after_ns: Option<f64>,
+    pub(crate) other_load: Option<f64>,
     /// Name of what it is compared with; `None` for a reference.
     pub(crate) reference: Option<String>,
     /// Median, least and greatest ratio to the reference.
@@ -123,6 +126,7 @@ impl Row {
                 bounce_after_ns: median(
                     runs.iter().filter_map(|outcome| Some(outcome.bounce_ns?.1)),
                 ),
+                other_load: median(runs.iter().filter_map(|outcome| outcome.other_load)),
                 reference: reference
                     .map(|reference| format!("{} {}", reference.peer, reference.mode)),
                 ratio: spread(runs.iter().filter_map(|outcome| outcome.ratio)),
@@ -151,6 +155,7 @@ impl Row {
             "near_far": self.placement.name(),
             "bounce_before_ns": self.bounce_before_ns,
             "bounce_after_ns": self.bounce_after_ns,
+            "other_load": self.other_load,
             "reference": self.reference,
             "ratio": self.ratio.map(|[median, ..]| median),
             "ratio_min": self.ratio.map(|[_, least, _]| least),
@@ -204,6 +209,7 @@ mod tests {
             figures,
             bounce_ns: Some((80.0, 81.0)),
             placement,
+            other_load: None,
             ratio: Some(ratio),
         }
     }

@@ -10,6 +10,7 @@ use doorbell_shm::sys;
 
 use super::case::{Case, Group};
 use super::options::Options;
+use super::process_cost::Load;
 use super::progress::Progress;
 use super::reference::bounce;
 use super::row::{Outcome, Placement, Row, ratio};
@@ -148,7 +149,11 @@ impl Attempt {
         let mut reference: Option<Figures> = None;
         for case in std::iter::once(&group.reference).chain(&group.subjects) {
             announce(case);
+            let load_before = Load::now();
             let sample = case.measure(options)?;
+            let other_load = load_before
+                .zip(Load::now())
+                .map(|(before, after)| after.of_others_since(&before));
             if sample.messages == 0 {
                 return Ok(()); // interrupted before anything was finished
             }
@@ -160,6 +165,7 @@ impl Attempt {
                     .last_chunk()
                     .map(|&[before, after]| (before, after)),
                 placement: Placement::of_bounces(&bounces_ns),
+                other_load,
                 ratio: reference
                     .as_ref()
                     .and_then(|reference| ratio(&figures, reference)),

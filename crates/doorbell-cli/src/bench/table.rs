@@ -36,6 +36,7 @@ fn cells(row: &Row) -> Vec<String> {
             format!("{calls:.4}")
         }),
         placement(row),
+        or_dash(row.other_load, |cpus| format!("{:.0} %", cpus * 100.0)),
         row.runs.to_string(),
         comparison(row),
     ]
@@ -98,7 +99,7 @@ fn or_dash(value: Option<f64>, format: impl FnOnce(f64) -> String) -> String {
     value.map_or_else(|| "–".into(), format)
 }
 
-const HEADER: [&str; 15] = [
+const HEADER: [&str; 16] = [
     "group",
     "peer",
     "mode",
@@ -112,6 +113,7 @@ const HEADER: [&str; 15] = [
     "bytes",
     "calls/msg",
     "bounce ns",
+    "other load",
     "runs",
     "compared",
 ];
