@@ -121,6 +121,12 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
         Ok(self.unread() != 0)
     }
 
+    /// Returns our own position: bytes ever consumed, modulo 2^32.
+    #[inline]
+    pub fn head(&self) -> u32 {
+        self.head
+    }
+
     /// Returns the peer's tail as last loaded, to sleep on.
     #[inline]
     pub fn seen_tail(&self) -> u32 {

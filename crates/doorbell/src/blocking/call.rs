@@ -172,7 +172,7 @@ impl<M: Message> PendingReply<M> {
             match waited {
                 Ok(waited) => {
                     self.key = None;
-                    return take_reply(&self.connection, key, waited);
+                    return take_reply(waited);
                 }
                 Err(_) => self.connection.expire(), // gives this call its outcome
             }

@@ -201,7 +201,7 @@ impl<M: Message> PendingReply<M> {
                     self.connection.slept(since);
                 }
                 self.key = None;
-                return Poll::Ready(take_reply(&self.connection, key, waited));
+                return Poll::Ready(take_reply(waited));
             }
             self.slept_since.get_or_insert_with(Instant::now);
             ready!(self.poll_alarm(cx));

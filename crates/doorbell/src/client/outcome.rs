@@ -5,7 +5,7 @@ use std::cell::Cell;
 use doorbell_proto::Metadata;
 
 use crate::{
-    connection::{Connection, Reply, State, TicketKey},
+    connection::{Reply, State, TicketKey},
     error::CallError,
     message::{EncodeError, Incoming, Payload},
 };
@@ -13,14 +13,15 @@ use crate::{
 /// What ended a wait for a reply.
 pub(crate) type Waited = Result<Reply, CallError>;
 
-/// Takes the outcome of a call out of its ticket, if there is one.
+/// Takes the outcome of a call and closes its ticket, if it has one.
 pub(crate) fn take_outcome(state: &mut State, key: TicketKey) -> Option<Waited> {
-    state.ticket(key).outcome.take()
+    let outcome = state.ticket(key).outcome.take()?;
+    state.close_ticket(key, SPARE.take());
+    Some(outcome)
 }
 
-/// Closes the ticket and decodes the reply.
-pub(crate) fn take_reply<T: Payload>(connection: &Connection, key: TicketKey, waited: Waited) -> Result<T, CallError> {
-    connection.close_ticket(key, SPARE.take());
+/// Decodes the reply.
+pub(crate) fn take_reply<T: Payload>(waited: Waited) -> Result<T, CallError> {
     match waited? {
         Reply::Small(bytes) => {
             let value = T::decode(Incoming::Borrowed(&bytes)).map_err(CallError::Decode);

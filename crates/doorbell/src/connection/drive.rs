@@ -63,41 +63,54 @@ impl Connection {
         awaited: Awaited,
         ready: Ready<'_, T>,
     ) -> Poll<T> {
-        self.lock().withdraw();
-        if let Some(value) = self.spin_until(receive, ready) {
-            self.lock().tickets.forget(key, awaited);
+        if let Some(value) = self.spin_until(receive, key, awaited, ready) {
             return Poll::Ready(value);
         }
         register_unless(&mut self.lock(), key, awaited, cx.waker(), ready)
     }
 
     /// Drains the ring until `ready`, for no longer than the spin budget.
-    pub(crate) fn spin_until<T>(&self, receive: &mut Receive, ready: Ready<'_, T>) -> Option<T> {
+    fn spin_until<T>(
+        &self,
+        receive: &mut Receive,
+        key: TicketKey,
+        awaited: Awaited,
+        ready: Ready<'_, T>,
+    ) -> Option<T> {
+        let mut take = |state: &mut State| {
+            let value = ready(state)?;
+            state.tickets.forget(key, awaited);
+            Some(value)
+        };
         let mut turn = {
             let mut state = self.lock();
-            if let Some(value) = ready(&mut state) {
+            if let Some(value) = take(&mut state) {
                 return Some(value);
             }
+            state.withdraw();
             state.spin.start()
         };
         loop {
-            match self.drain(receive, DRAIN_FRAMES, &mut |_| {}) {
+            let mut value = None;
+            let mut look = |state: &mut State| {
+                value = take(state);
+                if value.is_some() {
+                    state.spin.paid();
+                }
+            };
+            let drained = self.drain(receive, DRAIN_FRAMES, &mut |_| {}, &mut look);
+            if value.is_some() {
+                return value;
+            }
+            match drained {
+                Ok(0) if self.is_closed() => return take(&mut self.lock()),
                 Ok(0) => {
-                    if self.is_closed() {
-                        return ready(&mut self.lock());
-                    }
                     if !self.relieve() && !turn.again() {
                         return None;
                     }
                 }
-                Ok(_) => {
-                    let mut state = self.lock();
-                    if let Some(value) = ready(&mut state) {
-                        state.spin.paid();
-                        return Some(value);
-                    }
-                }
-                Err(_) => return ready(&mut self.lock()),
+                Ok(_) => {}
+                Err(_) => return take(&mut self.lock()),
             }
         }
     }
@@ -108,22 +121,23 @@ impl Connection {
     }
 
     /// Leaves the receive half so that everybody who still waits will be woken.
-    pub(crate) fn leave<'a>(&'a self, mut receive: MutexGuard<'a, Receive>) {
+    pub(crate) fn leave(&self, receive: MutexGuard<'_, Receive>) {
+        drop(receive);
         loop {
-            if self.sleeper == Sleeper::Threads && self.lock().has_waiters() {
-                drop(receive);
+            let (adrift, waiters) = {
+                let state = self.lock();
+                (state.is_adrift(), state.has_waiters())
+            };
+            if !adrift {
+                return;
+            }
+            if waiters && self.sleeper == Sleeper::Threads {
                 return self.hand_over();
             }
+            // If somebody has it by now, they will settle when they leave.
+            let Some(mut receive) = self.try_receive() else { return };
             if self.settle(&mut receive).is_err() {
                 return;
-            }
-            drop(receive);
-            if !self.lock().is_adrift() {
-                return;
-            }
-            match self.try_receive() {
-                Some(again) => receive = again,
-                None => return, // whoever has it will settle
             }
         }
     }
@@ -150,7 +164,7 @@ impl Connection {
         let unread = self.has_unread(receive)?;
         if unread {
             self.lock().withdraw();
-            self.drain(receive, DRAIN_FRAMES, &mut |_| {})?;
+            self.drain(receive, DRAIN_FRAMES, &mut |_| {}, &mut |_| {})?;
         }
         Ok(unread)
     }
@@ -173,7 +187,7 @@ impl Connection {
         // If somebody drives, they see when they leave that nobody is announced.
         let Some(mut receive) = self.try_receive() else { return };
         self.lock().withdraw();
-        while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_| {}), Ok(count) if count > 0) {}
+        while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_| {}, &mut |_| {}), Ok(count) if count > 0) {}
         self.relieve();
         self.leave(receive);
     }
@@ -202,7 +216,7 @@ impl Connection {
         let result = loop {
             let receive = if self.sleeper == Sleeper::Threads { self.try_receive() } else { None };
             let waited = match receive {
-                Some(mut receive) => self.drive_or_sleep(&mut receive, deadline, ready),
+                Some(mut receive) => self.drive_or_sleep(&mut receive, key, awaited, deadline, ready),
                 None => self.park(key, awaited, deadline, ready),
             };
             match waited {
@@ -211,13 +225,19 @@ impl Connection {
                 Err(timed_out) => break Err(timed_out),
             }
         };
-        let alone = {
-            let mut state = self.lock();
-            state.tickets.forget(key, awaited);
-            !state.has_waiters() && !state.has_backlog()
-        };
-        if !alone && self.sleeper == Sleeper::Threads {
-            self.find_driver();
+        if self.sleeper == Sleeper::Threads {
+            let adrift = {
+                let mut state = self.lock();
+                if result.is_err() {
+                    state.tickets.forget(key, awaited);
+                }
+                state.is_adrift()
+            };
+            if adrift {
+                self.find_driver();
+            }
+        } else if result.is_err() {
+            self.lock().tickets.forget(key, awaited);
         }
         result
     }
@@ -226,10 +246,12 @@ impl Connection {
     fn drive_or_sleep<T>(
         &self,
         receive: &mut Receive,
+        key: TicketKey,
+        awaited: Awaited,
         deadline: Option<Instant>,
         ready: Ready<'_, T>,
     ) -> Result<Option<T>, TimedOut> {
-        if let Some(value) = self.spin_until(receive, ready) {
+        if let Some(value) = self.spin_until(receive, key, awaited, ready) {
             return Ok(Some(value));
         }
         if deadline.is_some_and(|at| at <= Instant::now()) {

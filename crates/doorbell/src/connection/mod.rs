@@ -71,6 +71,8 @@ pub(crate) struct Connection {
 pub(crate) struct Receive {
     consumer: Consumer,
     scratch: Vec<u8>,
+    /// Our position when we last looked whether the peer waits for room.
+    checked_head: u32,
 }
 
 /// How this side waits when nothing comes.
@@ -107,7 +109,7 @@ impl Connection {
         let spin = Spin::new(spin, sys::cpu_count());
         let connection = Self {
             state: Mutex::new(State::new(machine, producer, link.sleep_words(), spin, link.terms)),
-            receive: Mutex::new(Receive { consumer, scratch: Vec::new() }),
+            receive: Mutex::new(Receive { consumer, scratch: Vec::new(), checked_head: 0 }),
             own: link.own,
             peer: link.peer,
             peer_bell: link.peer_bell,
@@ -164,7 +166,7 @@ impl Connection {
         if matches!(reason, Disconnected::PeerGone)
             && let Some(mut receive) = self.try_receive()
         {
-            let _ = self.drain(&mut receive, usize::MAX, &mut |_| {});
+            let _ = self.drain(&mut receive, usize::MAX, &mut |_| {}, &mut |_| {});
         }
         let wakers = {
             let mut state = self.lock();

@@ -7,7 +7,7 @@ use doorbell_proto::{
     connection::{Destination, Event, Payload},
     frame::{Flags, FrameHeader, HEADER_BYTES},
 };
-use doorbell_shm::crc32c;
+use doorbell_shm::{SleepOn, crc32c};
 
 use super::{Awaited, Connection, Effects, Item, Receive, Reply, state::State};
 use crate::error::{CallError, Disconnected, Violation};
@@ -29,7 +29,7 @@ pub(crate) enum Dispatch<'a> {
 
 impl Connection {
     /// Reads up to `max_frames` frames, completes what they belong to, and hands requests to `dispatch` without any lock but the
-    /// receive half. Returns how many there were.
+    /// receive half. If there were any, calls `at_end` under the state lock. Returns how many there were.
     ///
     /// # Errors
     ///
@@ -39,9 +39,10 @@ impl Connection {
         receive: &mut Receive,
         max_frames: usize,
         dispatch: &mut dyn FnMut(Dispatch<'_>),
+        at_end: &mut dyn FnMut(&mut State),
     ) -> Result<usize, Disconnected> {
         let mut effects = Effects::default();
-        let result = self.drain_frames(receive, max_frames, dispatch, &mut effects);
+        let result = self.drain_frames(receive, max_frames, dispatch, at_end, &mut effects);
         let result = result.map_err(|violation| Disconnected::Protocol(std::sync::Arc::new(violation)));
         self.apply(effects);
         if let Err(reason) = &result {
@@ -56,6 +57,7 @@ impl Connection {
         receive: &mut Receive,
         max_frames: usize,
         dispatch: &mut dyn FnMut(Dispatch<'_>),
+        at_end: &mut dyn FnMut(&mut State),
         effects: &mut Effects,
     ) -> Result<usize, Violation> {
         let mut count = 0;
@@ -89,6 +91,7 @@ impl Connection {
         if count > 0 {
             let mut state = held.unwrap_or_else(|| self.lock());
             self.finish_batch(receive, &mut state, effects)?;
+            at_end(&mut state);
         }
         trim(&mut receive.scratch);
         Ok(count)
@@ -96,11 +99,10 @@ impl Connection {
 
     /// Gives room back to the peer, writes what waits, and publishes.
     fn finish_batch(&self, receive: &mut Receive, state: &mut State, effects: &mut Effects) -> Result<(), Violation> {
-        let released = receive.consumer.release();
+        receive.consumer.release();
         state.pump()?;
         let woken = state.publish();
-        let space = if released { state.notifier.after_release() } else { None };
-        state.counters.notifies += u64::from(space.is_some());
+        let space = receive.look_for_space_waiter(state);
         effects.notify = effects.notify.or(woken).or(space);
         self.leaving.store(state.going_away.is_some(), Ordering::Release);
         let backlog = state.has_backlog();
@@ -134,9 +136,9 @@ impl Connection {
         }
         receive.consumer.advance();
         // A chunk is large: give its room back at once, so that the peer can write the next one while we copy.
-        let released = receive.consumer.release();
+        receive.consumer.release();
         let mut state = self.lock();
-        let space = if released { state.notifier.after_release() } else { None };
+        let space = receive.look_for_space_waiter(&mut state);
         let event = state.machine.handle_continuation(Time::default(), header, destination)?;
         drop(state);
         if let Some(on) = space {
@@ -148,6 +150,26 @@ impl Connection {
     /// The time, looked up only if the frame has a deadline.
     fn time_for(&self, header: &FrameHeader) -> Time {
         if header.flags.contains(Flags::DEADLINE) { self.now() } else { Time::default() }
+    }
+}
+
+impl Receive {
+    /// Returns how the peer must be woken if it waits for the room that has been released.
+    ///
+    /// That look costs a fence, which waits for our position to reach the peer, so it is made once per chunk of room and not for
+    /// every frame. No wake-up is lost by that: a peer that waits for room sees more unread bytes than
+    /// [`CHUNKS_AHEAD`](super::state::CHUNKS_AHEAD) chunks or half the ring, which is more than a chunk. If there is nothing unread, some
+    /// of those bytes lie before the position of the last look, and that look has woken the peer. If there is, whoever reads it
+    /// looks again.
+    fn look_for_space_waiter(&mut self, state: &mut State) -> Option<SleepOn> {
+        let head = self.consumer.head();
+        if (head.wrapping_sub(self.checked_head) as usize) < state.max_body_bytes() {
+            return None;
+        }
+        self.checked_head = head;
+        let due = state.notifier.after_release();
+        state.counters.notifies += u64::from(due.is_some());
+        due
     }
 }
 

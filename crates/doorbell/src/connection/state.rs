@@ -280,6 +280,11 @@ impl State {
         self.tickets.get(key)
     }
 
+    /// Closes a handle of a ticket; its owner has what they wanted.
+    pub(crate) fn close_ticket(&mut self, key: TicketKey, spare: Vec<u8>) {
+        self.tickets.close(key, spare);
+    }
+
     /// Ready when an item may be sent, or never will be.
     pub(crate) fn may_send(&mut self, key: TicketKey) -> Option<()> {
         let ticket = self.tickets.get(key);
@@ -366,7 +371,7 @@ pub(super) fn header(kind: FrameKind, flags: Flags, id: u64, value: u32) -> Fram
 
 /// Chunks of large messages that may lie unread in the ring: enough to keep both sides copying, few enough that a small call
 /// passes quickly.
-const CHUNKS_AHEAD: usize = 3;
+pub(super) const CHUNKS_AHEAD: usize = 3;
 
 /// Largest body that carries a checksum (95 ns at 4 KiB); larger ones rely on the memory being what it is.
 const BODY_CRC_BYTES: usize = 4096;

@@ -23,7 +23,7 @@ use super::{
     registry::{Registry, Snapshot},
 };
 use crate::{
-    connection::{Connection, Watched, lock},
+    connection::{Connection, Dispatch, Watched, lock},
     error::Disconnected,
     stats::Stats,
 };
@@ -353,19 +353,19 @@ fn serve(connection: &Arc<Connection>, handlers: &Snapshot) -> Result<bool, Disc
         // Answers wait for room: no new requests until they are on their way.
         return Ok(connection.relieve());
     }
-    let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut |message| {
-        dispatch(connection, handlers, message);
-    })?;
+    let mut hand_over = |message: Dispatch<'_>| dispatch(connection, handlers, message);
+    let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over, &mut |_| {})?;
     Ok(count > 0 || connection.relieve())
 }
 
 /// Reads what a dead client has left: its notifications count, its calls have nobody to answer to.
 fn serve_the_dead(connection: &Arc<Connection>, handlers: &Snapshot) {
     let Some(mut receive) = connection.try_receive() else { return };
-    let result = connection.drain(&mut receive, usize::MAX, &mut |message| match message {
-        notify @ crate::connection::Dispatch::Notify { .. } => dispatch(connection, handlers, notify),
-        crate::connection::Dispatch::Request { .. } => {}
-    });
+    let mut hand_over = |message: Dispatch<'_>| match message {
+        notify @ Dispatch::Notify { .. } => dispatch(connection, handlers, notify),
+        Dispatch::Request { .. } => {}
+    };
+    let result = connection.drain(&mut receive, usize::MAX, &mut hand_over, &mut |_| {});
     if let Err(reason) = result {
         tracing::debug!(%reason, "a dead client left nonsense");
     }

@@ -1,0 +1,177 @@
+//! The process that is killed: this program again, told by its environment what to be.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Write},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use doorbell::{Client, blocking};
+
+use super::{
+    Random, asking,
+    blocking::ask,
+    messages::{Answer, Sealed, Shape},
+    serving::{self, Log, TORN},
+};
+
+/// A process that is killed at the latest when this is dropped.
+pub struct Victim(Child);
+
+/// What the process is to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    Server,
+    BlockingServer,
+    Client,
+    BlockingClient,
+}
+
+impl Victim {
+    /// Starts it. It writes what it has executed, or what was answered to it, into `log`.
+    pub fn start(part: Part, socket: &str, log: &Path, seed: u64) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "victim", "--nocapture", "--test-threads=1"])
+            .env("DOORBELL_DEATH_PART", format!("{part:?}"))
+            .env("DOORBELL_DEATH_SOCKET", socket)
+            .env("DOORBELL_DEATH_LOG", log)
+            .env("DOORBELL_DEATH_SEED", seed.to_string())
+            .stdin(Stdio::piped()) // its end tells the child that the parent is gone
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Is what the environment says, until killed. Returns at once in the process that runs the tests.
+pub fn be_the_victim() {
+    let Ok(part) = std::env::var("DOORBELL_DEATH_PART") else { return };
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    let variable = |name: &str| std::env::var(name).unwrap();
+    let socket = variable("DOORBELL_DEATH_SOCKET");
+    let log = OpenOptions::new().create(true).append(true).open(variable("DOORBELL_DEATH_LOG")).unwrap();
+    let seed = variable("DOORBELL_DEATH_SEED").parse().unwrap();
+    match part.as_str() {
+        "Server" => runtime().block_on(serve(&socket, log)),
+        "BlockingServer" => {
+            let _server = serving::bind_blocking(&socket, &Log::in_file(log)).unwrap();
+            forever();
+        }
+        "Client" => runtime().block_on(call_forever(&socket, log, seed)),
+        "BlockingClient" => call_forever_from_threads(&socket, &log, seed),
+        other => panic!("no part {other}"),
+    }
+}
+
+/// A runtime whose number of threads stays the same once it has connected.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .thread_keep_alive(Duration::from_secs(3600))
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn forever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+async fn serve(socket: &str, log: File) {
+    let _server = serving::bind(socket, &Log::in_file(log)).await.unwrap();
+    std::future::pending::<()>().await;
+}
+
+/// Threads or tasks that call at once.
+const CALLERS: u64 = 3;
+
+async fn call_forever(socket: &str, log: File, seed: u64) {
+    let client = Client::connect(socket).await.unwrap();
+    let log = Arc::new(log);
+    let callers = (0..CALLERS).map(|caller| {
+        let (client, log) = (client.clone(), Arc::clone(&log));
+        tokio::spawn(async move {
+            for mut call in calls(seed, caller) {
+                let shape = Shape::pick(&mut call);
+                let message = Sealed::new(call.0, shape.length(&mut call));
+                let id = message.id;
+                write_down(&log, id, &asking::ask(&client, shape, message).await);
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+}
+
+fn call_forever_from_threads(socket: &str, log: &File, seed: u64) {
+    let client = blocking::Client::connect(socket).unwrap();
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let client = &client;
+            scope.spawn(move || {
+                for mut call in calls(seed, caller) {
+                    let shape = Shape::pick(&mut call);
+                    let message = Sealed::new(call.0, shape.length(&mut call));
+                    let id = message.id;
+                    write_down(log, id, &ask(client, shape, message));
+                }
+            });
+        }
+    });
+}
+
+/// Numbers of calls, each used once, and each the seed of its call.
+fn calls(seed: u64, caller: u64) -> impl Iterator<Item = Random> {
+    (0..u64::MAX).map(move |call| Random(number(seed, caller, call)))
+}
+
+/// The number of a call, unlike that of any other in any process.
+pub fn number(seed: u64, caller: u64, call: u64) -> u64 {
+    (seed << 32 | caller << 24 | call) & !TORN
+}
+
+fn write_down(mut log: &File, id: u64, answer: &Answer) {
+    let entry = match answer {
+        Answer::Whole => id,
+        Answer::Torn => id | TORN,
+        Answer::Failed(error) => panic!("the server lives and call {id:#x} failed: {error}"),
+        Answer::GivenUp => return,
+    };
+    log.write_all(&entry.to_le_bytes()).unwrap();
+}
+
+/// Spins for that long: far shorter than what a sleeping thread could do.
+pub fn spin(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}

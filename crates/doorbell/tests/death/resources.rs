@@ -1,0 +1,65 @@
+//! What a process holds, as the operating system sees it.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// Descriptors, mappings of shared memory, and threads of this process; files in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    pub descriptors: usize,
+    pub mappings: usize,
+    pub threads: usize,
+    pub files: usize,
+}
+
+impl Resources {
+    pub fn now(directory: &Path) -> Self {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        Self {
+            descriptors: entries(Path::new("/proc/self/fd")),
+            mappings: maps.lines().filter(|line| line.contains("/memfd:")).count(),
+            threads: threads(),
+            files: entries(directory),
+        }
+    }
+
+    /// Looks until what is held stays the same over many looks: what ended before has been cleaned up.
+    pub fn settle_at_rest(directory: &Path) -> Self {
+        let mut last = Self::now(directory);
+        let mut same = 0;
+        while same < 200 {
+            std::thread::yield_now();
+            let now = Self::now(directory);
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+        }
+        last
+    }
+
+    /// Looks until what is held is what was held at `start`, at most for ten seconds. Returns what is held then.
+    pub fn settle(directory: &Path, start: Self) -> Self {
+        let give_up = Instant::now() + Duration::from_secs(10);
+        loop {
+            let now = Self::now(directory);
+            if now == start || Instant::now() > give_up {
+                return now;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Counts the threads but those that the test harness starts, which are named after the tests.
+fn threads() -> usize {
+    const TESTS: [&str; 4] = ["victim", "server_of_", "clients_of_", "peer_death"];
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+    let names = fs::read_dir("/proc/self/task").unwrap().flatten().filter_map(name);
+    names.filter(|name| !TESTS.iter().any(|test| name.starts_with(test))).count()
+}
+
+fn entries(directory: &Path) -> usize {
+    fs::read_dir(directory).unwrap().count()
+}
