@@ -1,7 +1,6 @@
 //! The server for threads.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -171,9 +170,9 @@ impl Builder {
     ///
     /// [`BindError`]; nothing is left behind.
     pub fn bind(self) -> Result<Server, BindError> {
-        let mut table: Table = HashMap::new();
+        let mut table = Table::default();
         for (message_type, handler) in self.handlers {
-            if table.insert(message_type, handler).is_some() {
+            if table.insert(message_type, handler) {
                 return Err(BindError::DuplicateHandler(message_type));
             }
         }

@@ -22,7 +22,6 @@ pub use awaiting::{Builder, Server};
 #[cfg(feature = "tokio")]
 mod awaiting {
     use std::{
-        collections::HashMap,
         future::{Future, poll_fn},
         sync::Arc,
         time::Duration,
@@ -230,9 +229,9 @@ mod awaiting {
         pub async fn bind(mut self) -> Result<Server, BindError> {
             let runtime = Handle::current();
             self.options.runtime = Some(runtime.clone());
-            let mut table: Table = HashMap::new();
+            let mut table = Table::default();
             for (message_type, make) in self.handlers {
-                if table.insert(message_type, make(runtime.clone())).is_some() {
+                if table.insert(message_type, make(runtime.clone())) {
                     return Err(BindError::DuplicateHandler(message_type));
                 }
             }

@@ -5,10 +5,9 @@
 //! With nothing hot the worker sleeps in the poller, for as long as nothing happens.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -33,7 +32,6 @@ pub(super) struct Mailbox {
     poller: Poller,
     arrivals: Mutex<Vec<Arrival>>,
     pub(super) stop: AtomicBool,
-    pub(super) connections: AtomicUsize,
     pub(super) polls: AtomicU64,
 }
 
@@ -58,7 +56,6 @@ impl Mailbox {
             poller: Poller::new()?,
             arrivals: Mutex::default(),
             stop: AtomicBool::new(false),
-            connections: AtomicUsize::new(0),
             polls: AtomicU64::new(0),
         }))
     }
@@ -86,10 +83,12 @@ pub(super) struct Worker {
     mailbox: Arc<Mailbox>,
     duties: Duties,
     handlers: Snapshot,
-    connections: HashMap<u64, Owned>,
-    hot: Vec<u64>,
-    next_key: u64,
+    connections: Vec<Option<Owned>>,
+    free: Vec<usize>,
+    hot: Vec<usize>,
     spin: Spin,
+    /// When a busy worker looks for idle connections again.
+    idle_check_at: Option<Instant>,
     events: Vec<Event>,
 }
 
@@ -105,14 +104,16 @@ impl Worker {
     pub(super) fn new(mailbox: Arc<Mailbox>, duties: Duties) -> Self {
         let handlers = duties.registry.snapshot();
         let spin = Spin::new(duties.spin, sys::cpu_count());
+        let idle_check_at = duties.idle_timeout.map(|timeout| Instant::now() + timeout);
         Self {
             mailbox,
             duties,
             handlers,
-            connections: HashMap::new(),
+            connections: Vec::new(),
+            free: Vec::new(),
             hot: Vec::new(),
-            next_key: 0,
             spin,
+            idle_check_at,
             events: Vec::new(),
         }
     }
@@ -125,8 +126,8 @@ impl Worker {
             }
             self.sleep();
         }
-        for key in self.connections.keys().copied().collect::<Vec<_>>() {
-            self.end(key, Disconnected::Closed);
+        for index in 0..self.connections.len() {
+            self.end(index, Disconnected::Closed);
         }
         // Those that arrived too late to be taken in.
         for arrival in lock(&self.mailbox.arrivals).drain(..) {
@@ -158,6 +159,9 @@ impl Worker {
                         return false;
                     }
                     self.cool_down(QUIET_TURNS);
+                    if self.idle_check_at.is_some_and(|at| at <= now) {
+                        self.end_idle();
+                    }
                 }
             }
         }
@@ -167,22 +171,22 @@ impl Worker {
     /// Gives every hot connection its turn. Returns `true` if one had something.
     fn serve_hot(&mut self) -> bool {
         let mut any = false;
-        let mut index = 0;
-        while let Some(&key) = self.hot.get(index) {
-            match self.serve(key) {
+        let mut place = 0;
+        while let Some(&index) = self.hot.get(place) {
+            match self.serve(index) {
                 Ok(served) => {
                     any |= served;
-                    index += 1;
+                    place += 1;
                 }
-                Err(reason) => self.end(key, reason),
+                Err(reason) => self.end(index, reason),
             }
         }
         any
     }
 
     /// Reads one connection's ring for one turn.
-    fn serve(&mut self, key: u64) -> Result<bool, Disconnected> {
-        let Some(owned) = self.connections.get_mut(&key) else { return Err(Disconnected::Closed) };
+    fn serve(&mut self, index: usize) -> Result<bool, Disconnected> {
+        let Some(owned) = &mut self.connections[index] else { return Err(Disconnected::Closed) };
         if let Some(end) = owned.connection.is_closed().then(|| owned.connection.end()).flatten() {
             return Err(end);
         }
@@ -198,29 +202,23 @@ impl Worker {
     /// Announces the connections that were quiet for so many turns as asleep, unless something has come just then.
     fn cool_down(&mut self, quiet_turns: u32) {
         let now = Instant::now();
-        let mut cooling = Vec::new();
-        for &key in &self.hot {
-            if let Some(owned) = self.connections.get(&key)
-                && owned.quiet_turns >= quiet_turns
-            {
-                cooling.push(key);
-            }
-        }
-        for key in cooling {
-            self.announce_asleep(key, now);
+        let quiet = |owned: &Owned| owned.quiet_turns >= quiet_turns;
+        let cooling = self.hot.iter().copied().filter(|&index| self.connections[index].as_ref().is_some_and(quiet));
+        for index in cooling.collect::<Vec<_>>() {
+            self.announce_asleep(index, now);
         }
     }
 
-    fn announce_asleep(&mut self, key: u64, now: Instant) {
-        let Some(owned) = self.connections.get_mut(&key) else { return };
+    fn announce_asleep(&mut self, index: usize, now: Instant) {
+        let Some(owned) = &mut self.connections[index] else { return };
         match owned.connection.fall_asleep() {
             Ok(true) => {
                 owned.hot = false;
                 owned.last_active = now;
-                self.hot.retain(|&hot| hot != key);
+                self.hot.retain(|&hot| hot != index);
             }
             Ok(false) => owned.quiet_turns = 0,
-            Err(reason) => self.end(key, reason),
+            Err(reason) => self.end(index, reason),
         }
     }
 
@@ -251,16 +249,16 @@ impl Worker {
     }
 
     fn handle(&mut self, event: Event) {
-        let (key, what) = (event.token / TOKENS, event.token % TOKENS);
-        match what {
-            BELL => self.warm_up(key),
-            _ if self.connections.contains_key(&key) => self.peer_gone(key),
-            _ => {}
+        let what = event.token % TOKENS;
+        match usize::try_from(event.token / TOKENS) {
+            Ok(index) if what == BELL => self.warm_up(index),
+            Ok(index) => self.peer_gone(index),
+            Err(_) => {}
         }
     }
 
-    fn warm_up(&mut self, key: u64) {
-        let Some(owned) = self.connections.get_mut(&key) else { return };
+    fn warm_up(&mut self, index: usize) {
+        let Some(Some(owned)) = self.connections.get_mut(index) else { return };
         if owned.watched.bell.kind() == sys::DoorbellKind::Socket
             && let Err(error) = owned.watched.bell.drain()
         {
@@ -270,16 +268,15 @@ impl Worker {
             owned.hot = true;
             owned.quiet_turns = 0;
             owned.connection.wake_up();
-            self.hot.push(key);
+            self.hot.push(index);
         }
     }
 
     /// The socket or the process has ended: what the peer published before is still read.
-    fn peer_gone(&mut self, key: u64) {
-        if let Some(owned) = self.connections.get(&key) {
-            serve_the_dead(&owned.connection, &self.handlers);
-        }
-        self.end(key, Disconnected::PeerGone);
+    fn peer_gone(&mut self, index: usize) {
+        let Some(Some(owned)) = self.connections.get(index) else { return };
+        serve_the_dead(&owned.connection, &self.handlers);
+        self.end(index, Disconnected::PeerGone);
     }
 
     fn take_arrivals(&mut self) {
@@ -290,31 +287,34 @@ impl Worker {
     }
 
     fn take_in(&mut self, Arrival { connection, watched }: Arrival) {
-        let key = self.next_key;
-        self.next_key += 1;
-        self.mailbox.connections.fetch_add(1, Ordering::Relaxed);
-        let added = self.watch(&watched, key);
+        // A place is used again only after all events of its last owner have been handled.
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        let added = self.watch(&watched, index as u64);
         let owned = Owned { connection, watched, hot: true, quiet_turns: 0, last_active: Instant::now() };
-        self.connections.insert(key, owned);
-        self.hot.push(key);
+        self.connections[index] = Some(owned);
+        self.hot.push(index);
         if let Err(error) = added {
-            self.end(key, Disconnected::System(Arc::new(error)));
+            self.end(index, Disconnected::System(Arc::new(error)));
         }
     }
 
-    fn watch(&self, watched: &Watched, key: u64) -> std::io::Result<()> {
+    fn watch(&self, watched: &Watched, index: u64) -> std::io::Result<()> {
         let poller = &self.mailbox.poller;
-        poller.add(&watched.bell, key * TOKENS + BELL, Mode::Edge)?;
-        poller.add(&watched.control, key * TOKENS + CONTROL, Mode::Edge)?;
+        poller.add(&watched.bell, index * TOKENS + BELL, Mode::Edge)?;
+        poller.add(&watched.control, index * TOKENS + CONTROL, Mode::Edge)?;
         match &watched.process {
-            Some(process) => poller.add(process, key * TOKENS + PROCESS, Mode::Edge),
+            Some(process) => poller.add(process, index * TOKENS + PROCESS, Mode::Edge),
             None => Ok(()),
         }
     }
 
-    fn end(&mut self, key: u64, reason: Disconnected) {
-        self.hot.retain(|&hot| hot != key);
-        let Some(Owned { connection, watched, .. }) = self.connections.remove(&key) else { return };
+    fn end(&mut self, index: usize, reason: Disconnected) {
+        self.hot.retain(|&hot| hot != index);
+        let Some(Owned { connection, watched, .. }) = self.connections[index].take() else { return };
+        self.free.push(index);
         let poller = &self.mailbox.poller;
         // Closing a descriptor takes it out of the poller only with its last duplicate.
         let _ = poller.remove(&watched.bell);
@@ -323,25 +323,27 @@ impl Worker {
             let _ = poller.remove(process);
         }
         connection.close(reason);
-        self.mailbox.connections.fetch_sub(1, Ordering::Relaxed);
         (self.duties.ended)(&connection, connection.stats());
     }
 
     fn next_idle_deadline(&self) -> Option<Instant> {
         let timeout = self.duties.idle_timeout?;
-        self.connections.values().map(|owned| owned.last_active + timeout).min()
+        self.connections.iter().flatten().map(|owned| owned.last_active + timeout).min()
     }
 
     fn end_idle(&mut self) {
         let Some(timeout) = self.duties.idle_timeout else { return };
         let now = Instant::now();
-        let idle = self.connections.iter().filter(|(_, owned)| !owned.hot && owned.last_active + timeout <= now);
-        let idle: Vec<(u64, bool)> = idle.map(|(&key, owned)| (key, owned.connection.is_quiet())).collect();
-        for (key, quiet) in idle {
-            if quiet {
-                self.end(key, Disconnected::Idle(timeout));
-            } else if let Some(owned) = self.connections.get_mut(&key) {
-                owned.last_active = now;
+        self.idle_check_at = Some(now + timeout);
+        for index in 0..self.connections.len() {
+            let Some(owned) = &mut self.connections[index] else { continue };
+            if owned.hot || owned.last_active + timeout > now {
+                continue;
+            }
+            if owned.connection.is_quiet() {
+                self.end(index, Disconnected::Idle(timeout));
+            } else {
+                owned.last_active = now; // a call is under way
             }
         }
     }
