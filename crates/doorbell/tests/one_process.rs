@@ -179,3 +179,43 @@ async fn every_kind_of_call_works_on_a_multi_thread_runtime() {
 async fn every_kind_of_call_works_on_a_current_thread_runtime() {
     within_a_minute(every_kind_of_call()).await;
 }
+
+/// More notifications than handlers may run at once, each waiting for the same signal: all are handled, none is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_whose_handlers_wait_are_held_back_and_not_lost() {
+    let (_directory, path) = path();
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let (done, mut all_done) = tokio::sync::mpsc::unbounded_channel();
+    let server = Server::builder(&path)
+        .on_notify({
+            let count = count.clone();
+            move |_: Context, _: Remember| {
+                let (mut gate, done) = (gate.clone(), done.clone());
+                count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                async move {
+                    gate.wait_for(|open| *open).await.unwrap();
+                    done.send(()).unwrap();
+                }
+            }
+        })
+        .on(|_: Context, add: Add| async move { Ok::<_, Status>(add.left + add.right) })
+        .bind()
+        .await
+        .unwrap();
+    within_a_minute(async {
+        let client = Client::connect(&path).await.unwrap();
+        for number in 0..5000 {
+            client.notify(Remember(number)).unwrap();
+        }
+        let other = Client::connect(&path).await.unwrap();
+        assert_eq!(other.call(Add { left: 1, right: 2 }).await.unwrap(), 3);
+        assert!(count.load(std::sync::atomic::Ordering::SeqCst) <= 1024 + 64, "more handlers run than the limit allows");
+        open.send_replace(true);
+        for _ in 0..5000 {
+            all_done.recv().await.unwrap();
+        }
+        server.shutdown(Duration::from_secs(5)).await;
+    })
+    .await;
+}

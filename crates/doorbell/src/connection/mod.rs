@@ -11,6 +11,7 @@
 //! and the connection's background task drains when the bell rings. See [`drive`].
 
 mod drive;
+mod load;
 mod outgoing;
 mod ready;
 mod receive;
@@ -62,6 +63,7 @@ pub(crate) struct Connection {
     /// Frames wait for room; written under the state lock, read without it by whoever spins.
     backlog: AtomicBool,
     on_close: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    load: load::Load,
     identity: PeerIdentity,
     terms: Terms,
     origin: Instant,
@@ -119,6 +121,7 @@ impl Connection {
             leaving: AtomicBool::new(false),
             backlog: AtomicBool::new(false),
             on_close: Mutex::new(None),
+            load: load::Load::default(),
             identity: link.identity,
             terms: link.terms,
             origin: Instant::now(),

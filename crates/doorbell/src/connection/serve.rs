@@ -32,6 +32,12 @@ impl Connection {
         Ok(true)
     }
 
+    /// The worker does not read for now, and is woken when there is room for answers that wait.
+    pub(crate) fn rest(&self) {
+        self.lock().announce(SleepOn::Doorbell);
+        self.relieve();
+    }
+
     /// Frames wait for room in the ring.
     pub(crate) fn is_congested(&self) -> bool {
         self.backlog.load(Ordering::Relaxed)

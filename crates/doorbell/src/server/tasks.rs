@@ -164,6 +164,9 @@ impl ReplyTo {
         if self.id.is_some() && ticket.is_none() {
             return; // cancelled meanwhile: the future is dropped here
         }
+        if self.id.is_none() {
+            self.connection.background_began();
+        }
         let _entered = runtime.enter();
         let deadline = self.deadline.map(|at| Box::pin(tokio::time::sleep_until(self.connection.instant(at).into())));
         runtime.spawn(Supervised { future, ticket, deadline, finish, finished: false, reply_to: self });
@@ -225,6 +228,9 @@ impl<Fut, T> Drop for Supervised<Fut, T> {
         }
         if let Some(ticket) = self.ticket.take() {
             self.reply_to.connection.close_ticket(ticket, Vec::new());
+        }
+        if self.reply_to.id.is_none() {
+            self.reply_to.connection.background_ended();
         }
     }
 }

@@ -31,6 +31,8 @@ use crate::{
 pub(super) struct Mailbox {
     poller: Poller,
     arrivals: Mutex<Vec<Arrival>>,
+    /// Connections that may be read again.
+    resumed: Mutex<Vec<usize>>,
     pub(super) stop: AtomicBool,
     pub(super) polls: AtomicU64,
 }
@@ -55,6 +57,7 @@ impl Mailbox {
         Ok(Arc::new(Self {
             poller: Poller::new()?,
             arrivals: Mutex::default(),
+            resumed: Mutex::default(),
             stop: AtomicBool::new(false),
             polls: AtomicU64::new(0),
         }))
@@ -190,6 +193,12 @@ impl Worker {
         if let Some(end) = owned.connection.is_closed().then(|| owned.connection.end()).flatten() {
             return Err(end);
         }
+        if owned.connection.must_pause() {
+            owned.hot = false;
+            owned.connection.rest();
+            self.hot.retain(|&hot| hot != index);
+            return Ok(true);
+        }
         let served = serve(&owned.connection, &self.handlers)?;
         if served {
             owned.quiet_turns = 0;
@@ -246,6 +255,10 @@ impl Worker {
         }
         self.events = events;
         self.take_arrivals();
+        let resumed = std::mem::take(&mut *lock(&self.mailbox.resumed));
+        for index in resumed {
+            self.warm_up(index);
+        }
     }
 
     fn handle(&mut self, event: Event) {
@@ -293,6 +306,15 @@ impl Worker {
             self.connections.len() - 1
         });
         let added = self.watch(&watched, index as u64);
+        connection.on_resume({
+            let mailbox = Arc::downgrade(&self.mailbox);
+            move || {
+                if let Some(mailbox) = mailbox.upgrade() {
+                    lock(&mailbox.resumed).push(index);
+                    mailbox.wake();
+                }
+            }
+        });
         let owned = Owned { connection, watched, hot: true, quiet_turns: 0, last_active: Instant::now() };
         self.connections[index] = Some(owned);
         self.hot.push(index);
