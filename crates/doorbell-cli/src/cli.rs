@@ -9,7 +9,7 @@ use crate::serve::ServeArgs;
 
 /// Calls between programs on one host, at memory speed.
 #[derive(Debug, Parser)]
-#[command(name = "doorbell", version, about)]
+#[command(name = "doorbell", version)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -1,7 +1,5 @@
 //! `doorbell serve --echo`: something to connect to.
 
-use std::time::{Duration, Instant};
-
 use anyhow::Context as _;
 use clap::Args;
 use doorbell::{Raw, Server, Status};
@@ -41,14 +39,15 @@ async fn serve(name: &str) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot serve {name:?}"))?;
     println!("serving {name:?}; try `doorbell ping {name}`; Ctrl-C ends it");
-    let started = Instant::now();
+    let served = server.clone();
     server
         .serve_until(ctrl_c())
         .await
         .context("the server has failed")?;
+    let stats = served.stats();
     println!(
-        "ended after {:?}",
-        Duration::from_secs(started.elapsed().as_secs())
+        "ended; {} connections, {} messages sent",
+        stats.accepted, stats.messages.messages_sent
     );
     Ok(())
 }
