@@ -15,9 +15,16 @@ const LIMIT: Duration = Duration::from_secs(180);
 async fn demo(dir: &Path, more: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     command.arg("demo").arg(dir).args(more);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let output = command.spawn().unwrap().wait_with_output();
-    timeout(LIMIT, output).await.expect("the demo ends in time").unwrap()
+    timeout(LIMIT, output)
+        .await
+        .expect("the demo ends in time")
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -33,11 +40,23 @@ fn write_tree(root: &Path) {
     };
     for module in 0..12 {
         for file in 0..5 {
-            let functions = (0..30).map(|n| format!("fn handler_{file}_{n}(request: Request) -> Reply {{\n    todo!() // TODO\n}}\n"));
-            write(&format!("src/module_{module}/file_{file}.rs"), functions.collect::<String>().as_bytes());
+            let functions = (0..30).map(|n| {
+                format!(
+                    "fn handler_{file}_{n}(request: Request) -> Reply {{\n    todo!() // TODO\n}}\n"
+                )
+            });
+            write(
+                &format!("src/module_{module}/file_{file}.rs"),
+                functions.collect::<String>().as_bytes(),
+            );
         }
     }
-    write("large.log.txt", "2024-05-01 something happened, größer than before\r\n".repeat(60_000).as_bytes());
+    write(
+        "large.log.txt",
+        "2024-05-01 something happened, größer than before\r\n"
+            .repeat(60_000)
+            .as_bytes(),
+    );
     write("latin1.txt", b"gr\xf6\xdfe\nna\xefve\n");
     write("one-line.json", "[1,2,3],".repeat(20_000).as_bytes());
     write("empty.txt", b"");
@@ -52,8 +71,14 @@ async fn play(transport: &[&str]) {
     let output = demo(dir.path(), &[&["--work", "4"], transport].concat()).await;
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
-    assert!(out.contains("Everything that arrived was what it has to be."), "{out}\n{err}");
-    assert!(err.contains("Text files: 64"), "all but the binary and the ignored one: {err}");
+    assert!(
+        out.contains("Everything that arrived was what it has to be."),
+        "{out}\n{err}"
+    );
+    assert!(
+        err.contains("Text files: 64"),
+        "all but the binary and the ignored one: {err}"
+    );
     assert!(err.contains("engine killed"), "{err}");
     assert!(err.contains("going on"), "{err}");
 }
@@ -82,5 +107,8 @@ async fn directory_that_does_not_exist_is_named_in_the_error() {
     let output = demo(&dir.path().join("missing"), &[]).await;
     assert!(!output.status.success());
     let err = text(&output.stderr);
-    assert!(err.contains("missing") && err.contains("name a directory that exists"), "{err}");
+    assert!(
+        err.contains("missing") && err.contains("name a directory that exists"),
+        "{err}"
+    );
 }

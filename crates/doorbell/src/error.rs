@@ -2,7 +2,9 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use doorbell_proto::{Code, Status, connection::ProtocolError, frame::FrameError, handshake::RefuseReason};
+use doorbell_proto::{
+    Code, Status, connection::ProtocolError, frame::FrameError, handshake::RefuseReason,
+};
 
 use crate::message::{DecodeError, EncodeError};
 
@@ -31,7 +33,9 @@ pub enum CallError {
     #[error("the reply cannot be read: {0}")]
     Decode(#[source] DecodeError),
     /// The message is larger than the server accepts; nothing was sent.
-    #[error("the message has {bytes} bytes and the server accepts {limit}; raise `max_message_bytes` there or send it as a stream")]
+    #[error(
+        "the message has {bytes} bytes and the server accepts {limit}; raise `max_message_bytes` there or send it as a stream"
+    )]
     TooLarge {
         /// Size of the encoded message.
         bytes: u64,
@@ -87,7 +91,9 @@ impl CallError {
             Self::Status(status) => status.code(),
             Self::Encode(_) | Self::Decode(_) => Code::Internal,
             Self::TooLarge { .. } | Self::TooManyCalls { .. } => Code::ResourceExhausted,
-            Self::NotConnected(_) | Self::GoingAway { .. } | Self::Disconnected(_) => Code::Unavailable,
+            Self::NotConnected(_) | Self::GoingAway { .. } | Self::Disconnected(_) => {
+                Code::Unavailable
+            }
             Self::DeadlineExceeded | Self::DeadlineBeforeSend => Code::DeadlineExceeded,
         }
     }
@@ -96,7 +102,8 @@ impl CallError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Status(status) => {
-                !status.was_executed() && matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
+                !status.was_executed()
+                    && matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
             }
             Self::TooManyCalls { .. } | Self::GoingAway { .. } => true,
             Self::NotConnected(cause) => cause.is_retryable(),
@@ -203,7 +210,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// The server answered and said no.
-    #[error("the server refused the connection ({reason:?}): {text}")]
+    #[error("the server refused the connection: {reason}: {text}")]
     Refused {
         /// Why, for programs.
         reason: RefuseReason,
@@ -244,7 +251,10 @@ impl ConnectError {
             Self::NotListening { .. } | Self::TimedOut { .. } => true,
             Self::Refused { reason, .. } => matches!(
                 reason,
-                RefuseReason::Full | RefuseReason::PerUserLimit | RefuseReason::ShuttingDown | RefuseReason::Resources
+                RefuseReason::Full
+                    | RefuseReason::PerUserLimit
+                    | RefuseReason::ShuttingDown
+                    | RefuseReason::Resources
             ),
             Self::Name(_)
             | Self::PermissionDenied { .. }
@@ -298,7 +308,9 @@ pub enum BindError {
 #[non_exhaustive]
 pub enum NameError {
     /// Names are 1 to 64 bytes of `a-z A-Z 0-9 - _ .` and do not start with a dot.
-    #[error("{name:?} is not a service name: use 1 to 64 of a-z A-Z 0-9 - _ . (not first), or a path with a slash in it")]
+    #[error(
+        "{name:?} is not a service name: use 1 to 64 of a-z A-Z 0-9 - _ . (not first), or a path with a slash in it"
+    )]
     Invalid {
         /// Name that was given.
         name: String,

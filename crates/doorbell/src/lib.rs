@@ -74,9 +74,13 @@ mod stream;
 pub use client::Client;
 #[cfg(feature = "derive")]
 pub use doorbell_macros::{Message, Payload};
-pub use doorbell_proto::{CallKind, Code, Metadata, MetadataError, Status, handshake::RefuseReason};
+pub use doorbell_proto::{
+    CallKind, Code, Metadata, MetadataError, Status, handshake::RefuseReason,
+};
 pub use doorbell_shm::{SpinMode as Spin, sys::PeerIdentity};
-pub use error::{BindError, CallError, ConnectError, Disconnected, NameError, NotifyError, Outcome, Violation};
+pub use error::{
+    BindError, CallError, ConnectError, Disconnected, NameError, NotifyError, Outcome, Violation,
+};
 pub use message::{DecodeError, EncodeError, Incoming, Message, MessageType, Payload, Raw, Upload};
 pub use server::Context;
 #[cfg(feature = "tokio")]

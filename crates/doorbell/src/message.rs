@@ -197,7 +197,10 @@ mod tests {
     #[test]
     fn trailing_bytes_are_refused() {
         let error = <u8 as Payload>::decode(Incoming::Borrowed(&[1, 2, 3])).unwrap_err();
-        assert_eq!(error.to_string(), "the payload is not a valid message: 2 bytes follow the end of the value");
+        assert_eq!(
+            error.to_string(),
+            "the payload is not a valid message: 2 bytes follow the end of the value"
+        );
     }
 
     #[test]

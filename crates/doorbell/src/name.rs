@@ -16,7 +16,9 @@ pub(crate) fn resolve(name: &str) -> Result<PathBuf, NameError> {
         return Ok(Path::new(name).to_owned());
     }
     if !is_valid(name) {
-        return Err(NameError::Invalid { name: name.to_owned() });
+        return Err(NameError::Invalid {
+            name: name.to_owned(),
+        });
     }
     let directory = sys::runtime_directory().map_err(NameError::Directory)?;
     Ok(directory.join(format!("{name}.sock")))
@@ -33,14 +35,20 @@ mod tests {
 
     #[test]
     fn name_with_a_slash_is_a_path() {
-        assert_eq!(resolve("/run/x/engine.sock").unwrap(), Path::new("/run/x/engine.sock"));
+        assert_eq!(
+            resolve("/run/x/engine.sock").unwrap(),
+            Path::new("/run/x/engine.sock")
+        );
         assert_eq!(resolve("./engine").unwrap(), Path::new("./engine"));
     }
 
     #[test]
     fn name_that_could_leave_the_directory_is_refused() {
         for name in ["", "..", ".hidden", "a b", "a\0b", &"x".repeat(65)] {
-            assert!(matches!(resolve(name), Err(NameError::Invalid { .. })), "{name:?}");
+            assert!(
+                matches!(resolve(name), Err(NameError::Invalid { .. })),
+                "{name:?}"
+            );
         }
     }
 }

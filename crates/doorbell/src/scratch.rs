@@ -14,7 +14,10 @@ thread_local! {
 }
 
 /// Encodes `value` and hands the bytes to `send`.
-pub(crate) fn encoded<T: Payload, R>(value: &T, send: impl FnOnce(Outbound<'_>) -> R) -> Result<R, EncodeError> {
+pub(crate) fn encoded<T: Payload, R>(
+    value: &T,
+    send: impl FnOnce(Outbound<'_>) -> R,
+) -> Result<R, EncodeError> {
     if let Some(bytes) = value.as_bytes() {
         return Ok(send(Outbound::Share(bytes)));
     }

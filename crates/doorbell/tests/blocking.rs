@@ -69,20 +69,31 @@ fn serve(told: mpsc::Sender<u32>) -> (tempfile::TempDir, blocking::Server) {
     let path = directory.path().join("server.sock").display().to_string();
     let told = std::sync::Mutex::new(told);
     let server = blocking::Server::builder(path)
-        .on(|_: Context, add: Add| add.0.checked_add(add.1).ok_or_else(|| Status::out_of_range("too large")))
+        .on(|_: Context, add: Add| {
+            add.0
+                .checked_add(add.1)
+                .ok_or_else(|| Status::out_of_range("too large"))
+        })
         .on(|_: Context, echo: Echo| Ok::<_, Status>(Raw::from(echo.0)))
-        .on_stream(|_: Context, count: Count, mut out: blocking::ItemSender<u32>| {
-            for number in 0..count.0 {
-                out.send(number)?;
-            }
-            Ok::<_, Status>(())
-        })
-        .on_bidi(|_: Context, _: Double, items: blocking::ItemStream<u32>, mut out: blocking::ItemSender<u32>| {
-            for item in items {
-                out.send(item? * 2)?;
-            }
-            Ok::<_, Status>(())
-        })
+        .on_stream(
+            |_: Context, count: Count, mut out: blocking::ItemSender<u32>| {
+                for number in 0..count.0 {
+                    out.send(number)?;
+                }
+                Ok::<_, Status>(())
+            },
+        )
+        .on_bidi(
+            |_: Context,
+             _: Double,
+             items: blocking::ItemStream<u32>,
+             mut out: blocking::ItemSender<u32>| {
+                for item in items {
+                    out.send(item? * 2)?;
+                }
+                Ok::<_, Status>(())
+            },
+        )
         .on_upload(|_: Context, _: Sum, items: blocking::ItemStream<u32>| {
             let mut sum = 0;
             for item in items {
@@ -90,7 +101,9 @@ fn serve(told: mpsc::Sender<u32>) -> (tempfile::TempDir, blocking::Server) {
             }
             Ok::<_, Status>(sum)
         })
-        .on_upload(|_: Context, _: Stuck, items: blocking::ItemStream<u32>| Ok::<_, Status>(items.count() as u32))
+        .on_upload(|_: Context, _: Stuck, items: blocking::ItemStream<u32>| {
+            Ok::<_, Status>(items.count() as u32)
+        })
         .on_notify(move |_: Context, tell: Tell| told.lock().unwrap().send(tell.0).unwrap())
         .bind()
         .unwrap();
@@ -100,7 +113,10 @@ fn serve(told: mpsc::Sender<u32>) -> (tempfile::TempDir, blocking::Server) {
 fn every_kind_of_call(client: &blocking::Client) {
     assert_eq!(client.call(Add(1, 2)).wait().unwrap(), 3);
     let error = client.call(Add(u32::MAX, 1)).wait().unwrap_err();
-    assert_eq!((error.code(), error.outcome()), (Code::OutOfRange, Outcome::Application));
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::OutOfRange, Outcome::Application)
+    );
 
     let numbers: Result<Vec<u32>, _> = client.stream(Count(100_000)).open().unwrap().collect();
     assert!(numbers.unwrap().into_iter().eq(0..100_000));
@@ -149,7 +165,10 @@ fn threads_share_one_connection() {
             let client = client.clone();
             scope.spawn(move || {
                 for number in 0..20_000 {
-                    assert_eq!(client.call(Add(thread, number)).wait().unwrap(), thread + number);
+                    assert_eq!(
+                        client.call(Add(thread, number)).wait().unwrap(),
+                        thread + number
+                    );
                 }
             });
         }
@@ -162,11 +181,22 @@ fn deadline_ends_a_call_that_is_never_answered() {
     let (sender, _told) = mpsc::channel();
     let (_directory, server) = serve(sender);
     let client = blocking::Client::connect(server.path().display().to_string()).unwrap();
-    let (_out, mut items) = client.bidi(Double).timeout(Duration::from_millis(20)).open().unwrap();
+    let (_out, mut items) = client
+        .bidi(Double)
+        .timeout(Duration::from_millis(20))
+        .open()
+        .unwrap();
     let error = items.next().unwrap().unwrap_err();
-    assert_eq!((error.code(), error.outcome()), (Code::DeadlineExceeded, Outcome::Unknown));
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::DeadlineExceeded, Outcome::Unknown)
+    );
     assert!(items.next().is_none());
-    let upload = client.upload(Stuck).timeout(Duration::from_millis(20)).open().unwrap();
+    let upload = client
+        .upload(Stuck)
+        .timeout(Duration::from_millis(20))
+        .open()
+        .unwrap();
     drop(upload);
     assert_eq!(client.call(Add(1, 2)).wait().unwrap(), 3);
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use doorbell::{Client, Code, Context, ItemSender, ItemStream, Message, MessageType, Outcome, Raw, Server, Status, Upload};
+use doorbell::{
+    Client, Code, Context, ItemSender, ItemStream, Message, MessageType, Outcome, Raw, Server,
+    Status, Upload,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize, Debug, PartialEq)]
@@ -128,8 +131,17 @@ async fn every_kind_of_call() {
     let client = Client::connect(&path).await.unwrap();
 
     assert_eq!(client.call(Add { left: 1, right: 2 }).await.unwrap(), 3);
-    let error = client.call(Add { left: u32::MAX, right: 2 }).await.unwrap_err();
-    assert_eq!((error.code(), error.outcome()), (Code::OutOfRange, Outcome::Application));
+    let error = client
+        .call(Add {
+            left: u32::MAX,
+            right: 2,
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::OutOfRange, Outcome::Application)
+    );
 
     let mut numbers = client.stream(Count { to: 100_000 }).await.unwrap();
     for expected in 0..100_000 {
@@ -154,20 +166,32 @@ async fn every_kind_of_call() {
     for number in 0..1000 {
         client.notify(Remember(number)).unwrap();
     }
-    assert_eq!(client.call(Recall).await.unwrap(), (0..1000).collect::<Vec<_>>());
+    assert_eq!(
+        client.call(Recall).await.unwrap(),
+        (0..1000).collect::<Vec<_>>()
+    );
 
     let large: Vec<u8> = (0..10_000_000u32).map(|byte| byte as u8).collect();
     let back = client.call(Echo(large.clone())).await.unwrap();
     assert!(back.0 == large);
 
-    let error = client.call(Sleepy).timeout(Duration::from_millis(20)).await.unwrap_err();
-    assert_eq!((error.code(), error.outcome()), (Code::DeadlineExceeded, Outcome::Unknown));
+    let error = client
+        .call(Sleepy)
+        .timeout(Duration::from_millis(20))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::DeadlineExceeded, Outcome::Unknown)
+    );
     client.ping().await.unwrap();
     assert!(server.shutdown(Duration::from_secs(5)).await);
 }
 
 async fn within_a_minute(test: impl Future<Output = ()>) {
-    tokio::time::timeout(Duration::from_secs(10), test).await.expect("the test hangs");
+    tokio::time::timeout(Duration::from_secs(10), test)
+        .await
+        .expect("the test hangs");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,7 +234,10 @@ async fn notifications_whose_handlers_wait_are_held_back_and_not_lost() {
         }
         let other = Client::connect(&path).await.unwrap();
         assert_eq!(other.call(Add { left: 1, right: 2 }).await.unwrap(), 3);
-        assert!(count.load(std::sync::atomic::Ordering::SeqCst) <= 1024 + 64, "more handlers run than the limit allows");
+        assert!(
+            count.load(std::sync::atomic::Ordering::SeqCst) <= 1024 + 64,
+            "more handlers run than the limit allows"
+        );
         open.send_replace(true);
         for _ in 0..5000 {
             all_done.recv().await.unwrap();

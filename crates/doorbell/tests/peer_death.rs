@@ -40,8 +40,14 @@ fn server_of_tasks_outlives_its_clients() {
     let log = Log::in_memory();
     let (directory, socket) = place();
     let server = runtime.block_on(serving::bind(&socket, &log)).unwrap();
-    Clients { log: &log, directory: directory.path(), socket: &socket, run: 1, connections: &|| server.stats().connections }
-        .die();
+    Clients {
+        log: &log,
+        directory: directory.path(),
+        socket: &socket,
+        run: 1,
+        connections: &|| server.stats().connections,
+    }
+    .die();
 }
 
 #[test]
@@ -50,8 +56,14 @@ fn server_of_threads_outlives_its_clients() {
     let log = Log::in_memory();
     let (directory, socket) = place();
     let server = serving::bind_blocking(&socket, &log).unwrap();
-    Clients { log: &log, directory: directory.path(), socket: &socket, run: 2, connections: &|| server.stats().connections }
-        .die();
+    Clients {
+        log: &log,
+        directory: directory.path(),
+        socket: &socket,
+        run: 2,
+        connections: &|| server.stats().connections,
+    }
+    .die();
 }
 
 #[test]
@@ -71,10 +83,16 @@ fn clients_of_both_kinds_outlive_their_server() {
     servers.run_once(&mut random, cycles + 1); // the path works still
     let held = Resources::settle(directory.path(), start);
     let counts = servers.counts;
-    println!("seed {seed:#x}: {cycles} servers killed in {:.1?}: {counts:?}, {start:?} -> {held:?}", began.elapsed());
+    println!(
+        "seed {seed:#x}: {cycles} servers killed in {:.1?}: {counts:?}, {start:?} -> {held:?}",
+        began.elapsed()
+    );
     assert_eq!(counts.faults(), [0; 5]);
     assert_eq!(held, start);
-    assert!(counts.answered > cycles, "the kills came too early to mean anything");
+    assert!(
+        counts.answered > cycles,
+        "the kills came too early to mean anything"
+    );
 }
 
 /// Clients that are killed one after the other.
@@ -98,28 +116,43 @@ impl Clients<'_> {
         let (stop, witnessed) = (AtomicBool::new(false), AtomicU64::new(0));
         let (mut counts, mut answered) = (Counts::default(), HashMap::new());
         std::thread::scope(|scope| {
+            let stopped = StopOnDrop(&stop); // also if a cycle fails
             let witnessing = scope.spawn(|| self.bear_witness(&witness, &stop, &witnessed));
             for cycle in 1..=cycles {
-                let others = || self.log.count().saturating_sub(witnessed.load(Ordering::Relaxed));
+                let others = || {
+                    self.log
+                        .count()
+                        .saturating_sub(witnessed.load(Ordering::Relaxed))
+                };
                 let (ids, noticed) = self.die_at_random(&mut random, cycle, &others);
                 answered.extend(ids);
                 counts.slowest = counts.slowest.max(noticed);
             }
-            stop.store(true, Ordering::Release);
+            drop(stopped);
             witnessing.join().unwrap();
         });
         counts.compare(&self.log.take(), &answered);
         let held = Resources::settle(self.directory, start);
         let witnessed = witnessed.into_inner();
         let took = began.elapsed();
-        println!("seed {seed:#x}: {cycles} clients killed in {took:.1?}: {counts:?}, witness {witnessed}, {start:?} -> {held:?}");
+        println!(
+            "seed {seed:#x}: {cycles} clients killed in {took:.1?}: {counts:?}, witness {witnessed}, {start:?} -> {held:?}"
+        );
         assert_eq!(counts.faults(), [0; 5]);
         assert_eq!(held, start);
-        assert!(witnessed > cycles && counts.answered > cycles, "the kills came too early to mean anything");
+        assert!(
+            witnessed > cycles && counts.answered > cycles,
+            "the kills came too early to mean anything"
+        );
     }
 
     /// One in four is killed some time after its start, which may be before it has connected; the others while they work.
-    fn die_at_random(&self, random: &mut Random, cycle: u64, done: &dyn Fn() -> u64) -> (HashMap<u64, u32>, Duration) {
+    fn die_at_random(
+        &self,
+        random: &mut Random,
+        cycle: u64,
+        done: &dyn Fn() -> u64,
+    ) -> (HashMap<u64, u32>, Duration) {
         let mut life = self.start(random, cycle);
         if random.below(4) == 0 {
             spin(Duration::from_micros(random.below(12_000)));
@@ -137,7 +170,11 @@ impl Clients<'_> {
     }
 
     fn start(&self, random: &mut Random, cycle: u64) -> Life {
-        let part = if random.below(2) == 0 { Part::Client } else { Part::BlockingClient };
+        let part = if random.below(2) == 0 {
+            Part::Client
+        } else {
+            Part::BlockingClient
+        };
         let log = tempfile::NamedTempFile::new().unwrap();
         let victim = Victim::start(part, self.socket, log.path(), self.run << 24 | cycle);
         Life { victim, log }
@@ -148,7 +185,11 @@ impl Clients<'_> {
         let killed = Instant::now();
         life.victim.kill();
         while (self.connections)() != 1 {
-            assert!(killed.elapsed() < Duration::from_secs(10), "the server does not notice the death of its client");
+            let held = (self.connections)();
+            assert!(
+                killed.elapsed() < Duration::from_secs(10),
+                "the server has {held} connections after its client's death"
+            );
             std::thread::yield_now();
         }
         (serving::read(life.log.path()), killed.elapsed())
@@ -161,13 +202,25 @@ impl Clients<'_> {
                 return;
             }
             let shape = Shape::pick(&mut random);
-            let message = Sealed::new(number(self.run << 24, 0xff, call), shape.length(&mut random));
+            let message = Sealed::new(
+                number(self.run << 24, 0xff, call),
+                shape.length(&mut random),
+            );
             match blocking::ask(client, shape, message) {
                 Answer::Whole | Answer::GivenUp => count.fetch_add(1, Ordering::Relaxed),
                 Answer::Torn => panic!("the witness got a torn answer"),
                 Answer::Failed(error) => panic!("the witness was hurt: {error}"),
             };
         }
+    }
+}
+
+/// Tells the witness to stop.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -182,7 +235,10 @@ impl Life {
         let (began, target) = (Instant::now(), done() + calls);
         while done() < target {
             assert!(!self.victim.has_ended(), "the client ended by itself");
-            assert!(began.elapsed() < Duration::from_secs(10), "the client does not come to work");
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "the client does not come to work"
+            );
             std::thread::yield_now();
         }
     }
@@ -209,5 +265,7 @@ fn cycles() -> u64 {
 }
 
 fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+    std::env::var(name)
+        .ok()
+        .map(|value| value.parse().expect("a number"))
 }

@@ -34,24 +34,46 @@ impl EngineProcess {
     /// # Errors
     ///
     /// If it cannot be started or ends before it serves.
-    pub(crate) async fn start(transport: Transport, path: &Path, root: &Path) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program's own file, to start it once more")?;
-        let name = transport.to_possible_value().expect("every transport has a name on the command line");
+    pub(crate) async fn start(
+        transport: Transport,
+        path: &Path,
+        root: &Path,
+    ) -> anyhow::Result<Self> {
+        let program = std::env::current_exe()
+            .context("cannot find this program's own file, to start it once more")?;
+        let name = transport
+            .to_possible_value()
+            .expect("every transport has a name on the command line");
         let mut command = Command::new(program);
-        command.args(["engine", "--transport", name.get_name(), "--path"]).arg(path).arg(root);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(["engine", "--transport", name.get_name(), "--path"])
+            .arg(path)
+            .arg(root);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
         let mut engine = Self(command.spawn().context("cannot start the engine process")?);
         match timeout(START_LIMIT, engine.read_line()).await {
             Ok(Ok(Some(line))) if line == READY_LINE => Ok(engine),
             Ok(Ok(Some(line))) => bail!("the engine said {line:?} instead of {READY_LINE:?}"),
-            Ok(Ok(None)) => bail!("the engine ended before it served ({})", engine.0.wait().await?),
+            Ok(Ok(None)) => bail!(
+                "the engine ended before it served ({})",
+                engine.0.wait().await?
+            ),
             Ok(Err(error)) => Err(error).context("cannot read what the engine says"),
-            Err(_) => bail!("the engine does not serve after {START_LIMIT:?}; is the tree very large?"),
+            Err(_) => {
+                bail!("the engine does not serve after {START_LIMIT:?}; is the tree very large?")
+            }
         }
     }
 
     async fn read_line(&mut self) -> std::io::Result<Option<String>> {
-        let stdout = self.0.stdout.take().expect("the pipe was asked for and is read once");
+        let stdout = self
+            .0
+            .stdout
+            .take()
+            .expect("the pipe was asked for and is read once");
         BufReader::new(stdout).lines().next_line().await
     }
 

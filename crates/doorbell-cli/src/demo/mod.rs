@@ -69,7 +69,9 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     });
     let (Some(plan), model) = read.await? else {
         let dir = args.dir.display();
-        println!("There is no text file in {dir}: nothing to demonstrate. Name a directory with source code.");
+        println!(
+            "There is no text file in {dir}: nothing to demonstrate. Name a directory with source code."
+        );
         return Ok(());
     };
     describe(&plan, &model);
@@ -82,14 +84,19 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     judge(&reports)
 }
 
-async fn play_all(only: Option<Transport>, plan: &Arc<Plan>, model: &Arc<Model>) -> anyhow::Result<Vec<Report>> {
+async fn play_all(
+    only: Option<Transport>,
+    plan: &Arc<Plan>,
+    model: &Arc<Model>,
+) -> anyhow::Result<Vec<Report>> {
     let sockets = tempfile::tempdir().context("cannot make a directory for the sockets")?;
     let mut reports = Vec::new();
     for transport in [Transport::Doorbell, Transport::Socket] {
         if only.is_none_or(|only| only == transport) {
             eprintln!("Session over {}:", transport.title());
             let path = sockets.path().join(format!("engine-{}", reports.len()));
-            reports.push(session::play(transport, &path, Arc::clone(plan), Arc::clone(model)).await?);
+            reports
+                .push(session::play(transport, &path, Arc::clone(plan), Arc::clone(model)).await?);
         }
     }
     Ok(reports)
@@ -105,12 +112,12 @@ pub async fn run_engine(args: EngineArgs) -> anyhow::Result<()> {
     let engine: &Engine = Box::leak(Box::new(engine)); // it serves as long as the process lives
     let ready = || println!("{}", child::READY_LINE);
     match args.transport {
-        Transport::Doorbell => {
-            link::doorbell::serve(engine, &args.path, ready, end_of_input()).await.context("the engine cannot serve")
-        }
-        Transport::Socket => {
-            socket::serve(engine, &args.path, ready, end_of_input()).await.context("the engine cannot serve")
-        }
+        Transport::Doorbell => link::doorbell::serve(engine, &args.path, ready, end_of_input())
+            .await
+            .context("the engine cannot serve"),
+        Transport::Socket => socket::serve(engine, &args.path, ready, end_of_input())
+            .await
+            .context("the engine cannot serve"),
     }
 }
 
@@ -128,7 +135,10 @@ fn directory(dir: &Path) -> anyhow::Result<PathBuf> {
     let unusable = || format!("cannot use {}: name a directory that exists", dir.display());
     let root = dir.canonicalize().with_context(unusable)?;
     if !root.is_dir() {
-        bail!("{} is not a directory: name one with source code", dir.display());
+        bail!(
+            "{} is not a directory: name one with source code",
+            dir.display()
+        );
     }
     Ok(root)
 }
@@ -136,14 +146,22 @@ fn directory(dir: &Path) -> anyhow::Result<PathBuf> {
 fn describe(plan: &Plan, model: &Model) {
     let (files, bytes) = (plan.files.len(), report::bytes(plan.total_bytes()));
     let (searches, tokens) = (plan.searches.len(), model.token_count());
-    eprintln!("Text files: {files}, together {bytes}. Searches planned: {searches}. Tokens in the model: {tokens}.");
+    eprintln!(
+        "Text files: {files}, together {bytes}. Searches planned: {searches}. Tokens in the model: {tokens}."
+    );
     if plan.left_out > 0 {
-        eprintln!("(the tree is large: {} further files are not opened)", plan.left_out);
+        eprintln!(
+            "(the tree is large: {} further files are not opened)",
+            plan.left_out
+        );
     }
 }
 
 fn judge(reports: &[Report]) -> anyhow::Result<()> {
-    let differences: u64 = reports.iter().map(|report| report.record.difference_count).sum();
+    let differences: u64 = reports
+        .iter()
+        .map(|report| report.record.difference_count)
+        .sum();
     if differences > 0 {
         bail!("{differences} answers differed from what they have to be; they are listed above");
     }
@@ -158,7 +176,13 @@ mod tests {
 
     fn report(record: Record) -> Report {
         let (costs, time, kill) = Default::default();
-        Report { transport: Transport::Socket, record, costs, time, kill }
+        Report {
+            transport: Transport::Socket,
+            record,
+            costs,
+            time,
+            kill,
+        }
     }
 
     #[test]
@@ -168,7 +192,12 @@ mod tests {
         assert!(judge(&[report(record.clone())]).is_ok());
         record.compare(false, || "a.rs: other bytes".to_owned());
         let reports = [report(Record::default()), report(record)];
-        assert!(judge(&reports).unwrap_err().to_string().contains("1 answers differed"));
+        assert!(
+            judge(&reports)
+                .unwrap_err()
+                .to_string()
+                .contains("1 answers differed")
+        );
         assert!(report::render(&reports).contains("a.rs: other bytes"));
     }
 }

@@ -34,8 +34,15 @@ impl Progress {
     /// Starts with lanes of the given names and amounts.
     pub(crate) fn new(lanes: &[(&'static str, usize)]) -> Self {
         let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
-        let lanes = lanes.iter().map(|(name, total)| Lane::new(name, *total as u64, bars.as_ref())).collect();
-        Self { bars, lanes, last_line: Mutex::new(Instant::now()) }
+        let lanes = lanes
+            .iter()
+            .map(|(name, total)| Lane::new(name, *total as u64, bars.as_ref()))
+            .collect();
+        Self {
+            bars,
+            lanes,
+            last_line: Mutex::new(Instant::now()),
+        }
     }
 
     /// Counts one piece of work of a lane as done.
@@ -58,11 +65,16 @@ impl Progress {
 
     /// Removes the bars.
     pub(crate) fn finish(&self) {
-        self.lanes.iter().for_each(|lane| lane.bar.finish_and_clear());
+        self.lanes
+            .iter()
+            .for_each(|lane| lane.bar.finish_and_clear());
     }
 
     fn is_line_due(&self) -> bool {
-        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self
+            .last_line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let is_due = last.elapsed() >= LINE_INTERVAL;
         if is_due {
             *last = Instant::now();
@@ -71,7 +83,10 @@ impl Progress {
     }
 
     fn summary(&self) -> String {
-        let parts = self.lanes.iter().map(|lane| format!("{} {}/{}", lane.name, lane.done.load(Relaxed), lane.total));
+        let parts = self
+            .lanes
+            .iter()
+            .map(|lane| format!("{} {}/{}", lane.name, lane.done.load(Relaxed), lane.total));
         parts.collect::<Vec<_>>().join(", ")
     }
 }
@@ -79,13 +94,23 @@ impl Progress {
 impl Lane {
     fn new(name: &'static str, total: u64, bars: Option<&MultiProgress>) -> Self {
         let bar = match bars {
-            Some(bars) => bars.add(ProgressBar::new(total).with_style(style()).with_prefix(name)),
+            Some(bars) => bars.add(
+                ProgressBar::new(total)
+                    .with_style(style())
+                    .with_prefix(name),
+            ),
             None => ProgressBar::hidden(),
         };
-        Self { name, total, done: AtomicU64::new(0), bar }
+        Self {
+            name,
+            total,
+            done: AtomicU64::new(0),
+            bar,
+        }
     }
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("  {prefix:<12} {bar:30} {pos}/{len}").expect("the template is well formed")
+    ProgressStyle::with_template("  {prefix:<12} {bar:30} {pos}/{len}")
+        .expect("the template is well formed")
 }

@@ -28,7 +28,11 @@ fn times(reports: &[Report]) -> Table {
     let mut table = table(head);
     for timed in Timed::ALL {
         let first = reports[0].record.row(timed);
-        let mut row = vec![timed.title().to_owned(), first.count().to_string(), bytes(first.bytes)];
+        let mut row = vec![
+            timed.title().to_owned(),
+            first.count().to_string(),
+            bytes(first.bytes),
+        ];
         for report in reports {
             let measured = report.record.row(timed);
             row.extend([0.5, 0.99].map(|part| match measured.count() {
@@ -43,7 +47,11 @@ fn times(reports: &[Report]) -> Table {
 
 fn totals(reports: &[Report]) -> Table {
     let mut head = vec!["whole session".to_owned()];
-    head.extend(reports.iter().map(|report| report.transport.title().to_owned()));
+    head.extend(
+        reports
+            .iter()
+            .map(|report| report.transport.title().to_owned()),
+    );
     let mut table = table(head);
     let mut line = |title: &str, value: &dyn Fn(&Report) -> String| {
         let mut row = vec![title.to_owned()];
@@ -52,46 +60,88 @@ fn totals(reports: &[Report]) -> Table {
     };
     line("time with an engine", &|it| duration(it.time));
     line("completions dropped / engine stopped", &|it| {
-        format!("{} / {}", it.record.completions_dropped, it.record.completions_stopped)
+        format!(
+            "{} / {}",
+            it.record.completions_dropped, it.record.completions_stopped
+        )
     });
-    line("their tokens: read / made", &|it| format!("{} / {}", it.record.tokens_read, it.record.tokens_made));
-    line("searches replaced by a newer one", &|it| it.record.searches_dropped.to_string());
-    line("messages, both directions", &|it| it.costs.messages.to_string());
-    line("wake-ups of the editor", &|it| it.costs.wake_ups.to_string());
+    line("their tokens: read / made", &|it| {
+        format!("{} / {}", it.record.tokens_read, it.record.tokens_made)
+    });
+    line("searches replaced by a newer one", &|it| {
+        it.record.searches_dropped.to_string()
+    });
+    line("messages, both directions", &|it| {
+        it.costs.messages.to_string()
+    });
+    line("wake-ups of the editor", &|it| {
+        it.costs.wake_ups.to_string()
+    });
     line("system calls of the editor, per message", &|it| {
-        format!("{:.3}", it.costs.system_calls as f64 / it.costs.messages.max(1) as f64)
+        format!(
+            "{:.3}",
+            it.costs.system_calls as f64 / it.costs.messages.max(1) as f64
+        )
     });
     line("at SIGKILL: Unknown / NotExecuted", &|it| {
-        format!("{} / {}", it.record.endings.unknown, it.record.endings.not_executed)
+        format!(
+            "{} / {}",
+            it.record.endings.unknown, it.record.endings.not_executed
+        )
     });
     line("all outcomes known after", &|it| duration(it.kill.settled));
-    line("next engine served after", &|it| duration(it.kill.restarted));
+    line("next engine served after", &|it| {
+        duration(it.kill.restarted)
+    });
     table
 }
 
 fn verdict(report: &Report) -> String {
-    let Record { comparisons, difference_count, differences, changed_on_disk, .. } = &report.record;
+    let Record {
+        comparisons,
+        difference_count,
+        differences,
+        changed_on_disk,
+        ..
+    } = &report.record;
     let title = report.transport.title();
     let mut text = format!("{title}: {comparisons} comparisons, {difference_count} differences\n");
     if *changed_on_disk > 0 {
-        let _ = writeln!(text, "  ({changed_on_disk} answers showed files as they were changed during the session)");
+        let _ = writeln!(
+            text,
+            "  ({changed_on_disk} answers showed files as they were changed during the session)"
+        );
     }
     for difference in differences {
         let _ = writeln!(text, "  {difference}");
+    }
+    if *difference_count > differences.len() as u64 {
+        let _ = writeln!(
+            text,
+            "  and {} more",
+            *difference_count - differences.len() as u64
+        );
     }
     text
 }
 
 fn table(head: Vec<String>) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(head);
     table
 }
 
 fn add_row(table: &mut Table, row: Vec<String>) {
     let mut cells = row.into_iter();
     let title = cells.next().map(Cell::new);
-    table.add_row(title.into_iter().chain(cells.map(|cell| Cell::new(cell).set_alignment(CellAlignment::Right))));
+    table.add_row(
+        title
+            .into_iter()
+            .chain(cells.map(|cell| Cell::new(cell).set_alignment(CellAlignment::Right))),
+    );
 }
 
 /// Writes a number of bytes for people.

@@ -44,7 +44,14 @@ pub struct Bidirectional;
 
 impl<'c, M: Message, Shape> Call<'c, M, Shape> {
     pub(super) fn new(client: &'c Client, message: M) -> Self {
-        Self { client, message, deadline: None, metadata: None, refused: None, shape: PhantomData }
+        Self {
+            client,
+            message,
+            deadline: None,
+            metadata: None,
+            refused: None,
+            shape: PhantomData,
+        }
     }
 
     /// Gives the call this long in all, its items included. Then it ends on both sides with [`CallError::DeadlineExceeded`].
@@ -54,7 +61,10 @@ impl<'c, M: Message, Shape> Call<'c, M, Shape> {
 
     /// Gives the call until `deadline`, or less if it has an earlier one already.
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(self.deadline.map_or(deadline, |before| before.min(deadline)));
+        self.deadline = Some(
+            self.deadline
+                .map_or(deadline, |before| before.min(deadline)),
+        );
         self
     }
 
@@ -74,14 +84,26 @@ impl<'c, M: Message, Shape> Call<'c, M, Shape> {
         self
     }
 
-    fn start(mut self, kind: CallKind) -> Result<(Arc<Connection>, TicketKey, Option<Instant>), CallError> {
+    fn start(
+        mut self,
+        kind: CallKind,
+    ) -> Result<(Arc<Connection>, TicketKey, Option<Instant>), CallError> {
         if let Some(error) = self.refused.take() {
             return Err(error);
         }
         let (deadline, metadata) = (self.deadline, self.metadata.as_ref());
         let connection = self.client.connection(deadline)?;
         let key = scratch::encoded(&self.message, |payload| {
-            connection.start(NewCall { kind, message_type: M::TYPE, deadline, metadata, payload }, None)
+            connection.start(
+                NewCall {
+                    kind,
+                    message_type: M::TYPE,
+                    deadline,
+                    metadata,
+                    payload,
+                },
+                None,
+            )
         })??;
         Ok((connection, key, deadline))
     }
@@ -104,7 +126,12 @@ impl<M: Message> Call<'_, M, Unary> {
     /// The call was not sent.
     pub fn send(self) -> Result<PendingReply<M>, CallError> {
         let (connection, key, deadline) = self.start(CallKind::Unary)?;
-        Ok(PendingReply { connection, key: Some(key), deadline, message: PhantomData })
+        Ok(PendingReply {
+            connection,
+            key: Some(key),
+            deadline,
+            message: PhantomData,
+        })
     }
 }
 
@@ -116,7 +143,9 @@ impl<M: Message> Call<'_, M, Streaming> {
     /// The call was not sent.
     pub fn open(self) -> Result<ItemStream<M::Reply>, CallError> {
         let (connection, key, deadline) = self.start(CallKind::ServerStream)?;
-        Ok(ItemStream(crate::ItemStream::of_call(connection, key, deadline)))
+        Ok(ItemStream(crate::ItemStream::of_call(
+            connection, key, deadline,
+        )))
     }
 }
 
@@ -145,8 +174,16 @@ impl<M: Upload> Call<'_, M, Uploading> {
         let (connection, key, deadline) = self.start(CallKind::ClientStream)?;
         connection.share_ticket(key);
         let sender = crate::ItemSender::new(Arc::clone(&connection), key, true);
-        let reply = PendingReply { connection, key: Some(key), deadline, message: PhantomData };
-        Ok(UploadStream { sender: Some(ItemSender(sender, deadline)), reply })
+        let reply = PendingReply {
+            connection,
+            key: Some(key),
+            deadline,
+            message: PhantomData,
+        };
+        Ok(UploadStream {
+            sender: Some(ItemSender(sender, deadline)),
+            reply,
+        })
     }
 }
 
@@ -165,10 +202,15 @@ impl<M: Message> PendingReply<M> {
     ///
     /// [`CallError`].
     pub fn wait(mut self) -> Result<M::Reply, CallError> {
-        let Some(key) = self.key else { return Err(CallError::DeadlineExceeded) };
+        let Some(key) = self.key else {
+            return Err(CallError::DeadlineExceeded);
+        };
         loop {
             let waited =
-                self.connection.wait_until(key, Awaited::Arrival, self.deadline, &mut |state| take_outcome(state, key));
+                self.connection
+                    .wait_until(key, Awaited::Arrival, self.deadline, &mut |state| {
+                        take_outcome(state, key)
+                    });
             match waited {
                 Ok(waited) => {
                     self.key = None;

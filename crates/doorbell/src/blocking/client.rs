@@ -57,7 +57,10 @@ impl Client {
 
     /// Begins a client with other settings than the defaults.
     pub fn builder(name: impl Into<String>) -> Builder {
-        Builder { name: name.into(), options: Options::default() }
+        Builder {
+            name: name.into(),
+            options: Options::default(),
+        }
     }
 
     /// Calls a handler that answers with one reply: `client.call(message).wait()`.
@@ -112,13 +115,18 @@ impl Client {
         let connection = self.connection(deadline)?;
         let start = Instant::now();
         let number = connection.send_ping()?;
-        connection.wait_pong(number, deadline).map_err(|_| CallError::DeadlineExceeded)??;
+        connection
+            .wait_pong(number, deadline)
+            .map_err(|_| CallError::DeadlineExceeded)??;
         Ok(start.elapsed())
     }
 
     /// Returns what the present connection has done so far; zero if there is none.
     pub fn stats(&self) -> Stats {
-        self.dialer.current().map(|connection| connection.stats()).unwrap_or_default()
+        self.dialer
+            .current()
+            .map(|connection| connection.stats())
+            .unwrap_or_default()
     }
 
     /// Ends the connection for all clones. Calls under way fail; later ones too.
@@ -126,14 +134,19 @@ impl Client {
         self.dialer.close();
     }
 
-    pub(super) fn connection(&self, deadline: Option<Instant>) -> Result<Arc<Connection>, CallError> {
+    pub(super) fn connection(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Connection>, CallError> {
         if let Some(connection) = self.dialer.current() {
             return Ok(connection);
         }
         let patience = Instant::now() + self.dialer.options.reconnect_timeout;
         let give_up = deadline.map_or(patience, |deadline| deadline.min(patience));
         self.dialer.connect(give_up).map_err(|error| match error {
-            ConnectError::TimedOut { .. } if deadline == Some(give_up) => CallError::DeadlineBeforeSend,
+            ConnectError::TimedOut { .. } if deadline == Some(give_up) => {
+                CallError::DeadlineBeforeSend
+            }
             error => CallError::NotConnected(Arc::new(error)),
         })
     }
@@ -176,7 +189,10 @@ impl Builder {
 impl Dialer {
     fn current(&self) -> Option<Arc<Connection>> {
         let current = lock(&self.current);
-        current.as_ref().filter(|connection| connection.is_usable()).map(Arc::clone)
+        current
+            .as_ref()
+            .filter(|connection| connection.is_usable())
+            .map(Arc::clone)
     }
 
     /// Makes the connection; keeps trying until `give_up` while that can help.
@@ -204,9 +220,22 @@ impl Dialer {
 
     fn dial_once(&self) -> Result<Arc<Connection>, ConnectError> {
         let options = &self.options;
-        let link = dial(&self.path, &options.client_name, options.wishes, options.handshake_timeout)?;
-        let (connection, watched) = Connection::new(link, Sleeper::Threads, options.spin, options.max_assembly_bytes);
-        watch(&connection, watched).map_err(|source| ConnectError::System { path: self.path.clone(), source })?;
+        let link = dial(
+            &self.path,
+            &options.client_name,
+            options.wishes,
+            options.handshake_timeout,
+        )?;
+        let (connection, watched) = Connection::new(
+            link,
+            Sleeper::Threads,
+            options.spin,
+            options.max_assembly_bytes,
+        );
+        watch(&connection, watched).map_err(|source| ConnectError::System {
+            path: self.path.clone(),
+            source,
+        })?;
         *lock(&self.current) = Some(Arc::clone(&connection));
         if self.closed.load(Ordering::Acquire) {
             self.close(); // closed while we dialled
@@ -232,6 +261,8 @@ impl Drop for Dialer {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("path", &self.dialer.path).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("path", &self.dialer.path)
+            .finish_non_exhaustive()
     }
 }

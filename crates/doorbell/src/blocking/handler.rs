@@ -31,7 +31,11 @@ pub(super) struct Function<F, M, S> {
 
 impl<F, M, S> Function<F, M, S> {
     pub(super) fn new(run: F, threads: &Arc<Threads>) -> Arc<Self> {
-        Arc::new(Self { run: Arc::new(run), threads: Arc::clone(threads), shape: PhantomData })
+        Arc::new(Self {
+            run: Arc::new(run),
+            threads: Arc::clone(threads),
+            shape: PhantomData,
+        })
     }
 }
 
@@ -53,7 +57,9 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
+            return;
+        };
         match catch_unwind(AssertUnwindSafe(|| (self.run)(context, message))) {
             Ok(output) => reply(&reply_to, output, false),
             Err(_) => reply_to.panicked(false),
@@ -72,11 +78,16 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
-        let Some(out) = reply_to.item_sender() else { return };
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
+            return;
+        };
+        let Some(out) = reply_to.item_sender() else {
+            return;
+        };
         let run = Arc::clone(&self.run);
         let out = ItemSender(out, context.deadline());
-        self.threads.run(reply_to, move || run(context, message, out), end::<E>);
+        self.threads
+            .run(reply_to, move || run(context, message, out), end::<E>);
     }
 }
 
@@ -91,16 +102,27 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
-        let Some(items) = reply_to.item_stream() else { return };
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
+            return;
+        };
+        let Some(items) = reply_to.item_stream() else {
+            return;
+        };
         let run = Arc::clone(&self.run);
-        self.threads.run(reply_to, move || run(context, message, ItemStream(items)), reply::<M::Reply, E>);
+        self.threads.run(
+            reply_to,
+            move || run(context, message, ItemStream(items)),
+            reply::<M::Reply, E>,
+        );
     }
 }
 
 impl<F, M, E> Handler for Function<F, M, Bidirectional>
 where
-    F: Fn(Context, M, ItemStream<M::Item>, ItemSender<M::Reply>) -> Result<(), E> + Send + Sync + 'static,
+    F: Fn(Context, M, ItemStream<M::Item>, ItemSender<M::Reply>) -> Result<(), E>
+        + Send
+        + Sync
+        + 'static,
     E: Into<Status> + 'static,
     M: Upload,
 {
@@ -109,11 +131,19 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
-        let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else { return };
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
+            return;
+        };
+        let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else {
+            return;
+        };
         let run = Arc::clone(&self.run);
         let out = ItemSender(out, context.deadline());
-        self.threads.run(reply_to, move || run(context, message, ItemStream(items), out), end::<E>);
+        self.threads.run(
+            reply_to,
+            move || run(context, message, ItemStream(items), out),
+            end::<E>,
+        );
     }
 }
 
@@ -127,7 +157,9 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
+            return;
+        };
         if catch_unwind(AssertUnwindSafe(|| (self.run)(context, message))).is_err() {
             reply_to.panicked(false);
         }
@@ -142,7 +174,10 @@ pub(super) struct Threads {
 
 impl Threads {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { running: AtomicUsize::new(0), limit })
+        Arc::new(Self {
+            running: AtomicUsize::new(0),
+            limit,
+        })
     }
 
     fn run<T: 'static>(
@@ -154,16 +189,21 @@ impl Threads {
         if self.running.fetch_add(1, Ordering::AcqRel) >= self.limit {
             self.running.fetch_sub(1, Ordering::AcqRel);
             let text = format!("{} streaming calls are being answered already", self.limit);
-            return reply_to.answer(Answer::Fail(Status::resource_exhausted(text).not_executed()), false);
+            return reply_to.answer(
+                Answer::Fail(Status::resource_exhausted(text).not_executed()),
+                false,
+            );
         }
         let (this, of_thread) = (Arc::clone(self), reply_to.clone());
-        let thread = std::thread::Builder::new().name("doorbell-handler".to_owned()).spawn(move || {
-            match catch_unwind(AssertUnwindSafe(handler)) {
-                Ok(output) => finish(&of_thread, output, true),
-                Err(_) => of_thread.panicked(true),
-            }
-            this.running.fetch_sub(1, Ordering::AcqRel);
-        });
+        let thread = std::thread::Builder::new()
+            .name("doorbell-handler".to_owned())
+            .spawn(move || {
+                match catch_unwind(AssertUnwindSafe(handler)) {
+                    Ok(output) => finish(&of_thread, output, true),
+                    Err(_) => of_thread.panicked(true),
+                }
+                this.running.fetch_sub(1, Ordering::AcqRel);
+            });
         if let Err(error) = thread {
             self.running.fetch_sub(1, Ordering::AcqRel);
             let status = Status::resource_exhausted(format!("no thread for the handler: {error}"));

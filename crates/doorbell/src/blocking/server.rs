@@ -40,7 +40,12 @@ impl Server {
     /// Begins a server called `name`: a service name, or a path if it has a slash in it.
     pub fn builder(name: impl Into<String>) -> Builder {
         let threads = Threads::new(HANDLER_THREADS);
-        Builder { name: name.into(), options: Options::default(), threads, handlers: Vec::new() }
+        Builder {
+            name: name.into(),
+            options: Options::default(),
+            threads,
+            handlers: Vec::new(),
+        }
     }
 
     /// Takes no more connections and calls, lets those under way end for up to `limit`, then ends what is left. Returns `true` if
@@ -59,7 +64,10 @@ impl Server {
         F: Fn(Context, M) -> Result<M::Reply, E> + Send + Sync + 'static,
         E: Into<Status> + 'static,
     {
-        self.engine.registry.insert(M::TYPE, Function::<F, M, Unary>::new(handler, &self.threads))
+        self.engine.registry.insert(
+            M::TYPE,
+            Function::<F, M, Unary>::new(handler, &self.threads),
+        )
     }
 
     /// Adds or replaces a handler that answers with a stream. Returns `true` if it replaced one.
@@ -69,7 +77,10 @@ impl Server {
         F: Fn(Context, M, ItemSender<M::Reply>) -> Result<(), E> + Send + Sync + 'static,
         E: Into<Status> + 'static,
     {
-        self.engine.registry.insert(M::TYPE, Function::<F, M, Streaming>::new(handler, &self.threads))
+        self.engine.registry.insert(
+            M::TYPE,
+            Function::<F, M, Streaming>::new(handler, &self.threads),
+        )
     }
 
     /// Removes the handler of `M`. Calls under way go on; new ones get `UNIMPLEMENTED`. Returns `true` if there was one.
@@ -141,7 +152,10 @@ impl Builder {
     pub fn on_bidi<M, F, E>(self, handler: F) -> Self
     where
         M: Upload,
-        F: Fn(Context, M, ItemStream<M::Item>, ItemSender<M::Reply>) -> Result<(), E> + Send + Sync + 'static,
+        F: Fn(Context, M, ItemStream<M::Item>, ItemSender<M::Reply>) -> Result<(), E>
+            + Send
+            + Sync
+            + 'static,
         E: Into<Status> + 'static,
     {
         let handler = Function::<F, M, Bidirectional>::new(handler, &self.threads);
@@ -177,7 +191,10 @@ impl Builder {
             }
         }
         let engine = Engine::start(&self.name, &self.options, Registry::new(table))?;
-        Ok(Server { engine, threads: self.threads })
+        Ok(Server {
+            engine,
+            threads: self.threads,
+        })
     }
 }
 

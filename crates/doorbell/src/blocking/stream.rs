@@ -18,7 +18,10 @@ impl<T: Payload> ItemSender<T> {
     /// # Errors
     ///
     /// [`ItemError`]; after [`ItemError::Over`] every later item fails in the same way.
-    #[expect(clippy::needless_pass_by_value, reason = "the same as the awaiting sender")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the same as the awaiting sender"
+    )]
     pub fn send(&mut self, item: T) -> Result<(), ItemError> {
         self.0.send_blocking(&item, self.1)
     }

@@ -27,7 +27,10 @@ struct Current {
     next_token: u64,
 }
 
-static CURRENT: Mutex<Current> = Mutex::new(Current { watch: None, next_token: 0 });
+static CURRENT: Mutex<Current> = Mutex::new(Current {
+    watch: None,
+    next_token: 0,
+});
 
 /// Watches over a connection until it is closed.
 ///
@@ -55,8 +58,13 @@ pub(super) fn watch(connection: &Arc<Connection>, watched: Watched) -> io::Resul
 }
 
 fn start() -> io::Result<Arc<Watch>> {
-    let watch = Arc::new(Watch { poller: Poller::new()?, watched: Mutex::default() });
-    let thread = std::thread::Builder::new().name("doorbell-watch".to_owned()).stack_size(128 * 1024);
+    let watch = Arc::new(Watch {
+        poller: Poller::new()?,
+        watched: Mutex::default(),
+    });
+    let thread = std::thread::Builder::new()
+        .name("doorbell-watch".to_owned())
+        .stack_size(128 * 1024);
     let of_thread = Arc::clone(&watch);
     thread.spawn(move || run(&of_thread))?;
     Ok(watch)
@@ -65,7 +73,9 @@ fn start() -> io::Result<Arc<Watch>> {
 /// Takes a connection out; with the last one the thread ends.
 fn forget(token: u64) {
     let mut current = lock(&CURRENT);
-    let Some(watch) = current.watch.clone() else { return };
+    let Some(watch) = current.watch.clone() else {
+        return;
+    };
     let removed = lock(&watch.watched).remove(&token);
     if let Some((_, watched)) = removed {
         let _ = watch.poller.remove(&watched.bell);
@@ -101,7 +111,9 @@ impl Watch {
         let is_bell = token % 2 == BELL;
         let connection = {
             let watched = lock(&self.watched);
-            let Some((connection, watched)) = watched.get(&(token - token % 2)) else { return };
+            let Some((connection, watched)) = watched.get(&(token - token % 2)) else {
+                return;
+            };
             if is_bell && watched.bell.kind() == DoorbellKind::Socket {
                 let _ = watched.bell.drain(); // an end that is closed is seen on the control socket too
             }
@@ -120,5 +132,8 @@ const BELL: u64 = 1;
 
 fn is_current(watch: &Arc<Watch>) -> bool {
     let current = lock(&CURRENT);
-    current.watch.as_ref().is_some_and(|current| Arc::ptr_eq(current, watch))
+    current
+        .watch
+        .as_ref()
+        .is_some_and(|current| Arc::ptr_eq(current, watch))
 }

@@ -53,7 +53,10 @@ impl Client {
 
     /// Begins a client with other settings than the defaults.
     pub fn builder(name: impl Into<String>) -> Builder {
-        Builder { name: name.into(), options: Options::default() }
+        Builder {
+            name: name.into(),
+            options: Options::default(),
+        }
     }
 
     /// Calls a handler that answers with one reply. Await the result.
@@ -87,7 +90,9 @@ impl Client {
     /// be sent. Nothing has been sent then.
     pub fn notify<M: Message>(&self, message: M) -> Result<(), NotifyError> {
         let connection = self.current_or_dial()?;
-        let sent = scratch::encoded(&message, |payload| connection.notify(M::TYPE, None, payload, None));
+        let sent = scratch::encoded(&message, |payload| {
+            connection.notify(M::TYPE, None, payload, None)
+        });
         sent.map_err(CallError::Encode)?
     }
 
@@ -125,7 +130,10 @@ impl Client {
 
     /// Returns what the present connection has done so far; zero if there is none.
     pub fn stats(&self) -> Stats {
-        self.dialer.current().map(|connection| connection.stats()).unwrap_or_default()
+        self.dialer
+            .current()
+            .map(|connection| connection.stats())
+            .unwrap_or_default()
     }
 
     /// Ends the connection for all clones. Calls under way fail; later ones too.
@@ -137,7 +145,10 @@ impl Client {
         self.dialer.current()
     }
 
-    pub(super) async fn connection(&self, deadline: Option<Instant>) -> Result<Arc<Connection>, CallError> {
+    pub(super) async fn connection(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Connection>, CallError> {
         match self.live() {
             Some(connection) => Ok(connection),
             None => self.dialer.connect_for_call(deadline).await,
@@ -153,7 +164,9 @@ impl Client {
         tokio::spawn(async move {
             let _ = client.connection(None).await; // whoever needs it next sees why, if it fails again
         });
-        Err(CallError::GoingAway { text: "the connection was lost and is being made again".to_owned() })
+        Err(CallError::GoingAway {
+            text: "the connection was lost and is being made again".to_owned(),
+        })
     }
 }
 
@@ -183,12 +196,16 @@ impl Builder {
     /// [`ConnectError::Name`] if the name is not one.
     pub fn lazy(self) -> Result<Client, ConnectError> {
         let path = name::resolve(&self.name)?;
-        Ok(Client { dialer: Dialer::new(path, self.options) })
+        Ok(Client {
+            dialer: Dialer::new(path, self.options),
+        })
     }
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("state", &*self.state().borrow()).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("state", &*self.state().borrow())
+            .finish_non_exhaustive()
     }
 }

@@ -53,7 +53,14 @@ pub struct Bidirectional;
 
 impl<'c, M: Message, Shape> Call<'c, M, Shape> {
     pub(super) fn new(client: &'c Client, message: M) -> Self {
-        Self { client, message, deadline: None, metadata: None, refused: None, shape: PhantomData }
+        Self {
+            client,
+            message,
+            deadline: None,
+            metadata: None,
+            refused: None,
+            shape: PhantomData,
+        }
     }
 
     /// Gives the call this long in all, its items included. Then it ends on both sides with
@@ -64,7 +71,10 @@ impl<'c, M: Message, Shape> Call<'c, M, Shape> {
 
     /// Gives the call until `deadline`, or less if it has an earlier one already.
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(self.deadline.map_or(deadline, |before| before.min(deadline)));
+        self.deadline = Some(
+            self.deadline
+                .map_or(deadline, |before| before.min(deadline)),
+        );
         self
     }
 
@@ -90,11 +100,23 @@ impl<'c, M: Message, Shape> Call<'c, M, Shape> {
         }
         let (deadline, metadata) = (self.deadline, self.metadata.as_ref());
         scratch::encoded(&self.message, |payload| {
-            connection.start(NewCall { kind, message_type: M::TYPE, deadline, metadata, payload }, None)
+            connection.start(
+                NewCall {
+                    kind,
+                    message_type: M::TYPE,
+                    deadline,
+                    metadata,
+                    payload,
+                },
+                None,
+            )
         })?
     }
 
-    async fn open(mut self, kind: CallKind) -> Result<(Arc<Connection>, TicketKey, Option<Instant>), CallError> {
+    async fn open(
+        mut self,
+        kind: CallKind,
+    ) -> Result<(Arc<Connection>, TicketKey, Option<Instant>), CallError> {
         let connection = self.client.connection(self.deadline).await?;
         let key = self.start(&connection, kind)?;
         Ok((connection, key, self.deadline))
@@ -120,7 +142,11 @@ impl<'c, M: Message> IntoFuture for Call<'c, M, Unary> {
     type IntoFuture = UnaryFuture<'c, M>;
 
     fn into_future(self) -> UnaryFuture<'c, M> {
-        UnaryFuture { call: Some(self), connecting: None, pending: None }
+        UnaryFuture {
+            call: Some(self),
+            connecting: None,
+            pending: None,
+        }
     }
 }
 
@@ -159,7 +185,10 @@ impl<'c, M: Message> Future for UnaryFuture<'c, M> {
 }
 
 impl<'c, M: Message> UnaryFuture<'c, M> {
-    fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Connection>, CallError>> {
+    fn poll_connection(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Arc<Connection>, CallError>> {
         if self.connecting.is_none() {
             let call = self.call.as_ref().expect("polled after completion");
             let (client, deadline) = (call.client, call.deadline);
@@ -168,7 +197,13 @@ impl<'c, M: Message> UnaryFuture<'c, M> {
             }
             self.connecting = Some(Box::pin(async move { client.connection(deadline).await }));
         }
-        let connected = ready!(self.connecting.as_mut().expect("set above").as_mut().poll(cx));
+        let connected = ready!(
+            self.connecting
+                .as_mut()
+                .expect("set above")
+                .as_mut()
+                .poll(cx)
+        );
         self.connecting = None;
         Poll::Ready(connected)
     }
@@ -188,14 +223,24 @@ impl<M: Message> Unpin for PendingReply<M> {}
 
 impl<M: Message> PendingReply<M> {
     fn new(connection: Arc<Connection>, key: TicketKey, deadline: Option<Instant>) -> Self {
-        Self { connection, key: Some(key), deadline, alarm: None, slept_since: None, message: PhantomData }
+        Self {
+            connection,
+            key: Some(key),
+            deadline,
+            alarm: None,
+            slept_since: None,
+            message: PhantomData,
+        }
     }
 
     fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<M::Reply, CallError>> {
         let key = self.key.expect("polled after completion");
         loop {
-            let polled =
-                self.connection.poll_until(cx, key, Awaited::Arrival, &mut |state| take_outcome(state, key));
+            let polled = self
+                .connection
+                .poll_until(cx, key, Awaited::Arrival, &mut |state| {
+                    take_outcome(state, key)
+                });
             if let Poll::Ready(waited) = polled {
                 if let Some(since) = self.slept_since.take() {
                     self.connection.slept(since);
@@ -211,8 +256,12 @@ impl<M: Message> PendingReply<M> {
 
     /// Ready when the deadline has passed. The timer exists only once somebody really waits.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = self.deadline else { return Poll::Pending };
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        let Some(deadline) = self.deadline else {
+            return Poll::Pending;
+        };
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
         alarm.as_mut().poll(cx)
     }
 }
@@ -270,7 +319,10 @@ impl<'c, M: Upload> IntoFuture for Call<'c, M, Uploading> {
             let (connection, key, deadline) = self.open(CallKind::ClientStream).await?;
             connection.share_ticket(key);
             let sender = ItemSender::new(Arc::clone(&connection), key, true);
-            Ok(UploadStream { sender: Some(sender), reply: PendingReply::new(connection, key, deadline) })
+            Ok(UploadStream {
+                sender: Some(sender),
+                reply: PendingReply::new(connection, key, deadline),
+            })
         })
     }
 }

@@ -56,7 +56,10 @@ impl Dialer {
     /// Returns the connection if there is a living one.
     pub(super) fn current(&self) -> Option<Arc<Connection>> {
         let current = lock(&self.current);
-        current.as_ref().filter(|connection| connection.is_usable()).map(Arc::clone)
+        current
+            .as_ref()
+            .filter(|connection| connection.is_usable())
+            .map(Arc::clone)
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<ConnectionState> {
@@ -72,7 +75,10 @@ impl Dialer {
     }
 
     /// Returns the connection, making one if need be; keeps trying until `give_up` while that can help.
-    pub(super) async fn connect(self: &Arc<Self>, give_up: Instant) -> Result<Arc<Connection>, ConnectError> {
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        give_up: Instant,
+    ) -> Result<Arc<Connection>, ConnectError> {
         let _turn = self.dialing.lock().await;
         let mut back_off = BackOff::new();
         loop {
@@ -117,16 +123,28 @@ impl Dialer {
         let this = Arc::clone(self);
         let dialed = tokio::task::spawn_blocking(move || {
             let options = &this.options;
-            dial(&this.path, &options.client_name, options.wishes, options.handshake_timeout)
+            dial(
+                &this.path,
+                &options.client_name,
+                options.wishes,
+                options.handshake_timeout,
+            )
         });
         let link = dialed.await.map_err(|error| ConnectError::System {
             path: self.path.clone(),
             source: std::io::Error::other(error),
         })??;
-        let (connection, watched) =
-            Connection::new(link, Sleeper::Task, self.options.spin, self.options.max_assembly_bytes);
+        let (connection, watched) = Connection::new(
+            link,
+            Sleeper::Task,
+            self.options.spin,
+            self.options.max_assembly_bytes,
+        );
         self.attend(&connection, watched)
-            .map_err(|source| ConnectError::System { path: self.path.clone(), source })?;
+            .map_err(|source| ConnectError::System {
+                path: self.path.clone(),
+                source,
+            })?;
         *lock(&self.current) = Some(Arc::clone(&connection));
         if self.closed.load(Ordering::Acquire) {
             self.close(); // closed while we dialled
@@ -137,7 +155,11 @@ impl Dialer {
     }
 
     /// Starts the task that drains when the doorbell rings and sees the peer's death.
-    fn attend(self: &Arc<Self>, connection: &Arc<Connection>, watched: Watched) -> std::io::Result<()> {
+    fn attend(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        watched: Watched,
+    ) -> std::io::Result<()> {
         let bell = AsyncDoorbell::new(watched.bell)?;
         let peer = AsyncPeer::new(watched.control, watched.process)?;
         let ended = Arc::new(Notify::new());
@@ -168,7 +190,12 @@ impl Drop for Dialer {
     }
 }
 
-async fn attend(connection: Arc<Connection>, bell: AsyncDoorbell, peer: AsyncPeer, ended: Arc<Notify>) {
+async fn attend(
+    connection: Arc<Connection>,
+    bell: AsyncDoorbell,
+    peer: AsyncPeer,
+    ended: Arc<Notify>,
+) {
     loop {
         tokio::select! {
             rung = bell.notified() => {

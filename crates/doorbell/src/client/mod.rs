@@ -12,7 +12,9 @@ mod outcome;
 #[cfg(feature = "tokio")]
 pub use awaiting::{Builder, Client};
 #[cfg(feature = "tokio")]
-pub use call::{Bidirectional, Call, PendingReply, Streaming, Unary, UnaryFuture, Uploading, UploadStream};
+pub use call::{
+    Bidirectional, Call, PendingReply, Streaming, Unary, UnaryFuture, UploadStream, Uploading,
+};
 #[cfg(feature = "tokio")]
 pub use dialer::ConnectionState;
 pub(crate) use options::{BackOff, Options, option_methods};

@@ -22,7 +22,10 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            wishes: Wishes { ring_capacity_bytes: 0, ..Wishes::default() },
+            wishes: Wishes {
+                ring_capacity_bytes: 0,
+                ..Wishes::default()
+            },
             spin: SpinMode::Adaptive,
             client_name: String::new(),
             handshake_timeout: Duration::from_secs(5),

@@ -37,7 +37,13 @@ thread_local! {
 }
 
 /// Adds a metadata entry to a call that may have none yet.
-pub(crate) fn add_metadata(metadata: &mut Option<Metadata>, key: &str, value: &[u8]) -> Result<(), CallError> {
+pub(crate) fn add_metadata(
+    metadata: &mut Option<Metadata>,
+    key: &str,
+    value: &[u8],
+) -> Result<(), CallError> {
     let entries = metadata.get_or_insert_default();
-    entries.insert(key, value).map_err(|error| CallError::Encode(EncodeError::new(error)))
+    entries
+        .insert(key, value)
+        .map_err(|error| CallError::Encode(EncodeError::new(error)))
 }

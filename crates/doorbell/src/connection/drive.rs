@@ -39,7 +39,9 @@ impl Connection {
         }
         loop {
             let Some(mut receive) = self.try_receive() else {
-                if let Poll::Ready(value) = register_unless(&mut self.lock(), key, awaited, cx.waker(), ready) {
+                if let Poll::Ready(value) =
+                    register_unless(&mut self.lock(), key, awaited, cx.waker(), ready)
+                {
                     return Poll::Ready(value);
                 }
                 match self.try_receive() {
@@ -135,7 +137,9 @@ impl Connection {
                 return self.hand_over();
             }
             // If somebody has it by now, they will settle when they leave.
-            let Some(mut receive) = self.try_receive() else { return };
+            let Some(mut receive) = self.try_receive() else {
+                return;
+            };
             if self.settle(&mut receive).is_err() {
                 return;
             }
@@ -185,9 +189,13 @@ impl Connection {
             state.bell_was_used();
         }
         // If somebody drives, they see when they leave that nobody is announced.
-        let Some(mut receive) = self.try_receive() else { return };
+        let Some(mut receive) = self.try_receive() else {
+            return;
+        };
         self.lock().withdraw();
-        while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_| {}, &mut |_| {}), Ok(count) if count > 0) {}
+        while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_| {}, &mut |_| {}), Ok(count) if count > 0)
+        {
+        }
         self.relieve();
         self.leave(receive);
     }
@@ -214,9 +222,15 @@ impl Connection {
         ready: Ready<'_, T>,
     ) -> Result<T, TimedOut> {
         let result = loop {
-            let receive = if self.sleeper == Sleeper::Threads { self.try_receive() } else { None };
+            let receive = if self.sleeper == Sleeper::Threads {
+                self.try_receive()
+            } else {
+                None
+            };
             let waited = match receive {
-                Some(mut receive) => self.drive_or_sleep(&mut receive, key, awaited, deadline, ready),
+                Some(mut receive) => {
+                    self.drive_or_sleep(&mut receive, key, awaited, deadline, ready)
+                }
                 None => self.park(key, awaited, deadline, ready),
             };
             match waited {
@@ -268,7 +282,13 @@ impl Connection {
             let space = state.has_backlog();
             state.announce(SleepOn::Futex);
             state.counters.sleeps += 1;
-            (Positions { tail: receive.consumer.seen_tail(), head: state.producer.seen_head() }, space)
+            (
+                Positions {
+                    tail: receive.consumer.seen_tail(),
+                    head: state.producer.seen_head(),
+                },
+                space,
+            )
         };
         let more = self.look_once_more(receive);
         if matches!(more, Ok(false)) && !self.is_closed() {

@@ -29,10 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell_proto::{
-    CallId, Time, limits,
-    connection::Connection as Machine,
-};
+use doorbell_proto::{CallId, Time, connection::Connection as Machine, limits};
 use doorbell_shm::{
     Consumer, Kick, OwnRegion, PeerRegion, SleepOn, Spin, SpinMode,
     sys::{self, ControlStream, Doorbell, PeerIdentity, ProcessHandle},
@@ -105,13 +102,28 @@ pub(crate) struct Effects {
 }
 
 impl Connection {
-    pub(crate) fn new(link: Link, sleeper: Sleeper, spin: SpinMode, max_assembly_bytes: u64) -> (Arc<Self>, Watched) {
+    pub(crate) fn new(
+        link: Link,
+        sleeper: Sleeper,
+        spin: SpinMode,
+        max_assembly_bytes: u64,
+    ) -> (Arc<Self>, Watched) {
         let (producer, consumer) = link.rings();
         let machine = Machine::new(link.terms.machine(link.role, max_assembly_bytes));
         let spin = Spin::new(spin, sys::cpu_count());
         let connection = Self {
-            state: Mutex::new(State::new(machine, producer, link.sleep_words(), spin, link.terms)),
-            receive: Mutex::new(Receive { consumer, scratch: Vec::new(), checked_head: 0 }),
+            state: Mutex::new(State::new(
+                machine,
+                producer,
+                link.sleep_words(),
+                spin,
+                link.terms,
+            )),
+            receive: Mutex::new(Receive {
+                consumer,
+                scratch: Vec::new(),
+                checked_head: 0,
+            }),
             own: link.own,
             peer: link.peer,
             peer_bell: link.peer_bell,
@@ -126,7 +138,14 @@ impl Connection {
             terms: link.terms,
             origin: Instant::now(),
         };
-        (Arc::new(connection), Watched { bell: link.bell, control: link.control, process: link.process })
+        (
+            Arc::new(connection),
+            Watched {
+                bell: link.bell,
+                control: link.control,
+                process: link.process,
+            },
+        )
     }
 
     pub(crate) fn identity(&self) -> &PeerIdentity {
@@ -225,7 +244,11 @@ impl Connection {
         if let Some(on) = effects.notify {
             self.notify_peer(on);
         }
-        effects.waker.into_iter().chain(effects.more).for_each(Waker::wake);
+        effects
+            .waker
+            .into_iter()
+            .chain(effects.more)
+            .for_each(Waker::wake);
     }
 
     fn notify_peer(&self, on: SleepOn) {

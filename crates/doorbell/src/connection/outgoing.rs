@@ -10,7 +10,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use doorbell_proto::{CallId, frame::{FrameHeader, FrameKind}};
+use doorbell_proto::{
+    CallId,
+    frame::{FrameHeader, FrameKind},
+};
 
 /// One frame with its whole body.
 pub(super) struct Small {
@@ -46,7 +49,13 @@ pub(super) struct Outgoing {
 
 impl Large {
     pub(super) fn new(header: FrameHeader, prefix: Vec<u8>, payload: Bytes) -> Self {
-        Self { header, prefix, payload, sent: 0, then: VecDeque::new() }
+        Self {
+            header,
+            prefix,
+            payload,
+            sent: 0,
+            then: VecDeque::new(),
+        }
     }
 }
 
@@ -128,20 +137,29 @@ impl Outgoing {
     /// Forgets what waits for a call that is over. Returns `true` if no frame of a request of that call had been sent yet.
     pub(super) fn remove(&mut self, id: CallId) -> bool {
         let id = id.raw();
-        let unsent = |header: &FrameHeader, sent: usize| header.id == id && header.kind == FrameKind::Call && sent == 0;
+        let unsent = |header: &FrameHeader, sent: usize| {
+            header.id == id && header.kind == FrameKind::Call && sent == 0
+        };
         let was_unsent = self.small.iter().any(|small| unsent(&small.header, 0))
-            || self.large.iter().any(|large| unsent(&large.header, large.sent));
-        self.small.retain(|small| small.header.id != id || small.header.kind == FrameKind::Notify);
+            || self
+                .large
+                .iter()
+                .any(|large| unsent(&large.header, large.sent));
+        self.small
+            .retain(|small| small.header.id != id || small.header.kind == FrameKind::Notify);
         self.large.retain(|large| large.header.id != id);
         was_unsent
     }
 
     fn follows_large(&self, header: &FrameHeader) -> bool {
-        header.kind != FrameKind::Notify && self.large.iter().any(|large| large.header.id == header.id)
+        header.kind != FrameKind::Notify
+            && self.large.iter().any(|large| large.header.id == header.id)
     }
 
     fn large_of(&mut self, id: u64) -> Option<&mut Large> {
-        self.large.iter_mut().find(|large| id != 0 && large.header.id == id)
+        self.large
+            .iter_mut()
+            .find(|large| id != 0 && large.header.id == id)
     }
 }
 

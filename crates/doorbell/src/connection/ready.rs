@@ -8,7 +8,11 @@ use std::{
 
 use doorbell_proto::CallId;
 
-use super::{Connection, TicketKey, drive::{TimedOut, park_until, thread_waker}, state::State};
+use super::{
+    Connection, TicketKey,
+    drive::{TimedOut, park_until, thread_waker},
+    state::State,
+};
 use crate::error::CallError;
 
 impl Connection {
@@ -33,17 +37,28 @@ impl Connection {
     }
 
     /// Ready when the ping with this number has been answered.
-    pub(crate) fn poll_pong(&self, cx: &mut Context<'_>, number: u64) -> Poll<Result<(), CallError>> {
+    pub(crate) fn poll_pong(
+        &self,
+        cx: &mut Context<'_>,
+        number: u64,
+    ) -> Poll<Result<(), CallError>> {
         self.poll_state(cx, |state, waker| state.look_pong(number, waker))
     }
 
     /// Waits as a thread until nothing waits to be written.
-    pub(crate) fn wait_writable(&self, deadline: Option<Instant>) -> Result<Result<(), CallError>, TimedOut> {
+    pub(crate) fn wait_writable(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Result<Result<(), CallError>, TimedOut> {
         self.wait_state(deadline, State::look_writable)
     }
 
     /// Waits as a thread until the ping with this number has been answered.
-    pub(crate) fn wait_pong(&self, number: u64, deadline: Option<Instant>) -> Result<Result<(), CallError>, TimedOut> {
+    pub(crate) fn wait_pong(
+        &self,
+        number: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Result<(), CallError>, TimedOut> {
         self.wait_state(deadline, |state, waker| state.look_pong(number, waker))
     }
 
@@ -161,7 +176,8 @@ impl State {
 
 fn add_waker(wakers: &mut Vec<Waker>, waker: Option<&Waker>) {
     if let Some(waker) = waker
-        && !wakers.iter().any(|known| known.will_wake(waker)) {
+        && !wakers.iter().any(|known| known.will_wake(waker))
+    {
         wakers.push(waker.clone());
     }
 }

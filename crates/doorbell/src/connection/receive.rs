@@ -24,7 +24,11 @@ pub(crate) enum Dispatch<'a> {
         payload: Payload<'a>,
     },
     /// A notification.
-    Notify { message_type: MessageType, metadata: Option<Metadata>, payload: &'a [u8] },
+    Notify {
+        message_type: MessageType,
+        metadata: Option<Metadata>,
+        payload: &'a [u8],
+    },
 }
 
 impl Connection {
@@ -43,7 +47,8 @@ impl Connection {
     ) -> Result<usize, Disconnected> {
         let mut effects = Effects::default();
         let result = self.drain_frames(receive, max_frames, dispatch, at_end, &mut effects);
-        let result = result.map_err(|violation| Disconnected::Protocol(std::sync::Arc::new(violation)));
+        let result =
+            result.map_err(|violation| Disconnected::Protocol(std::sync::Arc::new(violation)));
         self.apply(effects);
         if let Err(reason) = &result {
             tracing::warn!(%reason, peer = self.identity.pid, "closing the connection");
@@ -63,7 +68,9 @@ impl Connection {
         let mut count = 0;
         let mut held: Option<MutexGuard<'_, State>> = None;
         while count < max_frames {
-            let Some(bytes) = receive.consumer.peek()? else { break };
+            let Some(bytes) = receive.consumer.peek()? else {
+                break;
+            };
             let header = FrameHeader::decode(&bytes)?;
             if receive.consumer.body_bytes() > COPY_UNDER_LOCK_BYTES {
                 held = None;
@@ -98,13 +105,19 @@ impl Connection {
     }
 
     /// Gives room back to the peer, writes what waits, and publishes.
-    fn finish_batch(&self, receive: &mut Receive, state: &mut State, effects: &mut Effects) -> Result<(), Violation> {
+    fn finish_batch(
+        &self,
+        receive: &mut Receive,
+        state: &mut State,
+        effects: &mut Effects,
+    ) -> Result<(), Violation> {
         receive.consumer.release();
         state.pump()?;
         let woken = state.publish();
         let space = receive.look_for_space_waiter(state);
         effects.notify = effects.notify.or(woken).or(space);
-        self.leaving.store(state.going_away.is_some(), Ordering::Release);
+        self.leaving
+            .store(state.going_away.is_some(), Ordering::Release);
         let backlog = state.has_backlog();
         self.backlog.store(backlog, Ordering::Relaxed);
         if !backlog {
@@ -139,7 +152,9 @@ impl Connection {
         receive.consumer.release();
         let mut state = self.lock();
         let space = receive.look_for_space_waiter(&mut state);
-        let event = state.machine.handle_continuation(Time::default(), header, destination)?;
+        let event = state
+            .machine
+            .handle_continuation(Time::default(), header, destination)?;
         drop(state);
         if let Some(on) = space {
             self.notify_peer(on);
@@ -149,7 +164,11 @@ impl Connection {
 
     /// The time, looked up only if the frame has a deadline.
     fn time_for(&self, header: &FrameHeader) -> Time {
-        if header.flags.contains(Flags::DEADLINE) { self.now() } else { Time::default() }
+        if header.flags.contains(Flags::DEADLINE) {
+            self.now()
+        } else {
+            Time::default()
+        }
     }
 }
 
@@ -177,18 +196,44 @@ impl State {
     /// Completes what an event belongs to, or returns what must be handed to a handler.
     fn take_event<'a>(&mut self, event: Event<'a>, effects: &mut Effects) -> Option<Dispatch<'a>> {
         match event {
-            Event::Request { id, kind, message_type, deadline, metadata, payload } => {
-                return Some(Dispatch::Request { id, kind, message_type, deadline, metadata, payload });
+            Event::Request {
+                id,
+                kind,
+                message_type,
+                deadline,
+                metadata,
+                payload,
+            } => {
+                return Some(Dispatch::Request {
+                    id,
+                    kind,
+                    message_type,
+                    deadline,
+                    metadata,
+                    payload,
+                });
             }
-            Event::Notify { message_type, metadata, payload } => {
-                return Some(Dispatch::Notify { message_type, metadata, payload });
+            Event::Notify {
+                message_type,
+                metadata,
+                payload,
+            } => {
+                return Some(Dispatch::Notify {
+                    message_type,
+                    metadata,
+                    payload,
+                });
             }
             Event::Response { id, payload, .. } => self.take_reply(id, payload, effects),
             Event::Failed { id, status } => {
                 self.outgoing.remove(id);
                 self.end_call(id, Some(failure(status)), effects);
             }
-            Event::Item { id, payload, cost_bytes } => self.take_item(id, payload, cost_bytes, effects),
+            Event::Item {
+                id,
+                payload,
+                cost_bytes,
+            } => self.take_item(id, payload, cost_bytes, effects),
             Event::ItemsEnded { id } => self.take_items_end(id, effects),
             Event::CreditAvailable { id } => {
                 let waker = self.tickets.take_waker(id, Awaited::Credit);
@@ -206,7 +251,9 @@ impl State {
     }
 
     fn take_reply(&mut self, id: CallId, payload: Payload<'_>, effects: &mut Effects) {
-        let Some(key) = self.tickets.find(id) else { return };
+        let Some(key) = self.tickets.find(id) else {
+            return;
+        };
         let ticket = self.tickets.get(key);
         match payload {
             Payload::Borrowed(bytes) => ticket.set_small_reply(bytes),
@@ -219,19 +266,30 @@ impl State {
         self.wake_others(id, effects);
     }
 
-    fn take_item(&mut self, id: CallId, payload: Payload<'_>, cost_bytes: u64, effects: &mut Effects) {
+    fn take_item(
+        &mut self,
+        id: CallId,
+        payload: Payload<'_>,
+        cost_bytes: u64,
+        effects: &mut Effects,
+    ) {
         let Some(key) = self.tickets.find(id) else {
             // Its owner has given the stream up; the sender must not wait for credit that nobody will give.
             self.machine.consumed(id, cost_bytes);
             return;
         };
-        self.tickets.get(key).items.push_back(Item { payload: payload.into_vec(), cost_bytes });
+        self.tickets.get(key).items.push_back(Item {
+            payload: payload.into_vec(),
+            cost_bytes,
+        });
         effects.wake(self.tickets.forget(key, Awaited::Arrival));
     }
 
     fn take_items_end(&mut self, id: CallId, effects: &mut Effects) {
         let over = !self.machine.is_active(id);
-        let Some(key) = self.tickets.find(id) else { return };
+        let Some(key) = self.tickets.find(id) else {
+            return;
+        };
         let ticket = self.tickets.get(key);
         ticket.items_ended = true;
         ticket.over |= over;
@@ -252,7 +310,9 @@ impl State {
 
     /// Marks a call as ended and wakes everybody who waits for something of it.
     pub(super) fn end_call(&mut self, id: CallId, error: Option<CallError>, effects: &mut Effects) {
-        let Some(key) = self.tickets.find(id) else { return };
+        let Some(key) = self.tickets.find(id) else {
+            return;
+        };
         let ticket = self.tickets.get(key);
         ticket.over = true;
         if let Some(error) = error {
@@ -263,11 +323,15 @@ impl State {
     }
 
     fn wake_others(&mut self, id: CallId, effects: &mut Effects) {
-        let Some(key) = self.tickets.find(id) else { return };
+        let Some(key) = self.tickets.find(id) else {
+            return;
+        };
         if let Some(waker) = self.tickets.forget(key, Awaited::Credit) {
             effects.wake(Some(waker));
         }
-        effects.more.append(&mut self.tickets.get(key).take_end_wakers());
+        effects
+            .more
+            .append(&mut self.tickets.get(key).take_end_wakers());
     }
 }
 
@@ -279,13 +343,21 @@ fn failure(status: Status) -> CallError {
     CallError::Status(status)
 }
 
-fn check_crc(bytes: &[u8; HEADER_BYTES], header: &FrameHeader, body: &[u8]) -> Result<(), Violation> {
+fn check_crc(
+    bytes: &[u8; HEADER_BYTES],
+    header: &FrameHeader,
+    body: &[u8],
+) -> Result<(), Violation> {
     let mut found = crc32c(0, &bytes[..HEADER_BYTES - 4]);
     if header.covers_body() {
         found = crc32c(found, body);
     }
     let announced = FrameHeader::crc(bytes);
-    if found == announced { Ok(()) } else { Err(Violation::Checksum { announced, found }) }
+    if found == announced {
+        Ok(())
+    } else {
+        Err(Violation::Checksum { announced, found })
+    }
 }
 
 /// Gives back a scratch buffer that one large frame has made large.

@@ -61,7 +61,11 @@ impl Connection {
     /// # Errors
     ///
     /// Nothing has been sent.
-    pub(crate) fn start(&self, call: NewCall<'_>, receive: Option<&mut Receive>) -> Result<TicketKey, CallError> {
+    pub(crate) fn start(
+        &self,
+        call: NewCall<'_>,
+        receive: Option<&mut Receive>,
+    ) -> Result<TicketKey, CallError> {
         let remaining = match call.deadline {
             Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
                 Some(left) if !left.is_zero() => Some(left),
@@ -77,30 +81,61 @@ impl Connection {
         }
         state.check_open()?;
         state.check_size(call.payload.as_slice().len(), call.metadata)?;
-        let id = state.machine.start_call(call.kind, call.deadline.map(|at| self.time(at))).map_err(refused)?;
+        let id = state
+            .machine
+            .start_call(call.kind, call.deadline.map(|at| self.time(at)))
+            .map_err(refused)?;
         let key = state.tickets.open(id);
-        let header = header(FrameKind::Call, kind_flags(call.kind), id.raw(), call.message_type.get());
-        let result = state.send(header, Preamble { remaining, metadata: call.metadata }, call.payload);
+        let header = header(
+            FrameKind::Call,
+            kind_flags(call.kind),
+            id.raw(),
+            call.message_type.get(),
+        );
+        let result = state.send(
+            header,
+            Preamble {
+                remaining,
+                metadata: call.metadata,
+            },
+            call.payload,
+        );
         self.sent(guard, result);
         Ok(key)
     }
 
     /// Ends a call with its answer. Does nothing if it is over already.
-    pub(crate) fn answer(&self, id: CallId, message_type: MessageType, answer: Answer<'_>, publish: bool) {
+    pub(crate) fn answer(
+        &self,
+        id: CallId,
+        message_type: MessageType,
+        answer: Answer<'_>,
+        publish: bool,
+    ) {
         let mut guard = self.lock();
         let state = &mut *guard;
         if state.end.is_some() {
             return;
         }
         let result = match answer {
-            Answer::Reply(payload) if let Err(error) = state.check_size(payload.as_slice().len(), None) => {
-                state.fail(id, Status::resource_exhausted(format!("the reply cannot be sent: {error}")))
+            Answer::Reply(payload)
+                if let Err(error) = state.check_size(payload.as_slice().len(), None) =>
+            {
+                state.fail(
+                    id,
+                    Status::resource_exhausted(format!("the reply cannot be sent: {error}")),
+                )
             }
             Answer::Reply(payload) => {
                 if !state.machine.finish_and_hold(id) {
                     return;
                 }
-                let header = header(FrameKind::Response, Flags::default(), id.raw(), message_type.get());
+                let header = header(
+                    FrameKind::Response,
+                    Flags::default(),
+                    id.raw(),
+                    message_type.get(),
+                );
                 state.send(header, Preamble::default(), payload)
             }
             Answer::End => {
@@ -124,7 +159,11 @@ impl Connection {
     }
 
     /// Sends one stream item.
-    pub(crate) fn send_item(&self, key: TicketKey, payload: Outbound<'_>) -> Result<(), ItemRefused> {
+    pub(crate) fn send_item(
+        &self,
+        key: TicketKey,
+        payload: Outbound<'_>,
+    ) -> Result<(), ItemRefused> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let ticket = state.tickets.get(key);
@@ -135,13 +174,19 @@ impl Connection {
         let bytes = payload.as_slice().len();
         let limit = state.terms.sent_message_bytes;
         if bytes as u64 > limit {
-            return Err(ItemRefused::TooLarge { bytes: bytes as u64, limit });
+            return Err(ItemRefused::TooLarge {
+                bytes: bytes as u64,
+                limit,
+            });
         }
         let cost = cost_bytes(bytes, state.max_body_bytes());
-        state.machine.reserve_item(id, cost).map_err(|error| match error {
-            ItemError::NoCredit => ItemRefused::NoCredit,
-            _ => ItemRefused::Over,
-        })?;
+        state
+            .machine
+            .reserve_item(id, cost)
+            .map_err(|error| match error {
+                ItemError::NoCredit => ItemRefused::NoCredit,
+                _ => ItemRefused::Over,
+            })?;
         let header = header(FrameKind::Data, Flags::default(), id.raw(), 0);
         let result = state.send(header, Preamble::default(), payload);
         self.sent(guard, result);
@@ -261,14 +306,25 @@ impl Connection {
         if queued_bytes > 0 && queued_bytes + bytes > NOTIFY_QUEUE_BYTES {
             return Err(NotifyError::Full { queued_bytes });
         }
-        let preamble = Preamble { remaining: None, metadata };
+        let preamble = Preamble {
+            remaining: None,
+            metadata,
+        };
         let fits = bytes + metadata.map_or(0, Metadata::encoded_bytes) <= state.max_body_bytes();
         let header = if fits {
             header(FrameKind::Notify, Flags::default(), 0, message_type.get())
         } else {
             // Too large for a frame: a call whose reply nobody waits for.
-            let id = state.machine.start_call(CallKind::Unary, None).map_err(refused)?;
-            header(FrameKind::Call, Flags::default(), id.raw(), message_type.get())
+            let id = state
+                .machine
+                .start_call(CallKind::Unary, None)
+                .map_err(refused)?;
+            header(
+                FrameKind::Call,
+                Flags::default(),
+                id.raw(),
+                message_type.get(),
+            )
         };
         let result = state.send(header, preamble, payload);
         self.sent(guard, result);
@@ -296,7 +352,11 @@ impl Connection {
     }
 
     /// Publishes after something was written, makes sure that what could not be written will be, and wakes the peer if it sleeps.
-    pub(super) fn sent(&self, mut guard: std::sync::MutexGuard<'_, State>, result: Result<(), Violation>) {
+    pub(super) fn sent(
+        &self,
+        mut guard: std::sync::MutexGuard<'_, State>,
+        result: Result<(), Violation>,
+    ) {
         let result = result.and_then(|()| self.ensure_pumped(&mut guard));
         let notify = guard.publish();
         let backlog = guard.has_backlog();
@@ -337,7 +397,9 @@ impl Connection {
 impl State {
     pub(super) fn check_open(&self) -> Result<(), CallError> {
         match (&self.end, &self.going_away) {
-            (Some(end), _) => Err(CallError::GoingAway { text: end.to_string() }),
+            (Some(end), _) => Err(CallError::GoingAway {
+                text: end.to_string(),
+            }),
             (None, Some(text)) => Err(CallError::GoingAway { text: text.clone() }),
             (None, None) => Ok(()),
         }
@@ -346,12 +408,18 @@ impl State {
     fn check_size(&self, bytes: usize, metadata: Option<&Metadata>) -> Result<(), CallError> {
         let limit = self.terms.sent_message_bytes;
         if bytes as u64 > limit {
-            return Err(CallError::TooLarge { bytes: bytes as u64, limit });
+            return Err(CallError::TooLarge {
+                bytes: bytes as u64,
+                limit,
+            });
         }
         let metadata_bytes = metadata.map_or(0, Metadata::encoded_bytes);
         let metadata_limit = self.max_body_bytes() / 2;
         if metadata_bytes > metadata_limit {
-            return Err(CallError::TooLarge { bytes: metadata_bytes as u64, limit: metadata_limit as u64 });
+            return Err(CallError::TooLarge {
+                bytes: metadata_bytes as u64,
+                limit: metadata_limit as u64,
+            });
         }
         Ok(())
     }
@@ -404,7 +472,9 @@ fn kind_flags(kind: CallKind) -> Flags {
 fn refused(error: StartError) -> CallError {
     match error {
         StartError::TooManyCalls { limit } => CallError::TooManyCalls { limit },
-        other => CallError::GoingAway { text: other.to_string() },
+        other => CallError::GoingAway {
+            text: other.to_string(),
+        },
     }
 }
 

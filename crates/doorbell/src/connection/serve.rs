@@ -15,17 +15,20 @@ impl Connection {
         state.counters.sleeps += 1;
     }
 
-    /// Announces the doorbell and looks once more. Returns `true` if there is nothing and the worker may leave it to the doorbell.
+    /// Announces the doorbell and looks once more. Returns `true` if there is nothing to do and the worker may leave it to the
+    /// doorbell. While answers wait for room nothing is read, so then it is the room that the doorbell is waited for.
     ///
     /// # Errors
     ///
     /// The peer broke the protocol.
     pub(crate) fn fall_asleep(&self) -> Result<bool, Disconnected> {
-        let Some(mut receive) = self.try_receive() else { return Ok(false) };
+        let Some(mut receive) = self.try_receive() else {
+            return Ok(false);
+        };
         self.lock().announce(SleepOn::Doorbell);
         // The announcement has fenced: what the peer published before it saw the announcement is visible now.
         self.relieve();
-        if self.has_unread(&mut receive)? {
+        if self.has_unread(&mut receive)? && !self.is_congested() {
             self.lock().withdraw();
             return Ok(false);
         }

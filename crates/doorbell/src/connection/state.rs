@@ -84,7 +84,11 @@ pub(crate) struct Preamble<'a> {
 
 impl<'a> Preamble<'a> {
     fn prefix(self, total_bytes: Option<u64>) -> Prefix<'a> {
-        Prefix { remaining: self.remaining, total_bytes, metadata: self.metadata }
+        Prefix {
+            remaining: self.remaining,
+            total_bytes,
+            metadata: self.metadata,
+        }
     }
 }
 
@@ -161,8 +165,11 @@ impl State {
         let payload = payload.to_bytes();
         header.flags.insert(Flags::MORE);
         let mut prefix = Vec::new();
-        preamble.prefix(Some(payload.len() as u64)).encode(&mut prefix);
-        self.outgoing.push_large(Large::new(header, prefix, payload));
+        preamble
+            .prefix(Some(payload.len() as u64))
+            .encode(&mut prefix);
+        self.outgoing
+            .push_large(Large::new(header, prefix, payload));
         self.pump()
     }
 
@@ -203,7 +210,13 @@ impl State {
     /// Writes the small frames that wait. Returns `false` if the ring is full.
     fn pump_smalls(&mut self) -> Result<bool, Violation> {
         while let Some(small) = self.outgoing.first_small() {
-            if !write(&mut self.producer, self.terms, small.header, &small.body, &[])? {
+            if !write(
+                &mut self.producer,
+                self.terms,
+                small.header,
+                &small.body,
+                &[],
+            )? {
                 return Ok(false);
             }
             let answered = self.outgoing.small_was_sent();
@@ -226,7 +239,10 @@ impl State {
 
     /// Returns `true` if somebody must be woken when the peer does something.
     pub(super) fn needs_driver(&self) -> bool {
-        self.tickets.waiting() > 0 || self.has_backlog() || !self.space_wakers.is_empty() || !self.pongs.wakers.is_empty()
+        self.tickets.waiting() > 0
+            || self.has_backlog()
+            || !self.space_wakers.is_empty()
+            || !self.pongs.wakers.is_empty()
     }
 
     /// Tells the peer that we are about to sleep, and whether it is room that we wait for as well. Look once more afterwards.
@@ -301,7 +317,12 @@ impl State {
         }
     }
 
-    fn write(&mut self, header: FrameHeader, head: &[u8], payload: &[u8]) -> Result<bool, Violation> {
+    fn write(
+        &mut self,
+        header: FrameHeader,
+        head: &[u8],
+        payload: &[u8],
+    ) -> Result<bool, Violation> {
         write(&mut self.producer, self.terms, header, head, payload)
     }
 
@@ -352,7 +373,9 @@ fn write_chunk(
     let head: &[u8] = if first { &large.prefix } else { &[] };
     let rest = &large.payload[large.sent..];
     // Metadata is limited to half a chunk before a call is started, so the first frame never holds the whole payload.
-    let take = rest.len().min(chunk_bytes.saturating_sub(head.len()).max(1));
+    let take = rest
+        .len()
+        .min(chunk_bytes.saturating_sub(head.len()).max(1));
     if take < rest.len() {
         header.flags.insert(Flags::MORE);
     }
@@ -366,7 +389,14 @@ fn write_chunk(
 
 /// Header of the frame that starts or answers a call.
 pub(super) fn header(kind: FrameKind, flags: Flags, id: u64, value: u32) -> FrameHeader {
-    FrameHeader { length: 0, kind, flags, metadata_bytes: 0, id, value }
+    FrameHeader {
+        length: 0,
+        kind,
+        flags,
+        metadata_bytes: 0,
+        id,
+        value,
+    }
 }
 
 /// Chunks of large messages that may lie unread in the ring: enough to keep both sides copying, few enough that a small call

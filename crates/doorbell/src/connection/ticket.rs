@@ -111,7 +111,11 @@ impl Ticket {
 
     /// Remembers somebody who waits for the end of the call, whoever brings it about.
     pub(crate) fn register_end(&mut self, waker: &Waker) {
-        if !self.cancel_wakers.iter().any(|known| known.will_wake(waker)) {
+        if !self
+            .cancel_wakers
+            .iter()
+            .any(|known| known.will_wake(waker))
+        {
             self.cancel_wakers.push(waker.clone());
         }
     }
@@ -148,7 +152,9 @@ impl Tickets {
     ///
     /// Panics if the ticket has been closed, which only the holder of its last handle does.
     pub(crate) fn get(&mut self, key: TicketKey) -> &mut Ticket {
-        self.entries[key.0 as usize].as_mut().expect("the owner has not closed the ticket")
+        self.entries[key.0 as usize]
+            .as_mut()
+            .expect("the owner has not closed the ticket")
     }
 
     pub(crate) fn find(&mut self, id: CallId) -> Option<TicketKey> {
@@ -176,7 +182,9 @@ impl Tickets {
         }
         self.forget(key, Awaited::Arrival);
         self.forget(key, Awaited::Credit);
-        let Some(ticket) = self.entries[key.0 as usize].take() else { return };
+        let Some(ticket) = self.entries[key.0 as usize].take() else {
+            return;
+        };
         self.free.push(key.0);
         let slot = &mut self.by_slot[ticket.id.slot() as usize];
         if *slot == Some(key) {
@@ -219,7 +227,10 @@ impl Tickets {
 
     /// Returns any one waker; its owner stays registered.
     pub(crate) fn any_waker(&self) -> Option<Waker> {
-        self.entries.iter().flatten().find_map(|ticket| ticket.waker.clone().or_else(|| ticket.sender_waker.clone()))
+        self.entries
+            .iter()
+            .flatten()
+            .find_map(|ticket| ticket.waker.clone().or_else(|| ticket.sender_waker.clone()))
     }
 
     /// Calls `end` on every open ticket and returns all wakers.
@@ -227,7 +238,11 @@ impl Tickets {
         let mut wakers = Vec::new();
         for ticket in self.entries.iter_mut().flatten() {
             end(ticket);
-            wakers.extend([ticket.waker.take(), ticket.sender_waker.take()].into_iter().flatten());
+            wakers.extend(
+                [ticket.waker.take(), ticket.sender_waker.take()]
+                    .into_iter()
+                    .flatten(),
+            );
             wakers.append(&mut ticket.cancel_wakers);
         }
         self.waiting = 0;

@@ -40,7 +40,12 @@ impl Greeting {
     /// The operating system does not say who it is.
     pub(crate) fn new(control: ControlStream, deadline: Instant) -> io::Result<Self> {
         let identity = control.peer()?;
-        Ok(Self { control, identity, deadline, bytes: Vec::new() })
+        Ok(Self {
+            control,
+            identity,
+            deadline,
+            bytes: Vec::new(),
+        })
     }
 
     /// Reads what is there and answers when it is complete.
@@ -59,15 +64,21 @@ impl Greeting {
         let mut buffer = [0; 1024];
         loop {
             match self.control.receive(&mut buffer) {
-                Ok(0) => return Err("the client closed the connection before it said hello".to_owned()),
+                Ok(0) => {
+                    return Err("the client closed the connection before it said hello".to_owned());
+                }
                 Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error.to_string()),
             }
             match Message::decode(&self.bytes).map_err(|error| error.to_string())? {
                 None => {}
-                Some((Message::Hello(hello), length)) if length == self.bytes.len() => return Ok(Some(hello)),
-                Some((Message::Hello(_), _)) => return Err("bytes follow the client's hello".to_owned()),
+                Some((Message::Hello(hello), length)) if length == self.bytes.len() => {
+                    return Ok(Some(hello));
+                }
+                Some((Message::Hello(_), _)) => {
+                    return Err("bytes follow the client's hello".to_owned());
+                }
                 Some(_) => return Err("the client sent a server's message".to_owned()),
             }
         }
@@ -92,7 +103,11 @@ impl Greeting {
         }
     }
 
-    fn welcome(self: Box<Self>, hello: &Hello, welcome: &Welcome) -> Result<Link, (ControlStream, io::Error)> {
+    fn welcome(
+        self: Box<Self>,
+        hello: &Hello,
+        welcome: &Welcome,
+    ) -> Result<Link, (ControlStream, io::Error)> {
         match self.prepare(welcome) {
             Ok(prepared) => {
                 let process = self.control.peer_process().ok();
@@ -115,7 +130,10 @@ impl Greeting {
     /// Makes the memory and the doorbells, and sends the client its share.
     fn prepare(&self, welcome: &Welcome) -> io::Result<Prepared> {
         let layout = |capacity| Layout::new(capacity, welcome.max_calls).map_err(io::Error::other);
-        let memory = create(layout(welcome.server_ring_capacity_bytes)?, layout(welcome.client_ring_capacity_bytes)?)?;
+        let memory = create(
+            layout(welcome.server_ring_capacity_bytes)?,
+            layout(welcome.client_ring_capacity_bytes)?,
+        )?;
         let kind = doorbell_kind(welcome.bell);
         let (bell, rung_by_client) = Doorbell::pair(kind)?;
         let (heard_by_client, peer_bell) = Doorbell::pair(kind)?;
@@ -129,9 +147,17 @@ impl Greeting {
         // A socket that has carried nothing yet takes a message of this size whole.
         let sent = self.control.send_with_handles(&bytes, &handles)?;
         if sent != bytes.len() {
-            return Err(io::Error::new(io::ErrorKind::WriteZero, "the welcome did not fit into the socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "the welcome did not fit into the socket",
+            ));
         }
-        Ok(Prepared { own: memory.own, peer: memory.peer, bell, peer_bell })
+        Ok(Prepared {
+            own: memory.own,
+            peer: memory.peer,
+            bell,
+            peer_bell,
+        })
     }
 
     /// Says no.
@@ -153,6 +179,10 @@ struct Prepared {
 
 /// Says no to a client that has just connected.
 pub(crate) fn refuse(control: &ControlStream, reason: RefuseReason, text: &str) {
-    let refused = Refused { reason, versions: VERSIONS, text: text.to_owned() };
+    let refused = Refused {
+        reason,
+        versions: VERSIONS,
+        text: text.to_owned(),
+    };
     let _ = control.send(&Message::Refused(refused).encode()); // the client may be gone, which is as good
 }

@@ -7,7 +7,7 @@ use std::{
 
 use doorbell_proto::{
     connection::Role,
-    handshake::{BellKinds, Features, Hello, Message, Refused, VERSIONS, Welcome},
+    handshake::{BellKinds, Features, Hello, Message, RefuseReason, Refused, VERSIONS, Welcome},
 };
 use doorbell_shm::{
     Layout, adopt,
@@ -18,15 +18,27 @@ use super::{Link, Terms, Wishes, doorbell_kind};
 use crate::error::ConnectError;
 
 /// Connects to the server at `path`. Blocks, for at most `timeout`.
-pub(crate) fn dial(path: &Path, name: &str, wishes: Wishes, timeout: Duration) -> Result<Link, ConnectError> {
-    let dial = Dial { path, timeout, deadline: Instant::now() + timeout };
-    let control = ControlStream::connect(path, Some(dial.deadline)).map_err(|error| dial.system(error))?;
+pub(crate) fn dial(
+    path: &Path,
+    name: &str,
+    wishes: Wishes,
+    timeout: Duration,
+) -> Result<Link, ConnectError> {
+    let dial = Dial {
+        path,
+        timeout,
+        deadline: Instant::now() + timeout,
+    };
+    let control =
+        ControlStream::connect(path, Some(dial.deadline)).map_err(|error| dial.system(error))?;
     let identity = control.peer().map_err(|error| dial.system(error))?;
     dial.check_owner(&identity)?;
     let hello = hello(name, wishes);
     dial.send(&control, &Message::Hello(hello.clone()).encode())?;
     let (welcome, handles) = dial.receive(&control)?;
-    welcome.check(&hello).map_err(|error| handshake(error.to_string()))?;
+    welcome
+        .check(&hello)
+        .map_err(|error| handshake(error.to_string()))?;
     dial.assemble(control, identity, &hello, &welcome, handles)
 }
 
@@ -42,7 +54,11 @@ impl Dial<'_> {
         if identity.is_same_user() || identity.uid == 0 {
             return Ok(());
         }
-        let text = format!("the server at {} runs as user {}, not as ours", self.path.display(), identity.uid);
+        let text = format!(
+            "the server at {} runs as user {}, not as ours",
+            self.path.display(),
+            identity.uid
+        );
         Err(handshake(text))
     }
 
@@ -61,7 +77,10 @@ impl Dial<'_> {
         Ok(())
     }
 
-    fn receive(&self, control: &ControlStream) -> Result<(Welcome, Vec<OwnedHandle>), ConnectError> {
+    fn receive(
+        &self,
+        control: &ControlStream,
+    ) -> Result<(Welcome, Vec<OwnedHandle>), ConnectError> {
         let mut bytes = Vec::new();
         let mut handles = Vec::new();
         let mut buffer = [0; 1024];
@@ -78,8 +97,12 @@ impl Dial<'_> {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     self.within_deadline(control.wait_readable(Some(self.deadline)))?;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(handshake(error.to_string())),
-                Err(error) if is_closed(&error) => return Err(handshake("it closed the connection without an answer")),
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                    return Err(handshake(error.to_string()));
+                }
+                Err(error) if is_closed(&error) => {
+                    return Err(handshake("it closed the connection without an answer"));
+                }
                 Err(error) => return Err(self.system(error)),
             }
         }
@@ -90,7 +113,7 @@ impl Dial<'_> {
             None => Ok(None),
             Some((Message::Welcome(welcome), length)) if length == bytes.len() => Ok(Some(welcome)),
             Some((Message::Welcome(_), _)) => Err(handshake("bytes follow its answer")),
-            Some((Message::Refused(Refused { reason, text, .. }), _)) => Err(ConnectError::Refused { reason, text }),
+            Some((Message::Refused(refused), _)) => Err(refusal(refused)),
             Some((Message::Hello(_), _)) => Err(handshake("it answered with a client's message")),
         }
     }
@@ -104,10 +127,15 @@ impl Dial<'_> {
         handles: Vec<OwnedHandle>,
     ) -> Result<Link, ConnectError> {
         let count = handles.len();
-        let Ok([server, client, peer_bell, bell]) = <[OwnedHandle; HANDLES]>::try_from(handles) else {
-            return Err(handshake(format!("{count} descriptors came with its answer, not {HANDLES}")));
+        let Ok([server, client, peer_bell, bell]) = <[OwnedHandle; HANDLES]>::try_from(handles)
+        else {
+            return Err(handshake(format!(
+                "{count} descriptors came with its answer, not {HANDLES}"
+            )));
         };
-        let layout = |capacity| Layout::new(capacity, welcome.max_calls).map_err(|error| handshake(error.to_string()));
+        let layout = |capacity| {
+            Layout::new(capacity, welcome.max_calls).map_err(|error| handshake(error.to_string()))
+        };
         let (own, peer) = adopt(
             RegionHandle::from_handle(server),
             RegionHandle::from_handle(client),
@@ -116,7 +144,9 @@ impl Dial<'_> {
         )
         .map_err(|error| handshake(error.to_string()))?;
         let kind = doorbell_kind(welcome.bell);
-        let doorbell = |handle| Doorbell::from_handle(handle, kind).map_err(|error| handshake(error.to_string()));
+        let doorbell = |handle| {
+            Doorbell::from_handle(handle, kind).map_err(|error| handshake(error.to_string()))
+        };
         let (peer_bell, bell) = (doorbell(peer_bell)?, doorbell(bell)?);
         Ok(Link {
             role: Role::Client,
@@ -140,7 +170,10 @@ impl Dial<'_> {
     }
 
     fn timed_out(&self) -> ConnectError {
-        ConnectError::TimedOut { path: self.path.to_owned(), after: self.timeout }
+        ConnectError::TimedOut {
+            path: self.path.to_owned(),
+            after: self.timeout,
+        }
     }
 
     fn system(&self, source: std::io::Error) -> ConnectError {
@@ -176,8 +209,23 @@ pub(crate) fn bells() -> BellKinds {
     }
 }
 
+fn refusal(refused: Refused) -> ConnectError {
+    let Refused {
+        reason,
+        versions,
+        mut text,
+    } = refused;
+    if reason == RefuseReason::Version {
+        text = format!("{text}, the server {versions}; update the older of the two");
+    }
+    ConnectError::Refused { reason, text }
+}
+
 fn is_closed(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
+    )
 }
 
 fn handshake(text: impl Into<String>) -> ConnectError {

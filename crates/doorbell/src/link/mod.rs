@@ -65,8 +65,15 @@ impl Terms {
 
     fn new(role: Role, hello: &Hello, welcome: &Welcome) -> Self {
         let server = matches!(role, Role::Server);
-        let pick = |of_server, of_client| if server { (of_server, of_client) } else { (of_client, of_server) };
-        let (receive_window_bytes, send_window_bytes) = pick(welcome.receive_window_bytes, hello.receive_window_bytes);
+        let pick = |of_server, of_client| {
+            if server {
+                (of_server, of_client)
+            } else {
+                (of_client, of_server)
+            }
+        };
+        let (receive_window_bytes, send_window_bytes) =
+            pick(welcome.receive_window_bytes, hello.receive_window_bytes);
         let (accepted, sent) = if server {
             (welcome.max_message_bytes, hello.max_message_bytes)
         } else {
@@ -93,7 +100,10 @@ impl Link {
     }
 
     pub(crate) fn sleep_words(&self) -> (Announcer, Notifier) {
-        (Announcer::new(self.own.clone()), Notifier::new(self.peer.clone()))
+        (
+            Announcer::new(self.own.clone()),
+            Notifier::new(self.peer.clone()),
+        )
     }
 }
 

@@ -90,8 +90,17 @@ impl Acceptor {
     ///
     /// The listener cannot be watched.
     pub(super) fn new(reception: Reception) -> std::io::Result<Self> {
-        reception.door.poller.add(&reception.listener, LISTENER, Mode::Edge)?;
-        Ok(Self { reception, greetings: HashMap::new(), next_token: LISTENER + 1, next_worker: 0, starved: false })
+        reception
+            .door
+            .poller
+            .add(&reception.listener, LISTENER, Mode::Edge)?;
+        Ok(Self {
+            reception,
+            greetings: HashMap::new(),
+            next_token: LISTENER + 1,
+            next_worker: 0,
+            starved: false,
+        })
     }
 
     pub(super) fn run(mut self) {
@@ -156,7 +165,10 @@ impl Acceptor {
     fn objection(&self, control: &ControlStream) -> Option<(RefuseReason, String)> {
         match control.peer() {
             Ok(identity) if !identity.is_same_user() => {
-                let text = format!("this server admits its own user only, not user {}", identity.uid);
+                let text = format!(
+                    "this server admits its own user only, not user {}",
+                    identity.uid
+                );
                 return Some((RefuseReason::Permission, text));
             }
             Ok(_) => {}
@@ -164,11 +176,20 @@ impl Acceptor {
         }
         let limit = self.reception.max_connections;
         let open = self.reception.door.open.load(Ordering::Acquire) + self.greetings.len();
-        (open >= limit).then(|| (RefuseReason::Full, format!("the server has its {limit} connections")))
+        (open >= limit).then(|| {
+            (
+                RefuseReason::Full,
+                format!(
+                    "it has its {limit} connections; raise `max_connections` there or close some"
+                ),
+            )
+        })
     }
 
     fn step(&mut self, token: u64) {
-        let Some(greeting) = self.greetings.remove(&token) else { return };
+        let Some(greeting) = self.greetings.remove(&token) else {
+            return;
+        };
         let poller = &self.reception.door.poller;
         let _ = poller.remove(&greeting.control);
         let (greeting, step) = greeting.step(&self.reception.offer);
@@ -190,8 +211,12 @@ impl Acceptor {
 
     fn admit(&mut self, link: Link) {
         let door = &self.reception.door;
-        let (connection, watched) =
-            Connection::new(link, Sleeper::Worker, self.reception.spin, self.reception.max_assembly_bytes);
+        let (connection, watched) = Connection::new(
+            link,
+            Sleeper::Worker,
+            self.reception.spin,
+            self.reception.max_assembly_bytes,
+        );
         door.accepted.fetch_add(1, Ordering::Relaxed);
         door.open.fetch_add(1, Ordering::AcqRel);
         {
@@ -203,11 +228,17 @@ impl Acceptor {
         }
         let worker = &self.reception.workers[self.next_worker];
         self.next_worker = (self.next_worker + 1) % self.reception.workers.len();
-        worker.deliver(Arrival { connection, watched });
+        worker.deliver(Arrival {
+            connection,
+            watched,
+        });
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.greetings.values().map(|greeting| greeting.deadline).min()
+        self.greetings
+            .values()
+            .map(|greeting| greeting.deadline)
+            .min()
     }
 
     fn expire(&mut self) {
@@ -229,7 +260,11 @@ impl Acceptor {
             greeting.refuse(RefuseReason::ShuttingDown, "the server is shutting down");
         }
         while let Ok(Some(control)) = self.reception.listener.accept() {
-            refuse(&control, RefuseReason::ShuttingDown, "the server is shutting down");
+            refuse(
+                &control,
+                RefuseReason::ShuttingDown,
+                "the server is shutting down",
+            );
         }
     }
 }

@@ -1,10 +1,6 @@
 //! What a handler knows of the call that it answers.
 
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    time::Instant,
-};
+use std::{future::poll_fn, sync::Arc, time::Instant};
 
 use doorbell_proto::{CallId, Metadata};
 use doorbell_shm::sys::PeerIdentity;
@@ -27,7 +23,12 @@ impl Context {
         deadline: Option<Instant>,
         metadata: Option<Metadata>,
     ) -> Self {
-        Self { connection, id, deadline, metadata: metadata.map(Arc::new) }
+        Self {
+            connection,
+            id,
+            deadline,
+            metadata: metadata.map(Arc::new),
+        }
     }
 
     /// Returns who called: process, user and group, as the operating system had them when the connection was made.
@@ -51,8 +52,14 @@ impl Context {
     /// Looks at one word in shared memory that the caller sets, so a handler that computes without awaiting sees it at once.
     /// A notification is never cancelled.
     pub fn is_cancelled(&self) -> bool {
-        let expired = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        expired || self.id.map_or_else(|| self.connection.is_closed(), |id| self.connection.is_cancelled(id))
+        let expired = self
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now());
+        expired
+            || self.id.map_or_else(
+                || self.connection.is_closed(),
+                |id| self.connection.is_cancelled(id),
+            )
     }
 
     /// Waits until the call has ended because the caller no longer waits. Rarely needed: the handler's future is dropped then
@@ -71,6 +78,10 @@ impl Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("peer", self.peer()).field("id", &self.id).field("deadline", &self.deadline).finish()
+        f.debug_struct("Context")
+            .field("peer", self.peer())
+            .field("id", &self.id)
+            .field("deadline", &self.deadline)
+            .finish()
     }
 }

@@ -13,7 +13,14 @@ use crate::{
 /// Hands one message to its handler.
 pub(super) fn dispatch(connection: &Arc<Connection>, handlers: &Snapshot, message: Dispatch<'_>) {
     match message {
-        Dispatch::Request { id, kind, message_type, deadline, metadata, payload } => {
+        Dispatch::Request {
+            id,
+            kind,
+            message_type,
+            deadline,
+            metadata,
+            payload,
+        } => {
             let handler = match find(handlers, message_type, kind) {
                 Ok(handler) => handler,
                 Err(status) => return refuse(connection, id, message_type, status),
@@ -30,11 +37,23 @@ pub(super) fn dispatch(connection: &Arc<Connection>, handlers: &Snapshot, messag
             handler.handle(request);
             if notification {
                 // A notification too large for one frame travels as a call; nobody waits for the answer.
-                connection.answer(id, message_type, Answer::Reply(crate::connection::Outbound::Copy(&[])), false);
+                connection.answer(
+                    id,
+                    message_type,
+                    Answer::Reply(crate::connection::Outbound::Copy(&[])),
+                    false,
+                );
             }
         }
-        Dispatch::Notify { message_type, metadata, payload } => {
-            let Some(handler) = handlers.get(message_type).filter(|handler| handler.kind().is_none()) else {
+        Dispatch::Notify {
+            message_type,
+            metadata,
+            payload,
+        } => {
+            let Some(handler) = handlers
+                .get(message_type)
+                .filter(|handler| handler.kind().is_none())
+            else {
                 tracing::debug!(%message_type, "no handler for a notification");
                 return;
             };
@@ -50,23 +69,34 @@ pub(super) fn dispatch(connection: &Arc<Connection>, handlers: &Snapshot, messag
     }
 }
 
-fn find(handlers: &Snapshot, message_type: MessageType, kind: CallKind) -> Result<&Arc<dyn Handler>, Status> {
+fn find(
+    handlers: &Snapshot,
+    message_type: MessageType,
+    kind: CallKind,
+) -> Result<&Arc<dyn Handler>, Status> {
     let handler = handlers.get(message_type).ok_or_else(|| {
-        Status::unimplemented(format!("no handler for message type {message_type} is registered on this server"))
+        Status::unimplemented(format!(
+            "no handler for message type {message_type} is registered on this server"
+        ))
     })?;
     match handler.kind() {
         Some(registered) if registered != kind => Err(Status::unimplemented(format!(
             "message type {message_type} is registered as {registered:?} and was called as {kind:?}"
         ))),
-        None if kind != CallKind::Unary => {
-            Err(Status::unimplemented(format!("message type {message_type} is a notification")))
-        }
+        None if kind != CallKind::Unary => Err(Status::unimplemented(format!(
+            "message type {message_type} is a notification"
+        ))),
         _ => Ok(handler),
     }
 }
 
 /// Answers a call that no handler has seen.
-pub(super) fn refuse(connection: &Connection, id: CallId, message_type: MessageType, status: Status) {
+pub(super) fn refuse(
+    connection: &Connection,
+    id: CallId,
+    message_type: MessageType,
+    status: Status,
+) {
     connection.answer(id, message_type, Answer::Fail(status.not_executed()), false);
 }
 

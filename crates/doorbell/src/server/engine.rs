@@ -6,7 +6,10 @@ use std::{
     time::Instant,
 };
 
-use doorbell_proto::{connection::GoAwayReason, handshake::{Features, ServerOffer}};
+use doorbell_proto::{
+    connection::GoAwayReason,
+    handshake::{Features, ServerOffer},
+};
 use doorbell_shm::sys::{self, Listener};
 
 use super::{
@@ -50,13 +53,21 @@ pub struct ServerStats {
 
 impl Engine {
     /// Binds the name and starts the threads.
-    pub(crate) fn start(name: &str, options: &Options, registry: Registry) -> Result<Arc<Self>, BindError> {
+    pub(crate) fn start(
+        name: &str,
+        options: &Options,
+        registry: Registry,
+    ) -> Result<Arc<Self>, BindError> {
         options.check()?;
         let _ = sys::raise_descriptor_limit(); // best effort: a server that runs out says so
         let path = name::resolve(name)?;
         let listener = Listener::bind(&path)?;
-        let count = options.workers.unwrap_or_else(|| (sys::cpu_count() / 4).max(1));
-        let workers = (0..count).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>()?;
+        let count = options
+            .workers
+            .unwrap_or_else(|| (sys::cpu_count() / 4).max(1));
+        let workers = (0..count)
+            .map(|_| Mailbox::new())
+            .collect::<Result<Vec<_>, _>>()?;
         let engine = Arc::new(Self {
             registry: Arc::new(registry),
             door: Door::new()?,
@@ -124,11 +135,18 @@ impl Engine {
             Worker::new(mailbox, duties).run();
         })?;
         let result = pinned.recv().unwrap_or(Ok(()));
-        result.map_err(|source| BindError::Pin { worker: index, cpu: cpu.unwrap_or_default(), source })
+        result.map_err(|source| BindError::Pin {
+            worker: index,
+            cpu: cpu.unwrap_or_default(),
+            source,
+        })
     }
 
     fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), BindError> {
-        let thread = std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(run)?;
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .stack_size(STACK_BYTES)
+            .spawn(run)?;
         lock(&self.threads).push(thread);
         Ok(())
     }
@@ -147,13 +165,21 @@ impl Engine {
             accepted: self.door.accepted.load(Ordering::Relaxed),
             refused: self.door.refused.load(Ordering::Relaxed),
             messages,
-            polls: self.workers.iter().map(|worker| worker.polls.load(Ordering::Relaxed)).sum(),
+            polls: self
+                .workers
+                .iter()
+                .map(|worker| worker.polls.load(Ordering::Relaxed))
+                .sum(),
         }
     }
 
     fn connections(&self) -> Vec<Arc<Connection>> {
         let connections = lock(&self.door.connections);
-        connections.iter().filter_map(std::sync::Weak::upgrade).filter(|connection| !connection.is_closed()).collect()
+        connections
+            .iter()
+            .filter_map(std::sync::Weak::upgrade)
+            .filter(|connection| !connection.is_closed())
+            .collect()
     }
 
     /// Takes no more connections and no more calls. Those under way go on.
@@ -167,13 +193,23 @@ impl Engine {
     /// Ready once no call is under way.
     #[cfg(feature = "tokio")]
     pub(crate) fn poll_quiet(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
-        let busy = self.connections().iter().filter(|connection| connection.poll_quiet(cx.waker()).is_pending()).count();
-        if busy == 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        let busy = self
+            .connections()
+            .iter()
+            .filter(|connection| connection.poll_quiet(cx.waker()).is_pending())
+            .count();
+        if busy == 0 {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     }
 
     /// Waits until no call is under way, at most until `deadline`. Returns whether it came to that.
     pub(crate) fn wait_quiet(&self, deadline: Instant) -> bool {
-        self.connections().iter().all(|connection| connection.wait_quiet(deadline).is_ok())
+        self.connections()
+            .iter()
+            .all(|connection| connection.wait_quiet(deadline).is_ok())
     }
 
     /// Ends every connection and every thread, and removes the socket.

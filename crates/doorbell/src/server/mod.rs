@@ -12,8 +12,8 @@ mod tasks;
 mod worker;
 
 pub use context::Context;
-pub use engine::ServerStats;
 pub(crate) use engine::Engine;
+pub use engine::ServerStats;
 pub(crate) use options::{Options, option_methods};
 
 #[cfg(feature = "tokio")]
@@ -81,7 +81,11 @@ mod awaiting {
         /// A service name becomes a socket in the user's runtime directory: `$DOORBELL_RUNTIME_DIR`, else
         /// `$XDG_RUNTIME_DIR/doorbell`, else a directory of the user's own in `/tmp`.
         pub fn builder(name: impl Into<String>) -> Builder {
-            Builder { name: name.into(), options: Options::default(), handlers: Vec::new() }
+            Builder {
+                name: name.into(),
+                options: Options::default(),
+                handlers: Vec::new(),
+            }
         }
 
         /// Serves until `signal` is ready; then takes no more calls, lets those under way end for up to ten seconds, and ends.
@@ -115,7 +119,10 @@ mod awaiting {
             Fut: Future<Output = Result<M::Reply, E>> + Send + 'static,
             E: Into<Status> + 'static,
         {
-            self.engine.registry.insert(M::TYPE, Task::<F, M, Unary>::new(handler, self.runtime.clone()))
+            self.engine.registry.insert(
+                M::TYPE,
+                Task::<F, M, Unary>::new(handler, self.runtime.clone()),
+            )
         }
 
         /// Adds or replaces a handler that answers with a stream. Returns `true` if it replaced one.
@@ -126,7 +133,10 @@ mod awaiting {
             Fut: Future<Output = Result<(), E>> + Send + 'static,
             E: Into<Status> + 'static,
         {
-            self.engine.registry.insert(M::TYPE, Task::<F, M, Streaming>::new(handler, self.runtime.clone()))
+            self.engine.registry.insert(
+                M::TYPE,
+                Task::<F, M, Streaming>::new(handler, self.runtime.clone()),
+            )
         }
 
         /// Removes the handler of `M`. Calls under way go on; new ones get `UNIMPLEMENTED`. Returns `true` if there was one.
@@ -192,7 +202,10 @@ mod awaiting {
         pub fn on_bidi<M, F, Fut, E>(self, handler: F) -> Self
         where
             M: Upload,
-            F: Fn(Context, M, ItemStream<M::Item>, ItemSender<M::Reply>) -> Fut + Send + Sync + 'static,
+            F: Fn(Context, M, ItemStream<M::Item>, ItemSender<M::Reply>) -> Fut
+                + Send
+                + Sync
+                + 'static,
             Fut: Future<Output = Result<(), E>> + Send + 'static,
             E: Into<Status> + 'static,
         {
@@ -210,7 +223,10 @@ mod awaiting {
             self.add::<M>(move |runtime| Task::<F, M, Notified>::new(handler, runtime))
         }
 
-        fn add<M: Message>(mut self, make: impl FnOnce(Handle) -> Arc<dyn Handler> + Send + 'static) -> Self {
+        fn add<M: Message>(
+            mut self,
+            make: impl FnOnce(Handle) -> Arc<dyn Handler> + Send + 'static,
+        ) -> Self {
             self.handlers.push((M::TYPE, Box::new(make)));
             self
         }

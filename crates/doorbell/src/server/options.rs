@@ -43,24 +43,50 @@ impl Default for Options {
 
 impl Options {
     pub(crate) fn check(&self) -> Result<(), BindError> {
-        let bad = |option, value: u64, reason| Err(BindError::Option { option, value, reason });
+        let bad = |option, value: u64, reason| {
+            Err(BindError::Option {
+                option,
+                value,
+                reason,
+            })
+        };
         let ring = self.wishes.ring_capacity_bytes;
         if self.workers == Some(0) {
             return bad("workers", 0, "at least one I/O worker is needed");
         }
-        if !ring.is_power_of_two() || !(limits::MIN_RING_BYTES..=limits::MAX_RING_BYTES).contains(&ring) {
-            return bad("ring_capacity_bytes", ring.into(), "it must be a power of two from 4 KiB to 1 GiB");
+        if !ring.is_power_of_two()
+            || !(limits::MIN_RING_BYTES..=limits::MAX_RING_BYTES).contains(&ring)
+        {
+            return bad(
+                "ring_capacity_bytes",
+                ring.into(),
+                "it must be a power of two from 4 KiB to 1 GiB",
+            );
         }
         if self.max_calls == 0 || self.max_calls > limits::MAX_CALLS_HIGHEST {
-            return bad("max_calls", self.max_calls.into(), "it must be from 1 to 65536");
+            return bad(
+                "max_calls",
+                self.max_calls.into(),
+                "it must be from 1 to 65536",
+            );
         }
-        if self.wishes.max_message_bytes == 0 || self.wishes.max_message_bytes > self.max_assembly_bytes {
+        if self.wishes.max_message_bytes == 0
+            || self.wishes.max_message_bytes > self.max_assembly_bytes
+        {
             let value = self.wishes.max_message_bytes;
-            return bad("max_message_bytes", value, "it must be from 1 to max_assembly_bytes");
+            return bad(
+                "max_message_bytes",
+                value,
+                "it must be from 1 to max_assembly_bytes",
+            );
         }
         let window = self.wishes.receive_window_bytes;
         if !(limits::MIN_WINDOW_BYTES..=limits::MAX_CREDIT_BYTES).contains(&window) {
-            return bad("stream_window_bytes", window.into(), "it must be from 1 KiB to 2 GiB - 1");
+            return bad(
+                "stream_window_bytes",
+                window.into(),
+                "it must be from 1 KiB to 2 GiB - 1",
+            );
         }
         Ok(())
     }

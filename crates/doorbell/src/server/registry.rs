@@ -3,11 +3,9 @@
 //! A worker keeps a snapshot of the table and looks at one counter per turn to see whether it is still current, so finding a
 //! handler takes no lock.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
 };
 
 use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Time};
@@ -88,7 +86,10 @@ pub(crate) struct Snapshot {
 
 impl Registry {
     pub(crate) fn new(table: Table) -> Self {
-        Self { current: Mutex::new(Arc::new(table)), version: AtomicU64::new(0) }
+        Self {
+            current: Mutex::new(Arc::new(table)),
+            version: AtomicU64::new(0),
+        }
     }
 
     /// Adds or replaces a handler. Returns `true` if there was one.
@@ -110,7 +111,10 @@ impl Registry {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let version = self.version.load(Ordering::Acquire);
-        Snapshot { table: Arc::clone(&lock(&self.current)), version }
+        Snapshot {
+            table: Arc::clone(&lock(&self.current)),
+            version,
+        }
     }
 }
 

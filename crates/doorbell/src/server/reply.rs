@@ -37,7 +37,12 @@ impl ReplyTo {
         let status = match decoded {
             Ok(Ok(message)) => {
                 let deadline = request.deadline.map(|at| reply_to.connection.instant(at));
-                let context = Context::new(Arc::clone(request.connection), request.id, deadline, request.metadata);
+                let context = Context::new(
+                    Arc::clone(request.connection),
+                    request.id,
+                    deadline,
+                    request.metadata,
+                );
                 return Some((reply_to, context, message));
             }
             Ok(Err(error)) => Status::invalid_argument(error.to_string()),
@@ -56,26 +61,42 @@ impl ReplyTo {
     pub(crate) fn item_stream<T: Payload>(&self) -> Option<ItemStream<T>> {
         let id = self.id?;
         let key = self.connection.open_ticket(id)?;
-        Some(ItemStream::new(Arc::clone(&self.connection), key, id, false, None))
+        Some(ItemStream::new(
+            Arc::clone(&self.connection),
+            key,
+            id,
+            false,
+            None,
+        ))
     }
 
     pub(crate) fn answer(&self, answer: Answer<'_>, publish: bool) {
         if let Some(id) = self.id {
-            self.connection.answer(id, self.message_type, answer, publish);
+            self.connection
+                .answer(id, self.message_type, answer, publish);
         }
     }
 
     pub(crate) fn panicked(&self, publish: bool) {
         tracing::error!(message_type = %self.message_type, "a handler panicked");
-        self.answer(Answer::Fail(Status::internal("the handler panicked")), publish);
+        self.answer(
+            Answer::Fail(Status::internal("the handler panicked")),
+            publish,
+        );
     }
 }
 
 /// Answers a call that has one reply.
-pub(crate) fn reply<R: Payload, E: Into<Status>>(reply_to: &ReplyTo, output: Result<R, E>, publish: bool) {
+pub(crate) fn reply<R: Payload, E: Into<Status>>(
+    reply_to: &ReplyTo,
+    output: Result<R, E>,
+    publish: bool,
+) {
     match output {
         Ok(value) => {
-            let sent = scratch::encoded(&value, |payload| reply_to.answer(Answer::Reply(payload), publish));
+            let sent = scratch::encoded(&value, |payload| {
+                reply_to.answer(Answer::Reply(payload), publish)
+            });
             if let Err(error) = sent {
                 reply_to.answer(Answer::Fail(Status::internal(error.to_string())), publish);
             }

@@ -32,7 +32,11 @@ pub(crate) struct Task<F, M, S> {
 
 impl<F, M, S> Task<F, M, S> {
     pub(crate) fn new(run: F, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { run, runtime, shape: PhantomData })
+        Arc::new(Self {
+            run,
+            runtime,
+            shape: PhantomData,
+        })
     }
 }
 
@@ -55,8 +59,14 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
-        reply_to.run(&self.runtime, || (self.run)(context, message), reply::<M::Reply, E>);
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
+            return;
+        };
+        reply_to.run(
+            &self.runtime,
+            || (self.run)(context, message),
+            reply::<M::Reply, E>,
+        );
     }
 }
 
@@ -72,9 +82,17 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
-        let Some(out) = reply_to.item_sender() else { return };
-        reply_to.run(&self.runtime, || (self.run)(context, message, out), end::<E>);
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
+            return;
+        };
+        let Some(out) = reply_to.item_sender() else {
+            return;
+        };
+        reply_to.run(
+            &self.runtime,
+            || (self.run)(context, message, out),
+            end::<E>,
+        );
     }
 }
 
@@ -90,9 +108,17 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
-        let Some(items) = reply_to.item_stream() else { return };
-        reply_to.run(&self.runtime, || (self.run)(context, message, items), reply::<M::Reply, E>);
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
+            return;
+        };
+        let Some(items) = reply_to.item_stream() else {
+            return;
+        };
+        reply_to.run(
+            &self.runtime,
+            || (self.run)(context, message, items),
+            reply::<M::Reply, E>,
+        );
     }
 }
 
@@ -108,9 +134,17 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
-        let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else { return };
-        reply_to.run(&self.runtime, || (self.run)(context, message, items, out), end::<E>);
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
+            return;
+        };
+        let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else {
+            return;
+        };
+        reply_to.run(
+            &self.runtime,
+            || (self.run)(context, message, items, out),
+            end::<E>,
+        );
     }
 }
 
@@ -125,8 +159,14 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else { return };
-        reply_to.run(&self.runtime, || (self.run)(context, message), |_, (), _| {});
+        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
+            return;
+        };
+        reply_to.run(
+            &self.runtime,
+            || (self.run)(context, message),
+            |_, (), _| {},
+        );
     }
 }
 
@@ -142,7 +182,10 @@ impl ReplyTo {
     {
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let mut future = Box::pin(start());
-            match future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+            match future
+                .as_mut()
+                .poll(&mut TaskContext::from_waker(Waker::noop()))
+            {
                 Poll::Ready(output) => Ok(output),
                 Poll::Pending => Err(future),
             }
@@ -168,8 +211,17 @@ impl ReplyTo {
             self.connection.background_began();
         }
         let _entered = runtime.enter();
-        let deadline = self.deadline.map(|at| Box::pin(tokio::time::sleep_until(self.connection.instant(at).into())));
-        runtime.spawn(Supervised { future, ticket, deadline, finish, finished: false, reply_to: self });
+        let deadline = self
+            .deadline
+            .map(|at| Box::pin(tokio::time::sleep_until(self.connection.instant(at).into())));
+        runtime.spawn(Supervised {
+            future,
+            ticket,
+            deadline,
+            finish,
+            finished: false,
+            reply_to: self,
+        });
     }
 }
 
@@ -224,7 +276,10 @@ impl<Fut, T> Drop for Supervised<Fut, T> {
     fn drop(&mut self) {
         if !self.finished {
             // Only a runtime that shuts down drops a handler before its end.
-            self.reply_to.answer(Answer::Fail(Status::unavailable("the server's runtime has ended")), true);
+            self.reply_to.answer(
+                Answer::Fail(Status::unavailable("the server's runtime has ended")),
+                true,
+            );
         }
         if let Some(ticket) = self.ticket.take() {
             self.reply_to.connection.close_ticket(ticket, Vec::new());

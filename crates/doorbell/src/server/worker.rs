@@ -149,7 +149,6 @@ impl Worker {
                 turn = self.spin.start();
             } else if !turn.again() {
                 self.cool_down(0);
-                continue;
             }
             turns_since_poll += 1;
             if turns_since_poll >= TURNS_BETWEEN_CLOCKS {
@@ -189,8 +188,15 @@ impl Worker {
 
     /// Reads one connection's ring for one turn.
     fn serve(&mut self, index: usize) -> Result<bool, Disconnected> {
-        let Some(owned) = &mut self.connections[index] else { return Err(Disconnected::Closed) };
-        if let Some(end) = owned.connection.is_closed().then(|| owned.connection.end()).flatten() {
+        let Some(owned) = &mut self.connections[index] else {
+            return Err(Disconnected::Closed);
+        };
+        if let Some(end) = owned
+            .connection
+            .is_closed()
+            .then(|| owned.connection.end())
+            .flatten()
+        {
             return Err(end);
         }
         if owned.connection.must_pause() {
@@ -212,14 +218,20 @@ impl Worker {
     fn cool_down(&mut self, quiet_turns: u32) {
         let now = Instant::now();
         let quiet = |owned: &Owned| owned.quiet_turns >= quiet_turns;
-        let cooling = self.hot.iter().copied().filter(|&index| self.connections[index].as_ref().is_some_and(quiet));
+        let cooling = self
+            .hot
+            .iter()
+            .copied()
+            .filter(|&index| self.connections[index].as_ref().is_some_and(quiet));
         for index in cooling.collect::<Vec<_>>() {
             self.announce_asleep(index, now);
         }
     }
 
     fn announce_asleep(&mut self, index: usize, now: Instant) {
-        let Some(owned) = &mut self.connections[index] else { return };
+        let Some(owned) = &mut self.connections[index] else {
+            return;
+        };
         match owned.connection.fall_asleep() {
             Ok(true) => {
                 owned.hot = false;
@@ -271,7 +283,9 @@ impl Worker {
     }
 
     fn warm_up(&mut self, index: usize) {
-        let Some(Some(owned)) = self.connections.get_mut(index) else { return };
+        let Some(Some(owned)) = self.connections.get_mut(index) else {
+            return;
+        };
         if owned.watched.bell.kind() == sys::DoorbellKind::Socket
             && let Err(error) = owned.watched.bell.drain()
         {
@@ -287,7 +301,9 @@ impl Worker {
 
     /// The socket or the process has ended: what the peer published before is still read.
     fn peer_gone(&mut self, index: usize) {
-        let Some(Some(owned)) = self.connections.get(index) else { return };
+        let Some(Some(owned)) = self.connections.get(index) else {
+            return;
+        };
         serve_the_dead(&owned.connection, &self.handlers);
         self.end(index, Disconnected::PeerGone);
     }
@@ -299,7 +315,13 @@ impl Worker {
         }
     }
 
-    fn take_in(&mut self, Arrival { connection, watched }: Arrival) {
+    fn take_in(
+        &mut self,
+        Arrival {
+            connection,
+            watched,
+        }: Arrival,
+    ) {
         // A place is used again only after all events of its last owner have been handled.
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
@@ -315,7 +337,13 @@ impl Worker {
                 }
             }
         });
-        let owned = Owned { connection, watched, hot: true, quiet_turns: 0, last_active: Instant::now() };
+        let owned = Owned {
+            connection,
+            watched,
+            hot: true,
+            quiet_turns: 0,
+            last_active: Instant::now(),
+        };
         self.connections[index] = Some(owned);
         self.hot.push(index);
         if let Err(error) = added {
@@ -335,7 +363,14 @@ impl Worker {
 
     fn end(&mut self, index: usize, reason: Disconnected) {
         self.hot.retain(|&hot| hot != index);
-        let Some(Owned { connection, watched, .. }) = self.connections[index].take() else { return };
+        let Some(Owned {
+            connection,
+            watched,
+            ..
+        }) = self.connections[index].take()
+        else {
+            return;
+        };
         self.free.push(index);
         let poller = &self.mailbox.poller;
         // Closing a descriptor takes it out of the poller only with its last duplicate.
@@ -350,15 +385,23 @@ impl Worker {
 
     fn next_idle_deadline(&self) -> Option<Instant> {
         let timeout = self.duties.idle_timeout?;
-        self.connections.iter().flatten().map(|owned| owned.last_active + timeout).min()
+        self.connections
+            .iter()
+            .flatten()
+            .map(|owned| owned.last_active + timeout)
+            .min()
     }
 
     fn end_idle(&mut self) {
-        let Some(timeout) = self.duties.idle_timeout else { return };
+        let Some(timeout) = self.duties.idle_timeout else {
+            return;
+        };
         let now = Instant::now();
         self.idle_check_at = Some(now + timeout);
         for index in 0..self.connections.len() {
-            let Some(owned) = &mut self.connections[index] else { continue };
+            let Some(owned) = &mut self.connections[index] else {
+                continue;
+            };
             if owned.hot || owned.last_active + timeout > now {
                 continue;
             }
@@ -372,7 +415,9 @@ impl Worker {
 }
 
 fn serve(connection: &Arc<Connection>, handlers: &Snapshot) -> Result<bool, Disconnected> {
-    let Some(mut receive) = connection.try_receive() else { return Ok(false) };
+    let Some(mut receive) = connection.try_receive() else {
+        return Ok(false);
+    };
     if connection.is_congested() {
         // Answers wait for room: no new requests until they are on their way.
         return Ok(connection.relieve());
@@ -384,7 +429,9 @@ fn serve(connection: &Arc<Connection>, handlers: &Snapshot) -> Result<bool, Disc
 
 /// Reads what a dead client has left: its notifications count, its calls have nobody to answer to.
 fn serve_the_dead(connection: &Arc<Connection>, handlers: &Snapshot) {
-    let Some(mut receive) = connection.try_receive() else { return };
+    let Some(mut receive) = connection.try_receive() else {
+        return;
+    };
     let mut hand_over = |message: Dispatch<'_>| match message {
         notify @ Dispatch::Notify { .. } => dispatch(connection, handlers, notify),
         Dispatch::Request { .. } => {}

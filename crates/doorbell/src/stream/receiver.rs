@@ -67,7 +67,11 @@ impl<T: Payload> ItemStream<T> {
     }
 
     /// The receiving half of a call that a client has started.
-    pub(crate) fn of_call(connection: Arc<Connection>, key: TicketKey, deadline: Option<Instant>) -> Self {
+    pub(crate) fn of_call(
+        connection: Arc<Connection>,
+        key: TicketKey,
+        deadline: Option<Instant>,
+    ) -> Self {
         let id = connection.call_id(key);
         Self::new(connection, key, id, true, deadline)
     }
@@ -85,7 +89,8 @@ impl<T: Payload> ItemStream<T> {
     pub async fn next(&mut self) -> Option<Result<T, CallError>> {
         #[cfg(feature = "tokio")]
         if let Some(deadline) = self.deadline {
-            let item = tokio::time::timeout_at(deadline.into(), poll_fn(|cx| self.poll_item(cx))).await;
+            let item =
+                tokio::time::timeout_at(deadline.into(), poll_fn(|cx| self.poll_item(cx))).await;
             if let Ok(item) = item {
                 return item;
             }
@@ -103,7 +108,9 @@ impl<T: Payload> ItemStream<T> {
         }
         self.give_credit();
         let key = self.key;
-        let polled = self.connection.poll_until(cx, key, Awaited::Arrival, &mut |state| arrived(state, key));
+        let polled = self
+            .connection
+            .poll_until(cx, key, Awaited::Arrival, &mut |state| arrived(state, key));
         match polled {
             Poll::Ready(arrived) => {
                 if let Some(since) = self.slept_since.take() {
@@ -128,7 +135,11 @@ impl<T: Payload> ItemStream<T> {
         }
         self.give_credit();
         let key = self.key;
-        let waited = self.connection.wait_until(key, Awaited::Arrival, self.deadline, &mut |state| arrived(state, key));
+        let waited =
+            self.connection
+                .wait_until(key, Awaited::Arrival, self.deadline, &mut |state| {
+                    arrived(state, key)
+                });
         match waited {
             Ok(arrived) => self.take(arrived),
             Err(_) => {
@@ -185,7 +196,11 @@ fn arrived(state: &mut State, key: TicketKey) -> Option<Arrived> {
     if ticket.items_ended {
         return Some(Arrived::End);
     }
-    ticket.over.then(|| Arrived::Failed(CallError::Status(doorbell_proto::Status::cancelled("the call is over"))))
+    ticket.over.then(|| {
+        Arrived::Failed(CallError::Status(doorbell_proto::Status::cancelled(
+            "the call is over",
+        )))
+    })
 }
 
 impl<T> Drop for ItemStream<T> {
@@ -212,6 +227,9 @@ impl<T: Payload> futures_core::Stream for ItemStream<T> {
 
 impl<T> std::fmt::Debug for ItemStream<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ItemStream").field("id", &self.id).field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("ItemStream")
+            .field("id", &self.id)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
     }
 }

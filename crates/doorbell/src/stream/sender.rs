@@ -58,7 +58,9 @@ impl From<ItemError> for Status {
     fn from(error: ItemError) -> Self {
         match error {
             ItemError::Over => Self::cancelled(error.to_string()),
-            ItemError::TooLarge { .. } | ItemError::Full => Self::resource_exhausted(error.to_string()),
+            ItemError::TooLarge { .. } | ItemError::Full => {
+                Self::resource_exhausted(error.to_string())
+            }
             ItemError::Encode(_) => Self::internal(error.to_string()),
             ItemError::DeadlineExceeded => Self::deadline_exceeded(error.to_string()),
         }
@@ -67,7 +69,12 @@ impl From<ItemError> for Status {
 
 impl<T: Payload> ItemSender<T> {
     pub(crate) fn new(connection: Arc<Connection>, key: TicketKey, ends: bool) -> Self {
-        Self { connection, key, ends, items: PhantomData }
+        Self {
+            connection,
+            key,
+            ends,
+            items: PhantomData,
+        }
     }
 
     /// Sends one item, waiting until the receiver has room for it.
@@ -98,7 +105,9 @@ impl<T: Payload> ItemSender<T> {
             Ok(()) => Ok(()),
             Err(ItemRefused::NoCredit) => Err(ItemError::Full),
             Err(ItemRefused::Over) => Err(ItemError::Over),
-            Err(ItemRefused::TooLarge { bytes, limit }) => Err(ItemError::TooLarge { bytes, limit }),
+            Err(ItemRefused::TooLarge { bytes, limit }) => {
+                Err(ItemError::TooLarge { bytes, limit })
+            }
         }
     }
 
@@ -109,12 +118,19 @@ impl<T: Payload> ItemSender<T> {
                 done => return Poll::Ready(done),
             }
             let key = self.key;
-            std::task::ready!(self.connection.poll_until(cx, key, Awaited::Credit, &mut |state| state.may_send(key)));
+            std::task::ready!(
+                self.connection
+                    .poll_until(cx, key, Awaited::Credit, &mut |state| state.may_send(key))
+            );
         }
     }
 
     /// The blocking form of [`send`](Self::send): waits as a thread, until `deadline` if there is one.
-    pub(crate) fn send_blocking(&mut self, item: &T, deadline: Option<Instant>) -> Result<(), ItemError> {
+    pub(crate) fn send_blocking(
+        &mut self,
+        item: &T,
+        deadline: Option<Instant>,
+    ) -> Result<(), ItemError> {
         loop {
             match self.try_send(item) {
                 Err(ItemError::Full) => {}
@@ -122,7 +138,9 @@ impl<T: Payload> ItemSender<T> {
             }
             let key = self.key;
             self.connection
-                .wait_until(key, Awaited::Credit, deadline, &mut |state| state.may_send(key))
+                .wait_until(key, Awaited::Credit, deadline, &mut |state| {
+                    state.may_send(key)
+                })
                 .map_err(|_| ItemError::DeadlineExceeded)?;
         }
     }

@@ -5,7 +5,7 @@ use doorbell::{CallError, Client, ItemStream, NotifyError};
 use super::messages::{Answer, Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Shape, Tell};
 
 /// Makes one call.
-pub async fn ask(client: &Client, shape: Shape, message: Sealed) -> Answer {
+pub(crate) async fn ask(client: &Client, shape: Shape, message: Sealed) -> Answer {
     match ask_for(client, shape, message).await {
         Ok(answer) => answer,
         Err(error) => Answer::Failed(error),
@@ -29,7 +29,11 @@ async fn ask_for(client: &Client, shape: Shape, message: Sealed) -> Result<Answe
                 }
             }
             let bytes = upload.finish().await?;
-            Ok(if bytes == ITEMS * length as u64 { Answer::Whole } else { Answer::Torn })
+            Ok(if bytes == ITEMS * length as u64 {
+                Answer::Whole
+            } else {
+                Answer::Torn
+            })
         }
         Shape::Both => {
             let (mut out, items) = client.bidi(Mirror(Sealed::new(id, 10))).await?;
@@ -61,9 +65,17 @@ async fn all(mut items: ItemStream<Sealed>, id: u64, length: usize) -> Result<An
         }
         count += 1;
     }
-    Ok(if count == ITEMS { Answer::Whole } else { Answer::Torn })
+    Ok(if count == ITEMS {
+        Answer::Whole
+    } else {
+        Answer::Torn
+    })
 }
 
-pub fn same(reply: &Sealed, id: u64, length: usize) -> Answer {
-    if reply.is_whole() && reply.id == id && reply.len() == length { Answer::Whole } else { Answer::Torn }
+pub(crate) fn same(reply: &Sealed, id: u64, length: usize) -> Answer {
+    if reply.is_whole() && reply.id == id && reply.len() == length {
+        Answer::Whole
+    } else {
+        Answer::Torn
+    }
 }

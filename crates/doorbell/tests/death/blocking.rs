@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Makes one call.
-pub fn ask(client: &Client, shape: Shape, message: Sealed) -> Answer {
+pub(crate) fn ask(client: &Client, shape: Shape, message: Sealed) -> Answer {
     ask_for(client, shape, message).unwrap_or_else(Answer::Failed)
 }
 
@@ -29,7 +29,11 @@ fn ask_for(client: &Client, shape: Shape, message: Sealed) -> Result<Answer, Cal
                 }
             }
             let bytes = upload.finish()?;
-            Ok(if bytes == ITEMS * length as u64 { Answer::Whole } else { Answer::Torn })
+            Ok(if bytes == ITEMS * length as u64 {
+                Answer::Whole
+            } else {
+                Answer::Torn
+            })
         }
         Shape::Both => {
             let (mut out, items) = client.bidi(Mirror(Sealed::new(id, 10))).open()?;
@@ -61,5 +65,9 @@ fn all(items: ItemStream<Sealed>, id: u64, length: usize) -> Result<Answer, Call
         }
         count += 1;
     }
-    Ok(if count == ITEMS { Answer::Whole } else { Answer::Torn })
+    Ok(if count == ITEMS {
+        Answer::Whole
+    } else {
+        Answer::Torn
+    })
 }

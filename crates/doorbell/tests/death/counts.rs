@@ -5,30 +5,36 @@ use std::{collections::HashMap, time::Duration};
 use super::serving::TORN;
 
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    pub answered: u64,
-    pub executed: u64,
-    pub unknown: u64,
-    pub not_executed: u64,
+pub(crate) struct Counts {
+    pub(crate) answered: u64,
+    pub(crate) executed: u64,
+    pub(crate) unknown: u64,
+    pub(crate) not_executed: u64,
     /// Answered to the client and never executed.
-    pub lost: u64,
-    pub torn: u64,
-    pub twice: u64,
+    pub(crate) lost: u64,
+    pub(crate) torn: u64,
+    pub(crate) twice: u64,
     /// Said to be not executed, and executed.
-    pub denied: u64,
+    pub(crate) denied: u64,
     /// Without an outcome in time, or with one that cannot be.
-    pub indefinite: u64,
+    pub(crate) indefinite: u64,
     /// From the kill until the survivor was done with it.
-    pub slowest: Duration,
+    pub(crate) slowest: Duration,
 }
 
 impl Counts {
-    pub fn faults(&self) -> [u64; 5] {
-        [self.lost, self.torn, self.twice, self.denied, self.indefinite]
+    pub(crate) fn faults(&self) -> [u64; 5] {
+        [
+            self.lost,
+            self.torn,
+            self.twice,
+            self.denied,
+            self.indefinite,
+        ]
     }
 
     /// Compares what was executed with what was answered.
-    pub fn compare(&mut self, executed: &HashMap<u64, u32>, answered: &HashMap<u64, u32>) {
+    pub(crate) fn compare(&mut self, executed: &HashMap<u64, u32>, answered: &HashMap<u64, u32>) {
         for (id, times) in executed {
             self.torn += u64::from(id & TORN != 0);
             self.twice += u64::from(*times > 1);

@@ -5,24 +5,26 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes that belong to one number.
 #[derive(Serialize, Deserialize, Clone, Debug)]
-pub struct Sealed {
-    pub id: u64,
+pub(crate) struct Sealed {
+    pub(crate) id: u64,
     bytes: Vec<u8>,
     seal: u32,
 }
 
 impl Sealed {
-    pub fn new(id: u64, length: usize) -> Self {
-        let bytes: Vec<u8> = (0..length as u64).map(|index| (id.wrapping_mul(31) ^ index.wrapping_mul(7)) as u8).collect();
+    pub(crate) fn new(id: u64, length: usize) -> Self {
+        let bytes: Vec<u8> = (0..length as u64)
+            .map(|index| (id.wrapping_mul(31) ^ index.wrapping_mul(7)) as u8)
+            .collect();
         let seal = seal(id, &bytes);
         Self { id, bytes, seal }
     }
 
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         seal(self.id, &self.bytes) == self.seal
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 }
@@ -35,7 +37,7 @@ macro_rules! messages {
     ($($(#[$doc:meta])* $name:ident $number:literal $reply:ty;)*) => {$(
         $(#[$doc])*
         #[derive(Serialize, Deserialize)]
-        pub struct $name(pub Sealed);
+        pub(crate) struct $name(pub(crate) Sealed);
         impl Message for $name {
             const TYPE: MessageType = MessageType::new($number);
             type Reply = $reply;
@@ -66,10 +68,10 @@ impl Upload for Mirror {
 }
 
 /// Items of a stream.
-pub const ITEMS: u64 = 5;
+pub(crate) const ITEMS: u64 = 5;
 
 /// What a call came to.
-pub enum Answer {
+pub(crate) enum Answer {
     /// All of it arrived, whole.
     Whole,
     /// Something arrived that was never sent so.
@@ -82,7 +84,7 @@ pub enum Answer {
 
 /// Shape of a call, chosen at random.
 #[derive(Clone, Copy, Debug)]
-pub enum Shape {
+pub(crate) enum Shape {
     Small,
     Large,
     Later,
@@ -94,7 +96,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    pub fn pick(random: &mut super::Random) -> Self {
+    pub(crate) fn pick(random: &mut super::Random) -> Self {
         const ALL: [Shape; 8] = [
             Shape::Small,
             Shape::Large,
@@ -109,7 +111,7 @@ impl Shape {
     }
 
     /// Bytes of its messages: a few, or several frames of 16 KiB.
-    pub fn length(self, random: &mut super::Random) -> usize {
+    pub(crate) fn length(self, random: &mut super::Random) -> usize {
         match self {
             Self::Large => 20_000 + random.below(150_000) as usize,
             Self::Stream | Self::Upload | Self::Both => random.below(20_000) as usize,

@@ -1,19 +1,19 @@
 //! Two processes, one of which is killed: what they say to each other, and what is counted afterwards.
 
-pub mod asking;
-pub mod blocking;
-pub mod counts;
-pub mod messages;
-pub mod process;
-pub mod resources;
-pub mod servers;
-pub mod serving;
+pub(crate) mod asking;
+pub(crate) mod blocking;
+pub(crate) mod counts;
+pub(crate) mod messages;
+pub(crate) mod process;
+pub(crate) mod resources;
+pub(crate) mod servers;
+pub(crate) mod serving;
 
 /// A sequence of numbers that looks random and can be played again (splitmix64).
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 }

@@ -19,11 +19,11 @@ use super::{
 };
 
 /// A process that is killed at the latest when this is dropped.
-pub struct Victim(Child);
+pub(crate) struct Victim(Child);
 
 /// What the process is to be.
 #[derive(Clone, Copy, Debug)]
-pub enum Part {
+pub(crate) enum Part {
     Server,
     BlockingServer,
     Client,
@@ -32,7 +32,7 @@ pub enum Part {
 
 impl Victim {
     /// Starts it. It writes what it has executed, or what was answered to it, into `log`.
-    pub fn start(part: Part, socket: &str, log: &Path, seed: u64) -> Self {
+    pub(crate) fn start(part: Part, socket: &str, log: &Path, seed: u64) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "victim", "--nocapture", "--test-threads=1"])
             .env("DOORBELL_DEATH_PART", format!("{part:?}"))
@@ -47,12 +47,12 @@ impl Victim {
     }
 
     /// SIGKILL, and waits until the process is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.0.try_wait().unwrap().is_some()
     }
 }
@@ -65,15 +65,21 @@ impl Drop for Victim {
 }
 
 /// Is what the environment says, until killed. Returns at once in the process that runs the tests.
-pub fn be_the_victim() {
-    let Ok(part) = std::env::var("DOORBELL_DEATH_PART") else { return };
+pub(crate) fn be_the_victim() {
+    let Ok(part) = std::env::var("DOORBELL_DEATH_PART") else {
+        return;
+    };
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
     let variable = |name: &str| std::env::var(name).unwrap();
     let socket = variable("DOORBELL_DEATH_SOCKET");
-    let log = OpenOptions::new().create(true).append(true).open(variable("DOORBELL_DEATH_LOG")).unwrap();
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(variable("DOORBELL_DEATH_LOG"))
+        .unwrap();
     let seed = variable("DOORBELL_DEATH_SEED").parse().unwrap();
     match part.as_str() {
         "Server" => runtime().block_on(serve(&socket, log)),
@@ -88,7 +94,7 @@ pub fn be_the_victim() {
 }
 
 /// A runtime whose number of threads stays the same once it has connected.
-pub fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(1)
@@ -118,10 +124,9 @@ async fn call_forever(socket: &str, log: File, seed: u64) {
     let callers = (0..CALLERS).map(|caller| {
         let (client, log) = (client.clone(), Arc::clone(&log));
         tokio::spawn(async move {
-            for mut call in calls(seed, caller) {
-                let shape = Shape::pick(&mut call);
-                let message = Sealed::new(call.0, shape.length(&mut call));
-                let id = message.id;
+            for (id, mut random) in calls(seed, caller) {
+                let shape = Shape::pick(&mut random);
+                let message = Sealed::new(id, shape.length(&mut random));
                 write_down(&log, id, &asking::ask(&client, shape, message).await);
             }
         })
@@ -137,10 +142,9 @@ fn call_forever_from_threads(socket: &str, log: &File, seed: u64) {
         for caller in 0..CALLERS {
             let client = &client;
             scope.spawn(move || {
-                for mut call in calls(seed, caller) {
-                    let shape = Shape::pick(&mut call);
-                    let message = Sealed::new(call.0, shape.length(&mut call));
-                    let id = message.id;
+                for (id, mut random) in calls(seed, caller) {
+                    let shape = Shape::pick(&mut random);
+                    let message = Sealed::new(id, shape.length(&mut random));
                     write_down(log, id, &ask(client, shape, message));
                 }
             });
@@ -149,12 +153,15 @@ fn call_forever_from_threads(socket: &str, log: &File, seed: u64) {
 }
 
 /// Numbers of calls, each used once, and each the seed of its call.
-fn calls(seed: u64, caller: u64) -> impl Iterator<Item = Random> {
-    (0..u64::MAX).map(move |call| Random(number(seed, caller, call)))
+fn calls(seed: u64, caller: u64) -> impl Iterator<Item = (u64, Random)> {
+    (0..).map(move |call| {
+        let id = number(seed, caller, call);
+        (id, Random(id))
+    })
 }
 
 /// The number of a call, unlike that of any other in any process.
-pub fn number(seed: u64, caller: u64, call: u64) -> u64 {
+pub(crate) fn number(seed: u64, caller: u64, call: u64) -> u64 {
     (seed << 32 | caller << 24 | call) & !TORN
 }
 
@@ -169,7 +176,7 @@ fn write_down(mut log: &File, id: u64, answer: &Answer) {
 }
 
 /// Spins for that long: far shorter than what a sleeping thread could do.
-pub fn spin(time: Duration) {
+pub(crate) fn spin(time: Duration) {
     let start = Instant::now();
     while start.elapsed() < time {
         std::hint::spin_loop();

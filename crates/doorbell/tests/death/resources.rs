@@ -8,15 +8,15 @@ use std::{
 
 /// Descriptors, mappings of shared memory, and threads of this process; files in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resources {
-    pub descriptors: usize,
-    pub mappings: usize,
-    pub threads: usize,
-    pub files: usize,
+pub(crate) struct Resources {
+    pub(crate) descriptors: usize,
+    pub(crate) mappings: usize,
+    pub(crate) threads: usize,
+    pub(crate) files: usize,
 }
 
 impl Resources {
-    pub fn now(directory: &Path) -> Self {
+    pub(crate) fn now(directory: &Path) -> Self {
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         Self {
             descriptors: entries(Path::new("/proc/self/fd")),
@@ -27,7 +27,7 @@ impl Resources {
     }
 
     /// Looks until what is held stays the same over many looks: what ended before has been cleaned up.
-    pub fn settle_at_rest(directory: &Path) -> Self {
+    pub(crate) fn settle_at_rest(directory: &Path) -> Self {
         let mut last = Self::now(directory);
         let mut same = 0;
         while same < 200 {
@@ -40,7 +40,7 @@ impl Resources {
     }
 
     /// Looks until what is held is what was held at `start`, at most for ten seconds. Returns what is held then.
-    pub fn settle(directory: &Path, start: Self) -> Self {
+    pub(crate) fn settle(directory: &Path, start: Self) -> Self {
         let give_up = Instant::now() + Duration::from_secs(10);
         loop {
             let now = Self::now(directory);
@@ -56,8 +56,13 @@ impl Resources {
 fn threads() -> usize {
     const TESTS: [&str; 4] = ["victim", "server_of_", "clients_of_", "peer_death"];
     let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
-    let names = fs::read_dir("/proc/self/task").unwrap().flatten().filter_map(name);
-    names.filter(|name| !TESTS.iter().any(|test| name.starts_with(test))).count()
+    let names = fs::read_dir("/proc/self/task")
+        .unwrap()
+        .flatten()
+        .filter_map(name);
+    names
+        .filter(|name| !TESTS.iter().any(|test| name.starts_with(test)))
+        .count()
 }
 
 fn entries(directory: &Path) -> usize {

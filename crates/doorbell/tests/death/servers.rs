@@ -22,11 +22,11 @@ use super::{
 };
 
 /// The clients, which outlive all servers, and what became of their calls.
-pub struct Servers<'a> {
+pub(crate) struct Servers<'a> {
     runtime: &'a tokio::runtime::Runtime,
     socket: &'a str,
     clients: (Client, blocking::Client),
-    pub counts: Counts,
+    pub(crate) counts: Counts,
 }
 
 /// What the callers of one life of the server share.
@@ -39,21 +39,32 @@ struct Calling {
 }
 
 impl<'a> Servers<'a> {
-    pub fn new(runtime: &'a tokio::runtime::Runtime, socket: &'a str) -> Self {
-        Self { runtime, socket, clients: connect_later(socket), counts: Counts::default() }
+    pub(crate) fn new(runtime: &'a tokio::runtime::Runtime, socket: &'a str) -> Self {
+        Self {
+            runtime,
+            socket,
+            clients: connect_later(socket),
+            counts: Counts::default(),
+        }
     }
 
     /// Starts a server, lets it answer some calls, and kills it.
-    pub fn run_once(&mut self, random: &mut Random, cycle: u64) {
+    pub(crate) fn run_once(&mut self, random: &mut Random, cycle: u64) {
         let clients = self.clients.clone();
-        self.live(random, cycle, clients, &mut |_, calling| await_calls(calling, 20));
+        self.live(random, cycle, clients, &mut |_, calling| {
+            await_calls(calling, 20)
+        });
     }
 
     /// Starts a server and kills it: one in four some time after its start, the others while they work. Half of them meet clients
     /// that knew their predecessors.
-    pub fn die(&mut self, random: &mut Random, cycle: u64) {
+    pub(crate) fn die(&mut self, random: &mut Random, cycle: u64) {
         let known = random.below(2) == 0;
-        let clients = if known { self.clients.clone() } else { connect_later(self.socket) };
+        let clients = if known {
+            self.clients.clone()
+        } else {
+            connect_later(self.socket)
+        };
         self.live(random, cycle, clients, &mut |random, calling| {
             if random.below(4) == 0 {
                 spin(Duration::from_micros(random.below(15_000)));
@@ -71,10 +82,19 @@ impl<'a> Servers<'a> {
         clients: (Client, blocking::Client),
         until: &mut dyn FnMut(&mut Random, &Calling),
     ) {
-        let part = if random.below(2) == 0 { Part::Server } else { Part::BlockingServer };
+        let part = if random.below(2) == 0 {
+            Part::Server
+        } else {
+            Part::BlockingServer
+        };
         let log = tempfile::NamedTempFile::new().unwrap();
         let mut victim = Victim::start(part, self.socket, log.path(), cycle);
-        let calling = Arc::new(Calling { cycle, killed: AtomicBool::new(false), begun: AtomicU64::new(0), done: AtomicU64::new(0) });
+        let calling = Arc::new(Calling {
+            cycle,
+            killed: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+        });
         let answers = self.start_callers(&calling, clients);
         until(random, &calling);
         let killed = Instant::now();
@@ -87,19 +107,28 @@ impl<'a> Servers<'a> {
         self.counts.denied += denied.iter().filter(|id| executed.contains_key(id)).count() as u64;
     }
 
-    fn start_callers(&self, calling: &Arc<Calling>, clients: (Client, blocking::Client)) -> mpsc::Receiver<(u64, Answer)> {
+    fn start_callers(
+        &self,
+        calling: &Arc<Calling>,
+        clients: (Client, blocking::Client),
+    ) -> mpsc::Receiver<(u64, Answer)> {
         let (sender, receiver) = mpsc::channel();
         for caller in 0..TASKS {
-            let (client, calling, sender) = (clients.0.clone(), Arc::clone(calling), sender.clone());
+            let (client, calling, sender) =
+                (clients.0.clone(), Arc::clone(calling), sender.clone());
             self.runtime.spawn(async move {
                 while let Some((shape, message)) = calling.next(caller) {
                     let id = message.id;
-                    let _ = sender.send((id, calling.count(asking::ask(&client, shape, message).await)));
+                    let _ = sender.send((
+                        id,
+                        calling.count(asking::ask(&client, shape, message).await),
+                    ));
                 }
             });
         }
         for caller in TASKS..TASKS + THREADS {
-            let (client, calling, sender) = (clients.1.clone(), Arc::clone(calling), sender.clone());
+            let (client, calling, sender) =
+                (clients.1.clone(), Arc::clone(calling), sender.clone());
             std::thread::spawn(move || {
                 while let Some((shape, message)) = calling.next(caller) {
                     let id = message.id;
@@ -112,7 +141,10 @@ impl<'a> Servers<'a> {
 
     /// Takes the outcome of every call, until the last caller has ended. Returns which were answered and which were said to be not
     /// executed.
-    fn collect(&mut self, answers: &mpsc::Receiver<(u64, Answer)>) -> (HashMap<u64, u32>, Vec<u64>) {
+    fn collect(
+        &mut self,
+        answers: &mpsc::Receiver<(u64, Answer)>,
+    ) -> (HashMap<u64, u32>, Vec<u64>) {
         let (mut answered, mut denied) = (HashMap::new(), Vec::new());
         loop {
             match answers.recv_timeout(Duration::from_secs(5)) {
@@ -166,15 +198,24 @@ impl Calling {
 
 fn connect_later(socket: &str) -> (Client, blocking::Client) {
     let patience = Duration::from_millis(20);
-    let tasks = Client::builder(socket).reconnect_timeout(patience).lazy().unwrap();
-    let threads = blocking::Client::builder(socket).reconnect_timeout(patience).lazy().unwrap();
+    let tasks = Client::builder(socket)
+        .reconnect_timeout(patience)
+        .lazy()
+        .unwrap();
+    let threads = blocking::Client::builder(socket)
+        .reconnect_timeout(patience)
+        .lazy()
+        .unwrap();
     (tasks, threads)
 }
 
 fn await_calls(calling: &Calling, calls: u64) {
     let began = Instant::now();
     while calling.done.load(Ordering::Acquire) < calls {
-        assert!(began.elapsed() < Duration::from_secs(10), "no call can be made");
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "no call can be made"
+        );
         std::thread::yield_now();
     }
 }

@@ -16,7 +16,7 @@ use super::messages::{Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Tell}
 
 /// Every request that a handler has seen, written down before it is answered.
 #[derive(Default)]
-pub struct Log {
+pub(crate) struct Log {
     /// A file outlives its writer: what was written before a kill is there after it.
     file: Option<File>,
     seen: Mutex<HashMap<u64, u32>>,
@@ -24,19 +24,26 @@ pub struct Log {
 }
 
 /// Marks a number in a file as that of a message whose seal was broken.
-pub const TORN: u64 = 1 << 63;
+pub(crate) const TORN: u64 = 1 << 63;
 
 impl Log {
-    pub fn in_memory() -> Arc<Self> {
+    pub(crate) fn in_memory() -> Arc<Self> {
         Arc::default()
     }
 
-    pub fn in_file(file: File) -> Arc<Self> {
-        Arc::new(Self { file: Some(file), ..Self::default() })
+    pub(crate) fn in_file(file: File) -> Arc<Self> {
+        Arc::new(Self {
+            file: Some(file),
+            ..Self::default()
+        })
     }
 
     fn executed(&self, message: &Sealed) {
-        self.write(if message.is_whole() { message.id } else { message.id | TORN });
+        self.write(if message.is_whole() {
+            message.id
+        } else {
+            message.id | TORN
+        });
     }
 
     fn item(&self, item: &Sealed) {
@@ -47,33 +54,37 @@ impl Log {
 
     fn write(&self, entry: u64) {
         match &self.file {
-            Some(file) => (&*file).write_all(&entry.to_le_bytes()).expect("the log can be written"),
+            Some(file) => (&*file)
+                .write_all(&entry.to_le_bytes())
+                .expect("the log can be written"),
             None => *self.seen.lock().unwrap().entry(entry).or_default() += 1,
         }
         self.count.fetch_add(1, Ordering::Release);
     }
 
     /// Requests seen so far.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
 
-    pub fn take(&self) -> HashMap<u64, u32> {
+    pub(crate) fn take(&self) -> HashMap<u64, u32> {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
 }
 
 /// Reads what a process has written down before it was killed.
-pub fn read(path: &std::path::Path) -> HashMap<u64, u32> {
+pub(crate) fn read(path: &std::path::Path) -> HashMap<u64, u32> {
     let mut entries = HashMap::new();
     let bytes = std::fs::read(path).unwrap_or_default(); // killed before it could make the file
     for entry in bytes.chunks_exact(8) {
-        *entries.entry(u64::from_le_bytes(entry.try_into().unwrap())).or_default() += 1;
+        *entries
+            .entry(u64::from_le_bytes(entry.try_into().unwrap()))
+            .or_default() += 1;
     }
     entries
 }
 
-pub async fn bind(path: &str, log: &Arc<Log>) -> Result<Server, BindError> {
+pub(crate) async fn bind(path: &str, log: &Arc<Log>) -> Result<Server, BindError> {
     let [echo, later, repeat, collect, mirror, tell] = std::array::from_fn(|_| Arc::clone(log));
     Server::builder(path)
         .on(move |_: Context, Echo(message)| {
@@ -87,40 +98,49 @@ pub async fn bind(path: &str, log: &Arc<Log>) -> Result<Server, BindError> {
                 Ok::<_, Status>(message)
             }
         })
-        .on_stream(move |_: Context, Repeat(message), mut out: ItemSender<Sealed>| {
-            repeat.executed(&message);
-            async move {
-                for _ in 0..ITEMS {
-                    out.send(message.clone()).await?;
+        .on_stream(
+            move |_: Context, Repeat(message), mut out: ItemSender<Sealed>| {
+                repeat.executed(&message);
+                async move {
+                    for _ in 0..ITEMS {
+                        out.send(message.clone()).await?;
+                    }
+                    Ok::<_, Status>(())
                 }
-                Ok::<_, Status>(())
-            }
-        })
-        .on_upload(move |_: Context, Collect(message), mut items: ItemStream<Sealed>| {
-            let log = Arc::clone(&collect);
-            log.executed(&message);
-            async move {
-                let mut bytes = 0;
-                while let Some(item) = items.next().await {
-                    let item = item?;
-                    log.item(&item);
-                    bytes += item.len() as u64;
+            },
+        )
+        .on_upload(
+            move |_: Context, Collect(message), mut items: ItemStream<Sealed>| {
+                let log = Arc::clone(&collect);
+                log.executed(&message);
+                async move {
+                    let mut bytes = 0;
+                    while let Some(item) = items.next().await {
+                        let item = item?;
+                        log.item(&item);
+                        bytes += item.len() as u64;
+                    }
+                    Ok::<_, Status>(bytes)
                 }
-                Ok::<_, Status>(bytes)
-            }
-        })
-        .on_bidi(move |_: Context, Mirror(message), mut items: ItemStream<Sealed>, mut out: ItemSender<Sealed>| {
-            let log = Arc::clone(&mirror);
-            log.executed(&message);
-            async move {
-                while let Some(item) = items.next().await {
-                    let item = item?;
-                    log.item(&item);
-                    out.send(item).await?;
+            },
+        )
+        .on_bidi(
+            move |_: Context,
+                  Mirror(message),
+                  mut items: ItemStream<Sealed>,
+                  mut out: ItemSender<Sealed>| {
+                let log = Arc::clone(&mirror);
+                log.executed(&message);
+                async move {
+                    while let Some(item) = items.next().await {
+                        let item = item?;
+                        log.item(&item);
+                        out.send(item).await?;
+                    }
+                    Ok::<_, Status>(())
                 }
-                Ok::<_, Status>(())
-            }
-        })
+            },
+        )
         .on_notify(move |_: Context, Tell(message)| {
             tell.executed(&message);
             async {}
@@ -129,7 +149,7 @@ pub async fn bind(path: &str, log: &Arc<Log>) -> Result<Server, BindError> {
         .await
 }
 
-pub fn bind_blocking(path: &str, log: &Arc<Log>) -> Result<blocking::Server, BindError> {
+pub(crate) fn bind_blocking(path: &str, log: &Arc<Log>) -> Result<blocking::Server, BindError> {
     let [echo, later, repeat, collect, mirror, tell] = std::array::from_fn(|_| Arc::clone(log));
     blocking::Server::builder(path)
         .on(move |_: Context, Echo(message)| {
@@ -140,23 +160,27 @@ pub fn bind_blocking(path: &str, log: &Arc<Log>) -> Result<blocking::Server, Bin
             later.executed(&message);
             Ok::<_, Status>(message)
         })
-        .on_stream(move |_: Context, Repeat(message), mut out: blocking::ItemSender<Sealed>| {
-            repeat.executed(&message);
-            for _ in 0..ITEMS {
-                out.send(message.clone())?;
-            }
-            Ok::<_, Status>(())
-        })
-        .on_upload(move |_: Context, Collect(message), items: blocking::ItemStream<Sealed>| {
-            collect.executed(&message);
-            let mut bytes = 0;
-            for item in items {
-                let item = item?;
-                collect.item(&item);
-                bytes += item.len() as u64;
-            }
-            Ok::<_, Status>(bytes)
-        })
+        .on_stream(
+            move |_: Context, Repeat(message), mut out: blocking::ItemSender<Sealed>| {
+                repeat.executed(&message);
+                for _ in 0..ITEMS {
+                    out.send(message.clone())?;
+                }
+                Ok::<_, Status>(())
+            },
+        )
+        .on_upload(
+            move |_: Context, Collect(message), items: blocking::ItemStream<Sealed>| {
+                collect.executed(&message);
+                let mut bytes = 0;
+                for item in items {
+                    let item = item?;
+                    collect.item(&item);
+                    bytes += item.len() as u64;
+                }
+                Ok::<_, Status>(bytes)
+            },
+        )
         .on_bidi(
             move |_: Context,
                   Mirror(message),

@@ -19,7 +19,9 @@ struct State {
 impl Activity {
     /// Starts at zero.
     pub(crate) fn new() -> Self {
-        Self { state: watch::Sender::new(State::default()) }
+        Self {
+            state: watch::Sender::new(State::default()),
+        }
     }
 
     /// Counts a stream as running until the guard is dropped.
@@ -28,7 +30,11 @@ impl Activity {
             state.running += 1;
             state.counts.started += 1;
         });
-        Running { activity: self, items: 0, is_finished: false }
+        Running {
+            activity: self,
+            items: 0,
+            is_finished: false,
+        }
     }
 
     /// Waits until no stream runs, and returns the counts of that moment.
@@ -87,6 +93,14 @@ mod tests {
             tokio::task::yield_now().await;
             second.finish();
         });
-        assert_eq!(counts, StreamCounts { started: 2, finished: 1, cancelled: 1, items: 1 });
+        assert_eq!(
+            counts,
+            StreamCounts {
+                started: 2,
+                finished: 1,
+                cancelled: 1,
+                items: 1
+            }
+        );
     }
 }

@@ -13,8 +13,14 @@ pub(crate) fn diagnose(text: &str) -> Vec<Finding> {
     let mut open = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line_number = index as u64 + 1;
-        for kind in [style_of(line), brackets_of(line, &mut open)].into_iter().flatten() {
-            findings.push(Finding { line: line_number, kind });
+        for kind in [style_of(line), brackets_of(line, &mut open)]
+            .into_iter()
+            .flatten()
+        {
+            findings.push(Finding {
+                line: line_number,
+                kind,
+            });
         }
         if findings.len() >= MAX_FINDINGS {
             findings.truncate(MAX_FINDINGS);
@@ -58,12 +64,17 @@ mod tests {
     use super::*;
 
     fn kinds(text: &str) -> Vec<(u64, FindingKind)> {
-        diagnose(text).into_iter().map(|finding| (finding.line, finding.kind)).collect()
+        diagnose(text)
+            .into_iter()
+            .map(|finding| (finding.line, finding.kind))
+            .collect()
     }
 
     #[test]
     fn each_kind_is_found_on_its_line() {
-        use FindingKind::{LongLine, MixedIndentation, TrailingWhitespace, UnfinishedWork, UnmatchedBracket};
+        use FindingKind::{
+            LongLine, MixedIndentation, TrailingWhitespace, UnfinishedWork, UnmatchedBracket,
+        };
         assert_eq!(kinds("fine(1)\n"), []);
         assert_eq!(kinds("a\n// TODO later\n"), [(2, UnfinishedWork)]);
         assert_eq!(kinds("a \n"), [(1, TrailingWhitespace)]);

@@ -19,13 +19,19 @@ const PROBE_BYTES: usize = 8 << 10;
 
 /// Lists the regular files below `root`, sorted, without those that `.gitignore` and its like name and without hidden ones.
 pub(crate) fn walk(root: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let walk = WalkBuilder::new(root).sort_by_file_path(|a, b| a.cmp(b)).build();
-    walk.filter_map(Result::ok).filter(is_candidate).map(DirEntry::into_path)
+    let walk = WalkBuilder::new(root)
+        .sort_by_file_path(|a, b| a.cmp(b))
+        .build();
+    walk.filter_map(Result::ok)
+        .filter(is_candidate)
+        .map(DirEntry::into_path)
 }
 
 fn is_candidate(entry: &DirEntry) -> bool {
     entry.file_type().is_some_and(|kind| kind.is_file())
-        && entry.metadata().is_ok_and(|metadata| metadata.len() <= MAX_FILE_BYTES)
+        && entry
+            .metadata()
+            .is_ok_and(|metadata| metadata.len() <= MAX_FILE_BYTES)
 }
 
 /// Returns `true` if `bytes` are text, by git's rule: no zero byte near the start.
@@ -36,7 +42,10 @@ pub(crate) fn is_text(bytes: &[u8]) -> bool {
 /// Returns the name by which messages call the file: relative to `root`, with `/`. `None` if it is not Unicode.
 pub(crate) fn name_of(root: &Path, path: &Path) -> Option<String> {
     let relative = path.strip_prefix(root).ok()?;
-    let parts: Option<Vec<&str>> = relative.components().map(|part| part.as_os_str().to_str()).collect();
+    let parts: Option<Vec<&str>> = relative
+        .components()
+        .map(|part| part.as_os_str().to_str())
+        .collect();
     Some(parts?.join("/"))
 }
 
@@ -47,8 +56,13 @@ pub(crate) fn name_of(root: &Path, path: &Path) -> Option<String> {
 /// [`Fault::Invalid`] if the name leads out of the tree, [`Fault::NotFound`] if there is no such file.
 pub(crate) fn read(root: &Path, name: &str) -> Result<Vec<u8>, Fault> {
     let relative = Path::new(name);
-    if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
-        return Err(Fault::Invalid(format!("{name:?} is not a path inside the tree")));
+    if !relative
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)))
+    {
+        return Err(Fault::Invalid(format!(
+            "{name:?} is not a path inside the tree"
+        )));
     }
     fs::read(root.join(relative)).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Fault::NotFound(format!("there is no file {name:?}")),
@@ -74,12 +88,20 @@ mod tests {
     #[test]
     fn walk_is_sorted_and_leaves_out_ignored_and_hidden_files() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, text) in [("b.rs", "b"), ("a/z.rs", "z"), (".hidden", "h"), ("skip.log", "l"), (".ignore", "*.log")] {
+        for (name, text) in [
+            ("b.rs", "b"),
+            ("a/z.rs", "z"),
+            (".hidden", "h"),
+            ("skip.log", "l"),
+            (".ignore", "*.log"),
+        ] {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let names: Vec<_> = walk(dir.path()).filter_map(|path| name_of(dir.path(), &path)).collect();
+        let names: Vec<_> = walk(dir.path())
+            .filter_map(|path| name_of(dir.path(), &path))
+            .collect();
         assert_eq!(names, ["a/z.rs", "b.rs"]);
     }
 
@@ -89,8 +111,14 @@ mod tests {
         fs::write(dir.path().join("in.txt"), "in").unwrap();
         assert_eq!(read(dir.path(), "in.txt").unwrap(), b"in");
         for name in ["../in.txt", "/etc/passwd", "./in.txt/../../x"] {
-            assert!(matches!(read(dir.path(), name), Err(Fault::Invalid(_))), "{name}");
+            assert!(
+                matches!(read(dir.path(), name), Err(Fault::Invalid(_))),
+                "{name}"
+            );
         }
-        assert!(matches!(read(dir.path(), "out.txt"), Err(Fault::NotFound(_))));
+        assert!(matches!(
+            read(dir.path(), "out.txt"),
+            Err(Fault::NotFound(_))
+        ));
     }
 }

@@ -20,16 +20,12 @@ use std::{
     },
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::mpsc,
-    task::JoinError,
-};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinError};
 
 use self::{activity::Activity, documents::Documents, model::Model};
 use super::protocol::{
-    AwaitIdle, Complete, Description, Diagnostics, DiagnosticsQuery, DocumentOpened, Edit, Hit, OpenDocument, OpenFile,
-    Search, StreamCounts, StreamKind, Token,
+    AwaitIdle, Complete, Description, Diagnostics, DiagnosticsQuery, DocumentOpened, Edit, Hit,
+    OpenDocument, OpenFile, Search, StreamCounts, StreamKind, Token,
 };
 
 /// Hits that may wait between the thread that searches and the task that sends.
@@ -111,20 +107,33 @@ impl Engine {
     /// Reads a file.
     pub(crate) async fn open_file(&self, request: OpenFile) -> Result<Vec<u8>, Fault> {
         let root = self.root.clone();
-        self.runtime.spawn_blocking(move || files::read(&root, &request.path)).await.map_err(panicked)?
+        self.runtime
+            .spawn_blocking(move || files::read(&root, &request.path))
+            .await
+            .map_err(panicked)?
     }
 
     /// Streams the hits of a search.
-    pub(crate) async fn search(&self, scope: &impl Scope, request: Search, out: &mut impl Outlet<Hit>) -> Result<(), Fault> {
+    pub(crate) async fn search(
+        &self,
+        scope: &impl Scope,
+        request: Search,
+        out: &mut impl Outlet<Hit>,
+    ) -> Result<(), Fault> {
         let mut running = self.searches.start();
         let (hits, mut found) = mpsc::channel(HITS_WAITING);
         let stop = StopOnDrop::default();
         let (root, is_stopped) = (self.root.clone(), Arc::clone(&stop.0));
         let walk = self.runtime.spawn_blocking(move || {
-            search::search(&root, &request.pattern, || is_stopped.load(Relaxed), |hit| match hits.blocking_send(hit) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            })
+            search::search(
+                &root,
+                &request.pattern,
+                || is_stopped.load(Relaxed),
+                |hit| match hits.blocking_send(hit) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                },
+            )
         });
         while let Some(hit) = unless_cancelled(scope, found.recv()).await? {
             running.count_item();
@@ -144,12 +153,19 @@ impl Engine {
     ) -> Result<(), Fault> {
         let mut running = self.completions.start();
         let max_tokens = request.max_tokens.map_or(usize::MAX, |max| max as usize);
-        for text in self.model.complete(&request.prefix, request.seed).take(max_tokens) {
+        for text in self
+            .model
+            .complete(&request.prefix, request.seed)
+            .take(max_tokens)
+        {
             if scope.is_cancelled() {
                 return Err(Fault::Cancelled);
             }
             running.count_item();
-            out.send(Token { text: text.to_owned() }).await?;
+            out.send(Token {
+                text: text.to_owned(),
+            })
+            .await?;
         }
         running.finish();
         Ok(())
@@ -200,7 +216,10 @@ impl Engine {
     }
 }
 
-async fn unless_cancelled<T>(scope: &impl Scope, work: impl Future<Output = T>) -> Result<T, Fault> {
+async fn unless_cancelled<T>(
+    scope: &impl Scope,
+    work: impl Future<Output = T>,
+) -> Result<T, Fault> {
     tokio::select! {
         biased;
         () = scope.cancelled() => Err(Fault::Cancelled),

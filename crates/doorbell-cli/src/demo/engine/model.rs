@@ -47,9 +47,13 @@ impl Model {
     pub(crate) fn of_tree(root: &Path) -> Self {
         let mut builder = Builder::default();
         for path in files::walk(root) {
-            let Ok(bytes) = std::fs::read(&path) else { continue };
+            let Ok(bytes) = std::fs::read(&path) else {
+                continue;
+            };
             if files::is_text(&bytes) {
-                builder.add(&String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_BYTES_PER_FILE)]));
+                builder.add(&String::from_utf8_lossy(
+                    &bytes[..bytes.len().min(MAX_BYTES_PER_FILE)],
+                ));
             }
             if builder.triples.len() >= MAX_TOKENS {
                 break;
@@ -65,14 +69,21 @@ impl Model {
         for id in last.by_ref() {
             context = [context[1], id];
         }
-        Completion { model: self, context, random: Random::new(seed) }
+        Completion {
+            model: self,
+            context,
+            random: Random::new(seed),
+        }
     }
 
     /// Returns the words (no punctuation, no white space) with how often each occurs, most frequent first.
     pub(crate) fn words(&self) -> Vec<(&str, u32)> {
         let is_word = |token: &str| token.len() >= 4 && token.bytes().all(is_word_byte);
         let pairs = self.vocabulary.iter().zip(&self.counts);
-        let mut words: Vec<_> = pairs.map(|(word, count)| (&**word, *count)).filter(|(word, _)| is_word(word)).collect();
+        let mut words: Vec<_> = pairs
+            .map(|(word, count)| (&**word, *count))
+            .filter(|(word, _)| is_word(word))
+            .collect();
         words.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         words
     }
@@ -98,7 +109,10 @@ impl Model {
 
     fn next(&self, context: [Option<u32>; 2], random: &mut Random) -> Option<u32> {
         let span = match context {
-            [Some(a), Some(b)] => self.after_two.get(&(a, b)).or_else(|| self.after_one.get(&b)),
+            [Some(a), Some(b)] => self
+                .after_two
+                .get(&(a, b))
+                .or_else(|| self.after_one.get(&b)),
             [_, Some(b)] => self.after_one.get(&b),
             [_, None] => None,
         };
@@ -111,7 +125,10 @@ impl Model {
 
     fn pick(&self, span: Span, random: &mut Random) -> u32 {
         let followers = &self.followers[span.start as usize..][..span.len as usize];
-        let total = followers.last().expect("a span holds at least one follower").cumulative;
+        let total = followers
+            .last()
+            .expect("a span holds at least one follower")
+            .cumulative;
         let point = random.below(total as usize) as u32;
         followers[followers.partition_point(|follower| follower.cumulative <= point)].token
     }
@@ -167,7 +184,10 @@ impl Builder {
     fn finish(mut self) -> Model {
         let mut followers = Vec::new();
         self.triples.sort_unstable();
-        let after_two = group(self.triples.iter().map(|[a, b, c]| ((*a, *b), *c)), &mut followers);
+        let after_two = group(
+            self.triples.iter().map(|[a, b, c]| ((*a, *b), *c)),
+            &mut followers,
+        );
         let mut pairs: Vec<_> = self.triples.iter().map(|[_, b, c]| (*b, *c)).collect();
         pairs.sort_unstable();
         let after_one = group(pairs.into_iter(), &mut followers);
@@ -190,12 +210,20 @@ fn group<K: Copy + Eq + std::hash::Hash>(
 ) -> HashMap<K, Span> {
     let mut spans: HashMap<K, Span> = HashMap::new();
     for (key, token) in sorted {
-        let span = spans.entry(key).or_insert(Span { start: followers.len() as u32, len: 0 });
+        let span = spans.entry(key).or_insert(Span {
+            start: followers.len() as u32,
+            len: 0,
+        });
         let seen = followers[span.start as usize..].last().copied();
         match seen {
-            Some(last) if last.token == token => followers.last_mut().expect("just seen").cumulative += 1,
+            Some(last) if last.token == token => {
+                followers.last_mut().expect("just seen").cumulative += 1
+            }
             _ => {
-                followers.push(Follower { token, cumulative: seen.map_or(0, |last| last.cumulative) + 1 });
+                followers.push(Follower {
+                    token,
+                    cumulative: seen.map_or(0, |last| last.cumulative) + 1,
+                });
                 span.len += 1;
             }
         }
@@ -258,7 +286,11 @@ mod tests {
     #[test]
     fn last_two_tokens_decide_where_one_would_not() {
         let model = model(&["+xx-one", "/xx*two"]);
-        let after = |prefix| (0..64).filter_map(|seed| model.complete(prefix, seed).next()).collect::<BTreeSet<_>>();
+        let after = |prefix| {
+            (0..64)
+                .filter_map(|seed| model.complete(prefix, seed).next())
+                .collect::<BTreeSet<_>>()
+        };
         assert_eq!(after("+xx"), ["-"].into());
         assert_eq!(after("/xx"), ["*"].into());
         assert_eq!(after("xx"), ["*", "-"].into());
@@ -267,8 +299,13 @@ mod tests {
     #[test]
     fn frequent_followers_are_picked_more_often() {
         let model = model(&["a b. a b. a b. a c."]);
-        let count = (0..1000).filter(|seed| model.complete("a ", *seed).next() == Some("b")).count();
-        assert!((650..850).contains(&count), "3 of 4 expected, got {count} of 1000");
+        let count = (0..1000)
+            .filter(|seed| model.complete("a ", *seed).next() == Some("b"))
+            .count();
+        assert!(
+            (650..850).contains(&count),
+            "3 of 4 expected, got {count} of 1000"
+        );
     }
 
     #[test]
@@ -282,12 +319,24 @@ mod tests {
     #[test]
     fn empty_model_completes_nothing_and_any_other_never_ends() {
         assert_eq!(model(&[]).complete("x", 1).next(), None);
-        assert_eq!(model(&["one two"]).complete("unknown", 1).take(10_000).count(), 10_000);
+        assert_eq!(
+            model(&["one two"])
+                .complete("unknown", 1)
+                .take(10_000)
+                .count(),
+            10_000
+        );
     }
 
     #[test]
     fn fingerprint_tells_models_apart() {
-        assert_eq!(model(&["a b c"]).fingerprint(), model(&["a b c"]).fingerprint());
-        assert_ne!(model(&["a b c"]).fingerprint(), model(&["a b d"]).fingerprint());
+        assert_eq!(
+            model(&["a b c"]).fingerprint(),
+            model(&["a b c"]).fingerprint()
+        );
+        assert_ne!(
+            model(&["a b c"]).fingerprint(),
+            model(&["a b d"]).fingerprint()
+        );
     }
 }

@@ -26,13 +26,17 @@ pub(crate) fn search(
     mut on_hit: impl FnMut(Hit) -> ControlFlow<()>,
 ) -> Result<(), Fault> {
     let matcher = matcher(pattern)?;
-    let mut searcher =
-        SearcherBuilder::new().line_number(true).binary_detection(BinaryDetection::quit(0)).build();
+    let mut searcher = SearcherBuilder::new()
+        .line_number(true)
+        .binary_detection(BinaryDetection::quit(0))
+        .build();
     for path in files::walk(root) {
         if is_stopped() {
             break;
         }
-        let Some(name) = files::name_of(root, &path) else { continue };
+        let Some(name) = files::name_of(root, &path) else {
+            continue;
+        };
         if let Ok(Break(())) = search_file(&mut searcher, &matcher, &path, &name, &mut on_hit) {
             break;
         }
@@ -47,10 +51,15 @@ pub(crate) fn search(
 /// As [`search`].
 pub(crate) fn search_all(root: &Path, pattern: &str) -> Result<Vec<Hit>, Fault> {
     let mut hits = Vec::new();
-    search(root, pattern, || false, |hit| {
-        hits.push(hit);
-        Continue(())
-    })?;
+    search(
+        root,
+        pattern,
+        || false,
+        |hit| {
+            hits.push(hit);
+            Continue(())
+        },
+    )?;
     hits.sort_unstable();
     Ok(hits)
 }
@@ -59,7 +68,9 @@ fn matcher(pattern: &str) -> Result<RegexMatcher, Fault> {
     RegexMatcherBuilder::new()
         .line_terminator(Some(b'\n'))
         .build(pattern)
-        .map_err(|error| Fault::Invalid(format!("{pattern:?} is not a regular expression: {error}")))
+        .map_err(|error| {
+            Fault::Invalid(format!("{pattern:?} is not a regular expression: {error}"))
+        })
 }
 
 fn search_file(
@@ -71,7 +82,11 @@ fn search_file(
 ) -> io::Result<ControlFlow<()>> {
     let mut flow = Continue(());
     let sink = Lossy(|line, text| {
-        flow = on_hit(Hit { path: name.to_owned(), line, text: cut(text).to_owned() });
+        flow = on_hit(Hit {
+            path: name.to_owned(),
+            line,
+            text: cut(text).to_owned(),
+        });
         Ok(flow.is_continue())
     });
     searcher.search_path(matcher, path, sink)?;
@@ -104,7 +119,9 @@ impl HitDiff {
                     expected.next();
                     found.next();
                 }
-                (Some(a), b) if b.is_none_or(|b| a < b) => diff.missing.extend(expected.next().cloned()),
+                (Some(a), b) if b.is_none_or(|b| a < b) => {
+                    diff.missing.extend(expected.next().cloned())
+                }
                 _ => diff.extra.extend(found.next().cloned()),
             }
         }
@@ -124,14 +141,22 @@ mod tests {
 
     fn tree() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("a.rs"), "fn one() {}\n// TODO two\r\nfn three() {}\n").unwrap();
+        fs::write(
+            dir.path().join("a.rs"),
+            "fn one() {}\n// TODO two\r\nfn three() {}\n",
+        )
+        .unwrap();
         fs::write(dir.path().join("b.bin"), b"fn \0binary").unwrap();
         fs::write(dir.path().join("c.txt"), format!("fn {}", "ä".repeat(400))).unwrap();
         dir
     }
 
     fn hit(path: &str, line: u64, text: &str) -> Hit {
-        Hit { path: path.to_owned(), line, text: text.to_owned() }
+        Hit {
+            path: path.to_owned(),
+            line,
+            text: text.to_owned(),
+        }
     }
 
     /// Obviously right: split into lines and look.
@@ -144,7 +169,11 @@ mod tests {
             }
             for (index, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
                 if line.contains(word) {
-                    hits.push(hit(&files::name_of(root, &path).unwrap(), index as u64 + 1, cut(line)));
+                    hits.push(hit(
+                        &files::name_of(root, &path).unwrap(),
+                        index as u64 + 1,
+                        cut(line),
+                    ));
                 }
             }
         }
@@ -156,7 +185,11 @@ mod tests {
     fn search_finds_what_a_naive_search_finds() {
         let dir = tree();
         for word in ["fn ", "TODO", "e", "ä", "nothing of the kind"] {
-            assert_eq!(search_all(dir.path(), word).unwrap(), naive(dir.path(), word), "{word}");
+            assert_eq!(
+                search_all(dir.path(), word).unwrap(),
+                naive(dir.path(), word),
+                "{word}"
+            );
         }
     }
 
@@ -172,17 +205,25 @@ mod tests {
     fn search_stops_when_the_consumer_breaks() {
         let dir = tree();
         let mut seen = 0;
-        search(dir.path(), "fn", || false, |_| {
-            seen += 1;
-            Break(())
-        })
+        search(
+            dir.path(),
+            "fn",
+            || false,
+            |_| {
+                seen += 1;
+                Break(())
+            },
+        )
         .unwrap();
         assert_eq!(seen, 1);
     }
 
     #[test]
     fn pattern_that_is_no_regex_is_a_fault_of_the_caller() {
-        assert!(matches!(search_all(tree().path(), "("), Err(Fault::Invalid(_))));
+        assert!(matches!(
+            search_all(tree().path(), "("),
+            Err(Fault::Invalid(_))
+        ));
     }
 
     #[test]
@@ -190,7 +231,13 @@ mod tests {
         let (a, b, c) = (hit("a", 1, "x"), hit("b", 1, "x"), hit("c", 1, "x"));
         let expected = [a.clone(), b.clone(), b.clone()];
         let found = [a, b.clone(), c.clone()];
-        assert_eq!(HitDiff::between(&expected, &found), HitDiff { missing: vec![b], extra: vec![c] });
+        assert_eq!(
+            HitDiff::between(&expected, &found),
+            HitDiff {
+                missing: vec![b],
+                extra: vec![c]
+            }
+        );
         assert!(HitDiff::between(&found, &found).is_empty());
         assert_eq!(HitDiff::between(&[], &found).extra.len(), 3);
     }

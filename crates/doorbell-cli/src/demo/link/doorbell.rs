@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use doorbell::{
-    BindError, CallError, Client, ConnectError, Context, ItemError, ItemSender, ItemStream, Outcome, Payload, Raw, Server,
-    Status,
+    BindError, CallError, Client, ConnectError, Context, ItemError, ItemSender, ItemStream,
+    Outcome, Payload, Raw, Server, Status,
 };
 
 use super::{Costs, Ending, Failure};
 use crate::demo::{
     engine::{Engine, Fault, Inlet, Outlet, Scope},
     protocol::{
-        AwaitIdle, Complete, Describe, Diagnose, DiagnosticsQuery, Edit, Hit, OpenDocument, OpenFile, Search,
-        Token,
+        AwaitIdle, Complete, Describe, Diagnose, DiagnosticsQuery, Edit, Hit, OpenDocument,
+        OpenFile, Search, Token,
     },
 };
 
@@ -31,19 +31,34 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), BindError> {
     let server = Server::builder(path.to_string_lossy())
-        .on(move |_: Context, request: OpenFile| async move { engine.open_file(request).await.map(Raw::from) })
-        .on(move |_: Context, request: OpenDocument| async move { Ok::<_, Fault>(engine.open_document(request)) })
-        .on(move |_: Context, request: AwaitIdle| async move { Ok::<_, Fault>(engine.await_idle(request).await) })
+        .on(move |_: Context, request: OpenFile| async move {
+            engine.open_file(request).await.map(Raw::from)
+        })
+        .on(move |_: Context, request: OpenDocument| async move {
+            Ok::<_, Fault>(engine.open_document(request))
+        })
+        .on(move |_: Context, request: AwaitIdle| async move {
+            Ok::<_, Fault>(engine.await_idle(request).await)
+        })
         .on(move |_: Context, _: Describe| async move { Ok::<_, Fault>(engine.describe()) })
-        .on_stream(move |context: Context, request: Search, mut out: ItemSender<Hit>| async move {
-            engine.search(&context, request, &mut out).await
-        })
-        .on_stream(move |context: Context, request: Complete, mut out: ItemSender<Token>| async move {
-            engine.complete(&context, request, &mut out).await
-        })
-        .on_bidi(move |context: Context, _: Diagnose, mut queries: ItemStream<DiagnosticsQuery>, mut out| async move {
-            engine.diagnose(&context, &mut queries, &mut out).await
-        })
+        .on_stream(
+            move |context: Context, request: Search, mut out: ItemSender<Hit>| async move {
+                engine.search(&context, request, &mut out).await
+            },
+        )
+        .on_stream(
+            move |context: Context, request: Complete, mut out: ItemSender<Token>| async move {
+                engine.complete(&context, request, &mut out).await
+            },
+        )
+        .on_bidi(
+            move |context: Context,
+                  _: Diagnose,
+                  mut queries: ItemStream<DiagnosticsQuery>,
+                  mut out| async move {
+                engine.diagnose(&context, &mut queries, &mut out).await
+            },
+        )
         .on_notify(move |_: Context, edit: Edit| async move { engine.edit(&edit) })
         .bind()
         .await?;
@@ -57,7 +72,10 @@ pub(crate) async fn serve(
 ///
 /// What Doorbell says.
 pub(super) async fn connect(path: &Path) -> Result<Client, ConnectError> {
-    Client::builder(path.to_string_lossy()).stream_window_bytes(STREAM_WINDOW_BYTES).connect().await
+    Client::builder(path.to_string_lossy())
+        .stream_window_bytes(STREAM_WINDOW_BYTES)
+        .connect()
+        .await
 }
 
 /// Returns what the connection has cost this process.
@@ -113,7 +131,10 @@ impl From<CallError> for Failure {
             Outcome::NotExecuted => Ending::NotExecuted,
             Outcome::Unknown => Ending::Unknown,
         };
-        Self { ending, text: error.to_string() }
+        Self {
+            ending,
+            text: error.to_string(),
+        }
     }
 }
 
@@ -123,6 +144,9 @@ impl From<ItemError> for Failure {
             ItemError::Over => Ending::Unknown,
             _ => Ending::NotExecuted,
         };
-        Self { ending, text: error.to_string() }
+        Self {
+            ending,
+            text: error.to_string(),
+        }
     }
 }

@@ -93,13 +93,22 @@ impl Link {
     /// # Errors
     ///
     /// A [`Failure`] with a definite [`Ending`].
-    pub(crate) async fn call<M: Message + Sync>(&self, message: M, limit: Duration) -> Result<M::Reply, Failure> {
+    pub(crate) async fn call<M: Message + Sync>(
+        &self,
+        message: M,
+        limit: Duration,
+    ) -> Result<M::Reply, Failure> {
         match self {
             Self::Doorbell(client) => Ok(client.call(message).timeout(limit).await?),
-            Self::Socket(client) => match tokio::time::timeout(limit, client.call(&message)).await {
-                Ok(reply) => reply,
-                Err(_) => Err(Failure { ending: Ending::Unknown, text: "the deadline passed".to_owned() }),
-            },
+            Self::Socket(client) => {
+                match tokio::time::timeout(limit, client.call(&message)).await {
+                    Ok(reply) => reply,
+                    Err(_) => Err(Failure {
+                        ending: Ending::Unknown,
+                        text: "the deadline passed".to_owned(),
+                    }),
+                }
+            }
         }
     }
 
@@ -120,15 +129,18 @@ impl Link {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub(crate) async fn bidi<M: Upload>(&self, message: M) -> Result<(Sender<M::Item>, Items<M::Reply>), Failure> {
+    pub(crate) async fn bidi<M: Upload>(
+        &self,
+        message: M,
+    ) -> Result<(Sender<M::Item>, Items<M::Reply>), Failure> {
         match self {
             Self::Doorbell(client) => {
                 let (sender, items) = client.bidi(message).await?;
                 Ok((Sender::Doorbell(sender), Items::Doorbell(items)))
             }
-            Self::Socket(client) => {
-                client.bidi(&message).map(|(sender, items)| (Sender::Socket(sender), Items::Socket(items)))
-            }
+            Self::Socket(client) => client
+                .bidi(&message)
+                .map(|(sender, items)| (Sender::Socket(sender), Items::Socket(items))),
         }
     }
 
@@ -137,14 +149,22 @@ impl Link {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub(crate) async fn notify<M: Message + Clone + Sync>(&self, message: &M) -> Result<(), Failure> {
+    pub(crate) async fn notify<M: Message + Clone + Sync>(
+        &self,
+        message: &M,
+    ) -> Result<(), Failure> {
         match self {
             Self::Doorbell(client) => loop {
                 match client.notify(message.clone()) {
                     Ok(()) => return Ok(()),
                     Err(NotifyError::Full { .. }) => client.writable().await?,
                     Err(NotifyError::Call(error)) => return Err(error.into()),
-                    Err(error) => return Err(Failure { ending: Ending::NotExecuted, text: error.to_string() }),
+                    Err(error) => {
+                        return Err(Failure {
+                            ending: Ending::NotExecuted,
+                            text: error.to_string(),
+                        });
+                    }
                 }
             },
             Self::Socket(client) => client.notify(message).await,

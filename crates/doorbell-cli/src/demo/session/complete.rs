@@ -15,9 +15,16 @@ use crate::demo::{
 };
 
 /// Asks for the given waves; returns those that could not be completed as the engine has gone.
-pub(crate) async fn run(context: &Context, mut waves: VecDeque<Vec<CompletionJob>>) -> VecDeque<Vec<CompletionJob>> {
+pub(crate) async fn run(
+    context: &Context,
+    mut waves: VecDeque<Vec<CompletionJob>>,
+) -> VecDeque<Vec<CompletionJob>> {
     let mut before = StreamCounts::default();
-    if context.attempt("AwaitIdle", read_counts(context, &mut before)).await.is_err() {
+    if context
+        .attempt("AwaitIdle", read_counts(context, &mut before))
+        .await
+        .is_err()
+    {
         return waves;
     }
     while let Some(wave) = waves.pop_front() {
@@ -38,10 +45,17 @@ struct Seen {
     tokens_of_dropped: u64,
 }
 
-async fn run_wave(context: &Context, wave: &[CompletionJob], before: &mut StreamCounts) -> Result<(), Interrupted> {
+async fn run_wave(
+    context: &Context,
+    wave: &[CompletionJob],
+    before: &mut StreamCounts,
+) -> Result<(), Interrupted> {
     let streams = wave.iter().map(|job| async move {
         let mut seen = Seen::default();
-        context.attempt("Complete", complete(context, job, &mut seen)).await.map(|()| seen)
+        context
+            .attempt("Complete", complete(context, job, &mut seen))
+            .await
+            .map(|()| seen)
     });
     let mut total = Seen::default();
     for seen in join_all(streams).await {
@@ -51,7 +65,9 @@ async fn run_wave(context: &Context, wave: &[CompletionJob], before: &mut Stream
         total.tokens_of_dropped += seen.tokens_of_dropped;
     }
     let mut after = StreamCounts::default();
-    context.attempt("AwaitIdle", read_counts(context, &mut after)).await?;
+    context
+        .attempt("AwaitIdle", read_counts(context, &mut after))
+        .await?;
     compare_counts(context, wave.len() as u64, total, *before, after);
     *before = after;
     Ok(())
@@ -87,19 +103,40 @@ async fn complete(context: &Context, job: &CompletionJob, seen: &mut Seen) -> Re
         context.record(|record| record.add(Timed::AllTokens, time, bytes));
     }
     context.record(|record| {
-        first.into_iter().for_each(|time| record.add(Timed::FirstToken, time, 0));
-        record.compare(is_equal, || format!("completion at {}:{}: other tokens than the model's", job.path, job.offset));
+        first
+            .into_iter()
+            .for_each(|time| record.add(Timed::FirstToken, time, 0));
+        record.compare(is_equal, || {
+            format!(
+                "completion at {}:{}: other tokens than the model's",
+                job.path, job.offset
+            )
+        });
     });
     Ok(())
 }
 
 async fn read_counts(context: &Context, counts: &mut StreamCounts) -> Result<(), Failure> {
-    *counts = context.link.call(AwaitIdle { kind: StreamKind::Complete }, context.plan.limit).await?;
+    *counts = context
+        .link
+        .call(
+            AwaitIdle {
+                kind: StreamKind::Complete,
+            },
+            context.plan.limit,
+        )
+        .await?;
     Ok(())
 }
 
 /// The engine has to have stopped each stream that the editor dropped: they have no end of their own.
-fn compare_counts(context: &Context, wave_len: u64, seen: Seen, before: StreamCounts, after: StreamCounts) {
+fn compare_counts(
+    context: &Context,
+    wave_len: u64,
+    seen: Seen,
+    before: StreamCounts,
+    after: StreamCounts,
+) {
     let started = after.started - before.started;
     let finished = after.finished - before.finished;
     let stopped = after.cancelled - before.cancelled;

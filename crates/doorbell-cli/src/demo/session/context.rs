@@ -1,10 +1,8 @@
 //! What the lanes of a session share while they work against one engine process.
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use tokio::{sync::watch, time::timeout};
@@ -61,7 +59,16 @@ impl Context {
         record: Arc<Mutex<Record>>,
     ) -> Self {
         let (is_killed, is_broken) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { plan, model, link, progress, record, done: watch::Sender::default(), is_killed, is_broken }
+        Self {
+            plan,
+            model,
+            link,
+            progress,
+            record,
+            done: watch::Sender::default(),
+            is_killed,
+            is_broken,
+        }
     }
 
     /// Gives access to the record.
@@ -77,7 +84,9 @@ impl Context {
     /// Waits until each of `lanes` has done a piece of work.
     pub(crate) async fn all_at_work(&self, lanes: &[Lane]) {
         let mut done = self.done.subscribe();
-        let at_work = done.wait_for(|done| lanes.iter().all(|lane| done[*lane as usize] > 0)).await;
+        let at_work = done
+            .wait_for(|done| lanes.iter().all(|lane| done[*lane as usize] > 0))
+            .await;
         drop(at_work); // the sender is a field of self, so that this cannot fail
     }
 
@@ -99,7 +108,9 @@ impl Context {
             Ok(Err(failure)) => self.fail(what, &failure),
             Err(_) => {
                 self.is_broken.store(true, Relaxed);
-                self.record(|record| record.differ(format!("{what}: no outcome within {:?}", self.plan.limit)));
+                self.record(|record| {
+                    record.differ(format!("{what}: no outcome within {:?}", self.plan.limit))
+                });
                 Err(Interrupted)
             }
         }
@@ -116,7 +127,10 @@ impl Context {
         self.record(|record| {
             record.add_failure(failure);
             if !is_expected {
-                record.differ(format!("{what} failed ({:?}): {}", failure.ending, failure.text));
+                record.differ(format!(
+                    "{what} failed ({:?}): {}",
+                    failure.ending, failure.text
+                ));
             }
         });
         if failure.ending == Ending::Refused {

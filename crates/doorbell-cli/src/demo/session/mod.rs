@@ -83,20 +83,51 @@ struct Session<'a> {
 /// # Errors
 ///
 /// If an engine cannot be started, or ends by itself. What merely differs is in the report.
-pub(crate) async fn play(transport: Transport, path: &Path, plan: Arc<Plan>, model: Arc<Model>) -> anyhow::Result<Report> {
+pub(crate) async fn play(
+    transport: Transport,
+    path: &Path,
+    plan: Arc<Plan>,
+    model: Arc<Model>,
+) -> anyhow::Result<Report> {
     let work = Work::of(&plan);
     let progress = Arc::new(Progress::new(&work.lanes()));
     let record = Arc::default();
     let (costs, time) = (Costs::default(), Duration::ZERO);
-    let mut session = Session { transport, path, plan, model, progress, record, costs, time };
+    let mut session = Session {
+        transport,
+        path,
+        plan,
+        model,
+        progress,
+        record,
+        costs,
+        time,
+    };
     let kill = session.play(work).await;
     session.progress.finish();
-    let record = session.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let kill = kill.with_context(|| match record.differences.first() {
-        Some(first) => format!("the session over the {} broke off; before that: {first}", transport.title()),
-        None => format!("the session over the {} broke off", transport.title()),
+    let record = session
+        .record
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let kill = kill.with_context(|| {
+        let before = record
+            .differences
+            .iter()
+            .map(|difference| format!("\n  before that: {difference}"));
+        format!(
+            "the session over {} broke off{}",
+            transport.title(),
+            before.collect::<String>()
+        )
     })?;
-    Ok(Report { transport, record, costs: session.costs, time: session.time, kill })
+    Ok(Report {
+        transport,
+        record,
+        costs: session.costs,
+        time: session.time,
+        kill,
+    })
 }
 
 impl Session<'_> {
@@ -113,7 +144,9 @@ impl Session<'_> {
         let restarting = Instant::now();
         let (engine, link) = self.start().await?;
         let restarted = restarting.elapsed();
-        self.progress.say(&format!("the next engine serves after {restarted:.1?}; going on"));
+        self.progress.say(&format!(
+            "the next engine serves after {restarted:.1?}; going on"
+        ));
         work = self.run(&link, work).await?;
         if !work.is_empty() {
             bail!("the engine stopped answering after its restart");
@@ -129,13 +162,20 @@ impl Session<'_> {
     async fn start(&mut self) -> anyhow::Result<(EngineProcess, Link)> {
         let engine = EngineProcess::start(self.transport, self.path, &self.plan.root).await?;
         let link = timeout(self.plan.limit, Link::connect(self.transport, self.path)).await;
-        let link = link.context("no connection in time")?.context("cannot connect to the engine")?;
-        let engine_is = link.call(Describe {}, self.plan.limit).await.map_err(|failure| anyhow::anyhow!(failure.text))?;
+        let link = link
+            .context("no connection in time")?
+            .context("cannot connect to the engine")?;
+        let engine_is = link
+            .call(Describe {}, self.plan.limit)
+            .await
+            .map_err(|failure| anyhow::anyhow!(failure.text))?;
         if engine_is.model_fingerprint != self.model.fingerprint() {
             self.model = Arc::new(Model::of_tree(&self.plan.root));
         }
         if engine_is.model_fingerprint != self.model.fingerprint() {
-            bail!("the tree changes while the demo reads it; try again, or choose a directory in which nobody works");
+            bail!(
+                "the tree changes while the demo reads it; try again, or choose a directory in which nobody works"
+            );
         }
         Ok((engine, link))
     }
@@ -149,13 +189,25 @@ impl Session<'_> {
     }
 
     /// Runs all lanes, and kills the engine when all are at work.
-    async fn run_and_kill(&mut self, engine: EngineProcess, link: &Link, work: Work) -> anyhow::Result<(Work, Duration)> {
-        let (_queries, mut witness) =
-            link.bidi(Diagnose {}).await.map_err(|failure| anyhow::anyhow!("cannot open a stream: {}", failure.text))?;
+    async fn run_and_kill(
+        &mut self,
+        engine: EngineProcess,
+        link: &Link,
+        work: Work,
+    ) -> anyhow::Result<(Work, Duration)> {
+        let (_queries, mut witness) = link
+            .bidi(Diagnose {})
+            .await
+            .map_err(|failure| anyhow::anyhow!("cannot open a stream: {}", failure.text))?;
         let lanes = work.lanes_with_work();
         let started = Instant::now();
-        let Running { context, lanes: running } = self.spawn(link, work);
-        timeout(self.plan.limit, context.all_at_work(&lanes)).await.context("the engine answers nothing")?;
+        let Running {
+            context,
+            lanes: running,
+        } = self.spawn(link, work);
+        timeout(self.plan.limit, context.all_at_work(&lanes))
+            .await
+            .context("the engine answers nothing")?;
         self.costs += link.costs(); // now, as they end with the connection
         context.announce_kill();
         let killed = Instant::now();
@@ -166,8 +218,12 @@ impl Session<'_> {
         self.time += started.elapsed();
         let endings = context.record(|record| {
             let failure = noticed.ok().flatten().and_then(Result::err);
-            record.compare(failure.is_some(), || "the engine was killed and an open stream did not fail".to_owned());
-            failure.iter().for_each(|failure| record.add_failure(failure));
+            record.compare(failure.is_some(), || {
+                "the engine was killed and an open stream did not fail".to_owned()
+            });
+            failure
+                .iter()
+                .for_each(|failure| record.add_failure(failure));
             record.endings
         });
         let (unknown, not_executed) = (endings.unknown, endings.not_executed);
@@ -179,26 +235,49 @@ impl Session<'_> {
     }
 
     async fn compare_edits(&self, link: &Link) -> anyhow::Result<()> {
-        let engine = link.call(Describe {}, self.plan.limit).await.map_err(|failure| anyhow::anyhow!(failure.text))?;
+        let engine = link
+            .call(Describe {}, self.plan.limit)
+            .await
+            .map_err(|failure| anyhow::anyhow!(failure.text))?;
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let misfits = engine.edits_out_of_order;
-        record.compare(misfits == 0, || format!("{misfits} edits arrived out of order"));
+        record.compare(misfits == 0, || {
+            format!("{misfits} edits arrived out of order")
+        });
         Ok(())
     }
 
-    fn spawn(&self, link: &Link, work: Work) -> Running<impl Future<Output = anyhow::Result<Work>> + use<>> {
+    fn spawn(
+        &self,
+        link: &Link,
+        work: Work,
+    ) -> Running<impl Future<Output = anyhow::Result<Work>> + use<>> {
         let (plan, model) = (Arc::clone(&self.plan), Arc::clone(&self.model));
         let (progress, record) = (Arc::clone(&self.progress), Arc::clone(&self.record));
         let context = Arc::new(Context::new(plan, model, link.clone(), progress, record));
-        let files = spawn(&context, |context| async move { files::run(&context, work.files).await });
-        let searches = spawn(&context, |context| async move { search::run(&context, work.searches).await });
-        let completions = spawn(&context, |context| async move { complete::run(&context, work.completions).await });
-        let edits =
-            spawn(&context, |context| async move { edit::run(&context, work.documents, work.edit_rounds).await });
+        let files = spawn(&context, |context| async move {
+            files::run(&context, work.files).await
+        });
+        let searches = spawn(&context, |context| async move {
+            search::run(&context, work.searches).await
+        });
+        let completions = spawn(&context, |context| async move {
+            complete::run(&context, work.completions).await
+        });
+        let edits = spawn(&context, |context| async move {
+            edit::run(&context, work.documents, work.edit_rounds).await
+        });
         let lanes = async move {
             let (documents, edit_rounds) = edits.await?;
-            let (files, searches, completions) = (files.await?, searches.await?, completions.await?);
-            Ok(Work { files, searches, completions, documents, edit_rounds })
+            let (files, searches, completions) =
+                (files.await?, searches.await?, completions.await?);
+            Ok(Work {
+                files,
+                searches,
+                completions,
+                documents,
+                edit_rounds,
+            })
         };
         Running { context, lanes }
     }
@@ -210,7 +289,10 @@ struct Running<F> {
     lanes: F,
 }
 
-fn spawn<F>(context: &Arc<Context>, lane: impl FnOnce(Arc<Context>) -> F) -> tokio::task::JoinHandle<F::Output>
+fn spawn<F>(
+    context: &Arc<Context>,
+    lane: impl FnOnce(Arc<Context>) -> F,
+) -> tokio::task::JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
@@ -250,7 +332,10 @@ impl Work {
 
     fn lanes_with_work(&self) -> Vec<Lane> {
         let lanes = [Lane::Files, Lane::Search, Lane::Complete, Lane::Edit];
-        lanes.into_iter().filter(|lane| self.lanes()[*lane as usize].1 > 0).collect()
+        lanes
+            .into_iter()
+            .filter(|lane| self.lanes()[*lane as usize].1 > 0)
+            .collect()
     }
 
     fn is_empty(&self) -> bool {

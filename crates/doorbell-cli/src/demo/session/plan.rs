@@ -113,7 +113,8 @@ impl Plan {
         }
         let share = |of: usize| (of * percent).div_ceil(100);
         let mut random = Random::new(files.len() as u64);
-        let (searches, expected_hits, slowest) = plan_searches(root, model, share(MIN_SEARCHES), &mut random);
+        let (searches, expected_hits, slowest) =
+            plan_searches(root, model, share(MIN_SEARCHES), &mut random);
         let total_bytes = files.iter().map(|file| file.len).sum::<u64>().max(1);
         let max_passes = (MAX_OPENED_BYTES / total_bytes).clamp(1, MAX_PASSES) as usize;
         let passes = share(MIN_OPENS).div_ceil(files.len()).clamp(1, max_passes);
@@ -140,7 +141,9 @@ impl Plan {
 fn list(root: &Path) -> (Vec<PlannedFile>, usize) {
     let (mut planned, mut total, mut left_out) = (Vec::new(), 0, 0);
     for path in files::walk(root) {
-        let Some(name) = files::name_of(root, &path) else { continue };
+        let Some(name) = files::name_of(root, &path) else {
+            continue;
+        };
         if planned.len() == MAX_FILES || total >= MAX_TOTAL_BYTES {
             left_out += 1;
             continue;
@@ -148,7 +151,11 @@ fn list(root: &Path) -> (Vec<PlannedFile>, usize) {
         match std::fs::read(&path) {
             Ok(bytes) if files::is_text(&bytes) => {
                 total += bytes.len() as u64;
-                planned.push(PlannedFile { path: name, len: bytes.len() as u64, hash: xxh3_128(&bytes) });
+                planned.push(PlannedFile {
+                    path: name,
+                    len: bytes.len() as u64,
+                    hash: xxh3_128(&bytes),
+                });
             }
             _ => {}
         }
@@ -163,23 +170,46 @@ fn plan_searches(
     min_searches: usize,
     random: &mut Random,
 ) -> (VecDeque<SearchJob>, BTreeMap<String, Vec<Hit>>, Duration) {
-    let fixed = [r"TODO|FIXME|XXX", r"^\s*(pub )?(async )?fn \w+", r"\b[A-Z]\w+Error\b", r"\b(19|20)\d\d\b"];
+    let fixed = [
+        r"TODO|FIXME|XXX",
+        r"^\s*(pub )?(async )?fn \w+",
+        r"\b[A-Z]\w+Error\b",
+        r"\b(19|20)\d\d\b",
+    ];
     let words = model.words();
     let ranks = (0..24).rev().map(|step| (1.6f64.powi(step) * 3.0) as usize);
-    let words = ranks.filter_map(|rank| words.get(rank)).map(|(word, _)| (*word).to_owned());
+    let words = ranks
+        .filter_map(|rank| words.get(rank))
+        .map(|(word, _)| (*word).to_owned());
     let (mut jobs, mut expected) = (Vec::new(), BTreeMap::new());
     let (started, mut slowest) = (Instant::now(), Duration::ZERO);
     for pattern in fixed.map(str::to_owned).into_iter().chain(words) {
         let before = Instant::now();
-        let Ok(hits) = search::search_all(root, &pattern) else { continue };
+        let Ok(hits) = search::search_all(root, &pattern) else {
+            continue;
+        };
         slowest = slowest.max(before.elapsed());
         if hits.len() > MAX_HITS {
             continue;
         }
-        let is_word = pattern.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        let typed = if is_word { (2..pattern.len().min(6)).map(|len| pattern[..len].to_owned()).collect() } else { vec![] };
-        jobs.push(SearchJob { typed, pattern: pattern.clone() });
-        jobs.push(SearchJob { typed: Vec::new(), pattern: pattern.clone() });
+        let is_word = pattern
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let typed = if is_word {
+            (2..pattern.len().min(6))
+                .map(|len| pattern[..len].to_owned())
+                .collect()
+        } else {
+            vec![]
+        };
+        jobs.push(SearchJob {
+            typed,
+            pattern: pattern.clone(),
+        });
+        jobs.push(SearchJob {
+            typed: Vec::new(),
+            pattern: pattern.clone(),
+        });
         expected.insert(pattern, hits);
         if started.elapsed() > SEARCH_BUDGET {
             break;
@@ -194,16 +224,33 @@ fn plan_searches(
     (jobs.into(), expected, slowest)
 }
 
-fn plan_completions(root: &Path, files: &[PlannedFile], waves: usize, random: &mut Random) -> VecDeque<Vec<CompletionJob>> {
+fn plan_completions(
+    root: &Path,
+    files: &[PlannedFile],
+    waves: usize,
+    random: &mut Random,
+) -> VecDeque<Vec<CompletionJob>> {
     let small: Vec<_> = files.iter().filter(|file| file.len <= 1 << 20).collect();
     if small.is_empty() {
         return VecDeque::new();
     }
-    let mut wave_of = |_| (0..WAVE).filter_map(|index| plan_completion(root, &small, index, random)).collect();
-    (0..waves).map(&mut wave_of).filter(|wave: &Vec<_>| !wave.is_empty()).collect()
+    let mut wave_of = |_| {
+        (0..WAVE)
+            .filter_map(|index| plan_completion(root, &small, index, random))
+            .collect()
+    };
+    (0..waves)
+        .map(&mut wave_of)
+        .filter(|wave: &Vec<_>| !wave.is_empty())
+        .collect()
 }
 
-fn plan_completion(root: &Path, files: &[&PlannedFile], index: usize, random: &mut Random) -> Option<CompletionJob> {
+fn plan_completion(
+    root: &Path,
+    files: &[&PlannedFile],
+    index: usize,
+    random: &mut Random,
+) -> Option<CompletionJob> {
     let file = files[random.below(files.len())];
     let bytes = files::read(root, &file.path).ok()?;
     let offset = random.below(bytes.len() + 1);
@@ -219,7 +266,10 @@ fn plan_completion(root: &Path, files: &[&PlannedFile], index: usize, random: &m
 }
 
 fn choose_documents(root: &Path, files: &[PlannedFile]) -> Vec<(String, Document)> {
-    let suitable: Vec<_> = files.iter().filter(|file| DOCUMENT_BYTES.contains(&(file.len as usize))).collect();
+    let suitable: Vec<_> = files
+        .iter()
+        .filter(|file| DOCUMENT_BYTES.contains(&(file.len as usize)))
+        .collect();
     let step = (suitable.len() / DOCUMENTS).max(1);
     let texts = suitable.into_iter().step_by(step).filter_map(|file| {
         let text = String::from_utf8(files::read(root, &file.path).ok()?).ok()?;
@@ -245,17 +295,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("empty.txt"), "").unwrap();
         let plan = Plan::of_tree(dir.path(), &Model::of_tree(dir.path()), 100).unwrap();
-        assert_eq!((plan.opens.len(), plan.documents.len()), (MAX_PASSES as usize, 0));
+        assert_eq!(
+            (plan.opens.len(), plan.documents.len()),
+            (MAX_PASSES as usize, 0)
+        );
     }
 
     #[test]
     fn half_of_the_completions_are_dropped_and_words_are_typed() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("a.rs"), "alpha beta gamma delta epsilon zeta\n".repeat(20)).unwrap();
+        std::fs::write(
+            dir.path().join("a.rs"),
+            "alpha beta gamma delta epsilon zeta\n".repeat(20),
+        )
+        .unwrap();
         let plan = Plan::of_tree(dir.path(), &Model::of_tree(dir.path()), 100).unwrap();
         let jobs: Vec<_> = plan.completions.iter().flatten().collect();
-        assert_eq!(jobs.iter().filter(|job| job.drop_after.is_some()).count() * 2, jobs.len());
+        assert_eq!(
+            jobs.iter().filter(|job| job.drop_after.is_some()).count() * 2,
+            jobs.len()
+        );
         assert!(plan.searches.iter().any(|job| !job.typed.is_empty()));
-        assert!(plan.searches.iter().all(|job| plan.expected_hits.contains_key(&job.pattern)));
+        assert!(
+            plan.searches
+                .iter()
+                .all(|job| plan.expected_hits.contains_key(&job.pattern))
+        );
     }
 }

@@ -64,7 +64,10 @@ pub(crate) struct Row {
 
 impl Row {
     fn new() -> Self {
-        Self { bytes: 0, times_ns: Histogram::new(3).expect("three digits are allowed") }
+        Self {
+            bytes: 0,
+            times_ns: Histogram::new(3).expect("three digits are allowed"),
+        }
     }
 
     /// Number of times.

@@ -29,7 +29,11 @@ pub(crate) async fn run(context: &Context, jobs: VecDeque<SearchJob>) -> VecDequ
             Err(_) => Some(job),
         }
     });
-    let left: VecDeque<_> = attempts.buffer_unordered(WIDTH).filter_map(std::future::ready).collect().await;
+    let left: VecDeque<_> = attempts
+        .buffer_unordered(WIDTH)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
     let _ = context.attempt("AwaitIdle", compare_counts(context)).await; // its failure is recorded; no work is left of it
     left
 }
@@ -37,7 +41,12 @@ pub(crate) async fn run(context: &Context, jobs: VecDeque<SearchJob>) -> VecDequ
 async fn search(context: &Context, job: &SearchJob) -> Result<(), Failure> {
     let mut older = None;
     for pattern in &job.typed {
-        let mut stream = context.link.stream(Search { pattern: pattern.clone() }).await?;
+        let mut stream = context
+            .link
+            .stream(Search {
+                pattern: pattern.clone(),
+            })
+            .await?;
         drop(older.take()); // cancels it
         if stream.next().await.transpose()?.is_some() {
             context.record(|record| record.searches_dropped += 1);
@@ -45,14 +54,23 @@ async fn search(context: &Context, job: &SearchJob) -> Result<(), Failure> {
         }
     }
     let started = Instant::now();
-    let stream = context.link.stream(Search { pattern: job.pattern.clone() }).await?;
+    let stream = context
+        .link
+        .stream(Search {
+            pattern: job.pattern.clone(),
+        })
+        .await?;
     drop(older);
     let hits = read_all(context, stream, started).await?;
     compare(context, &job.pattern, hits);
     Ok(())
 }
 
-async fn read_all(context: &Context, mut stream: Items<Hit>, started: Instant) -> Result<Vec<Hit>, Failure> {
+async fn read_all(
+    context: &Context,
+    mut stream: Items<Hit>,
+    started: Instant,
+) -> Result<Vec<Hit>, Failure> {
     let (mut hits, mut bytes) = (Vec::new(), 0);
     while let Some(hit) = stream.next().await.transpose()? {
         if hits.is_empty() {
@@ -69,22 +87,46 @@ async fn read_all(context: &Context, mut stream: Items<Hit>, started: Instant) -
 
 fn compare(context: &Context, pattern: &str, mut hits: Vec<Hit>) {
     hits.sort_unstable();
-    let expected = context.plan.expected_hits.get(pattern).map_or(&[][..], Vec::as_slice);
+    let expected = context
+        .plan
+        .expected_hits
+        .get(pattern)
+        .map_or(&[][..], Vec::as_slice);
     let diff = HitDiff::between(expected, &hits);
-    let has_changed = !diff.is_empty() && search_all(&context.plan.root, pattern).is_ok_and(|now| now == hits);
+    let has_changed =
+        !diff.is_empty() && search_all(&context.plan.root, pattern).is_ok_and(|now| now == hits);
     context.record(|record| {
         record.changed_on_disk += u64::from(has_changed);
         record.compare(diff.is_empty() || has_changed, || {
             let (missing, extra) = (diff.missing.len(), diff.extra.len());
-            format!("search for {pattern:?}: {missing} hits missing, {extra} too many")
+            let first = diff
+                .missing
+                .iter()
+                .chain(&diff.extra)
+                .map(|hit| format!("{}:{}", hit.path, hit.line))
+                .next();
+            format!(
+                "search for {pattern:?}: {missing} hits missing, {extra} too many, as {}",
+                first.unwrap_or_default()
+            )
         });
     });
 }
 
 /// Asks the engine to confirm that no search runs any more. A dropped one may have been at its end already.
 async fn compare_counts(context: &Context) -> Result<(), Failure> {
-    let counts = context.link.call(AwaitIdle { kind: StreamKind::Search }, context.plan.limit).await?;
+    let counts = context
+        .link
+        .call(
+            AwaitIdle {
+                kind: StreamKind::Search,
+            },
+            context.plan.limit,
+        )
+        .await?;
     let is_equal = counts.started == counts.finished + counts.cancelled;
-    context.record(|record| record.compare(is_equal, || format!("searches do not add up: {counts:?}")));
+    context.record(|record| {
+        record.compare(is_equal, || format!("searches do not add up: {counts:?}"))
+    });
     Ok(())
 }

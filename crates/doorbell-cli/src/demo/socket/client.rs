@@ -12,10 +12,7 @@ use std::{
 };
 
 use doorbell::{Incoming, Message, Payload, Upload};
-use interprocess::local_socket::{
-    tokio::Stream,
-    traits::tokio::Stream as _,
-};
+use interprocess::local_socket::{tokio::Stream, traits::tokio::Stream as _};
 use tokio::{
     io::{AsyncRead, BufReader},
     sync::{Semaphore, mpsc, oneshot},
@@ -25,12 +22,11 @@ use tokio::{
 use super::{
     Meter, Metered, STREAM_WINDOW,
     frame::{self, Frame, Kind},
-    name_of, tag_of,
+    name_of,
     outbox::{Closed, Outbox},
+    tag_of,
 };
-use crate::demo::{
-    link::{Ending, Failure},
-};
+use crate::demo::link::{Ending, Failure};
 
 /// Size of the read buffer.
 const READ_BUFFER_BYTES: usize = 64 << 10;
@@ -68,23 +64,41 @@ impl Client {
     pub(crate) async fn connect(path: &Path) -> io::Result<Self> {
         let stream = Stream::connect(name_of(path)?).await?;
         let meter = Arc::new(Meter::default());
-        let metered = |half| Metered { half, meter: Arc::clone(&meter) };
+        let metered = |half| Metered {
+            half,
+            meter: Arc::clone(&meter),
+        };
         // Not through `&Stream`: that asks the kernel once more before each sleep.
         #[allow(deprecated)]
         let (read_half, write_half) = stream.split();
         let outbox = Arc::new(Outbox::new(Arc::clone(&meter)));
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
         let reader = BufReader::with_capacity(READ_BUFFER_BYTES, metered(read_half));
-        let write_half = Metered { half: write_half, meter: Arc::clone(&meter) };
+        let write_half = Metered {
+            half: write_half,
+            meter: Arc::clone(&meter),
+        };
         let tasks = [
-            tokio::spawn(read_all(reader, Arc::clone(&waiting), Arc::clone(&outbox), Arc::clone(&meter))).abort_handle(),
+            tokio::spawn(read_all(
+                reader,
+                Arc::clone(&waiting),
+                Arc::clone(&outbox),
+                Arc::clone(&meter),
+            ))
+            .abort_handle(),
             tokio::spawn({
                 let outbox = Arc::clone(&outbox);
                 async move { outbox.write_to(write_half).await }
             })
             .abort_handle(),
         ];
-        Ok(Self(Arc::new(Connection { outbox, waiting, next_id: AtomicU32::new(1), meter, tasks })))
+        Ok(Self(Arc::new(Connection {
+            outbox,
+            waiting,
+            next_id: AtomicU32::new(1),
+            meter,
+            tasks,
+        })))
     }
 
     /// Sends a request and waits for its reply. Dropped, it cancels the request.
@@ -118,7 +132,15 @@ impl Client {
         let credit = Arc::new(Semaphore::new(STREAM_WINDOW));
         let items = self.open(message, Some(Arc::clone(&credit)))?;
         let (connection, id) = (Arc::clone(&self.0), items.request.id);
-        Ok((Sender { connection, id, credit, item: PhantomData }, items))
+        Ok((
+            Sender {
+                connection,
+                id,
+                credit,
+                item: PhantomData,
+            },
+            items,
+        ))
     }
 
     /// Sends a message that nothing answers; waits while too much is queued.
@@ -127,7 +149,11 @@ impl Client {
     ///
     /// As [`call`](Self::call).
     pub(crate) async fn notify<M: Message>(&self, message: &M) -> Result<(), Failure> {
-        self.0.outbox.writable().await.map_err(|Closed| not_connected())?;
+        self.0
+            .outbox
+            .writable()
+            .await
+            .map_err(|Closed| not_connected())?;
         self.send(Kind::Notify, 0, tag_of(M::TYPE), message)
     }
 
@@ -136,21 +162,41 @@ impl Client {
         &self.0.meter
     }
 
-    fn open<M: Message>(&self, message: &M, credit: Option<Arc<Semaphore>>) -> Result<Items<M::Reply>, Failure> {
+    fn open<M: Message>(
+        &self,
+        message: &M,
+        credit: Option<Arc<Semaphore>>,
+    ) -> Result<Items<M::Reply>, Failure> {
         let (sender, receiver) = mpsc::unbounded_channel(); // bounded by the credit that we give
         let request = self.register(Entry::Stream(sender, credit))?;
         self.send(Kind::Stream, request.id, tag_of(M::TYPE), message)?;
-        Ok(Items { request, receiver, unreturned: 0, item: PhantomData })
+        Ok(Items {
+            request,
+            receiver,
+            unreturned: 0,
+            item: PhantomData,
+        })
     }
 
     fn register(&self, entry: Entry) -> Result<Request, Failure> {
         let id = self.0.next_id.fetch_add(1, Relaxed);
-        self.0.waiting.lock().as_mut().ok_or_else(not_connected)?.insert(id, entry);
-        Ok(Request { connection: Arc::clone(&self.0), id })
+        self.0
+            .waiting
+            .lock()
+            .as_mut()
+            .ok_or_else(not_connected)?
+            .insert(id, entry);
+        Ok(Request {
+            connection: Arc::clone(&self.0),
+            id,
+        })
     }
 
     fn send(&self, kind: Kind, id: u32, tag: u16, payload: &impl Payload) -> Result<(), Failure> {
-        self.0.outbox.push_payload(kind, id, tag, payload).map_err(|Closed| not_connected())
+        self.0
+            .outbox
+            .push_payload(kind, id, tag, payload)
+            .map_err(|Closed| not_connected())
     }
 }
 
@@ -163,7 +209,12 @@ struct Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        let unanswered = self.connection.waiting.lock().as_mut().and_then(|waiting| waiting.remove(&self.id));
+        let unanswered = self
+            .connection
+            .waiting
+            .lock()
+            .as_mut()
+            .and_then(|waiting| waiting.remove(&self.id));
         if unanswered.is_some() {
             let _ = self.connection.outbox.push(Kind::Cancel, self.id, 0); // closed: nobody is left to cancel
         }
@@ -185,7 +236,11 @@ impl<T: Payload> Items<T> {
         let body = self.receiver.recv().await?;
         self.unreturned += 1;
         if usize::from(self.unreturned) >= STREAM_WINDOW / 2 {
-            let _ = self.request.connection.outbox.push(Kind::Credit, self.request.id, self.unreturned);
+            let _ =
+                self.request
+                    .connection
+                    .outbox
+                    .push(Kind::Credit, self.request.id, self.unreturned);
             self.unreturned = 0;
         }
         Some(body.and_then(decode))
@@ -208,8 +263,15 @@ impl<T: Payload> Sender<T> {
     ///
     /// A [`Failure`] if the stream has ended.
     pub(crate) async fn send(&mut self, item: &T) -> Result<(), Failure> {
-        self.credit.acquire().await.map_err(|_| disconnected())?.forget();
-        self.connection.outbox.push_payload(Kind::Item, self.id, 0, item).map_err(|Closed| disconnected())
+        self.credit
+            .acquire()
+            .await
+            .map_err(|_| disconnected())?
+            .forget();
+        self.connection
+            .outbox
+            .push_payload(Kind::Item, self.id, 0, item)
+            .map_err(|Closed| disconnected())
     }
 
     /// Ends this direction of the stream.
@@ -236,10 +298,14 @@ impl Waiting {
     /// Hands a frame to whom it belongs. One that belongs to nobody was under way when its request was cancelled.
     fn deliver(&self, frame: Frame) {
         let mut waiting = self.lock();
-        let Some(waiting) = waiting.as_mut() else { return };
+        let Some(waiting) = waiting.as_mut() else {
+            return;
+        };
         let ending = match frame.kind {
             Kind::Reply => Some(Ok(frame.body)),
-            Kind::Error => Some(Err(refused(String::from_utf8_lossy(&frame.body).into_owned()))),
+            Kind::Error => Some(Err(refused(
+                String::from_utf8_lossy(&frame.body).into_owned(),
+            ))),
             Kind::End => None,
             Kind::Item | Kind::Credit => {
                 if let Some(entry) = waiting.get(&frame.id) {
@@ -282,7 +348,12 @@ impl Entry {
     }
 }
 
-async fn read_all(mut reader: impl AsyncRead + Unpin, waiting: Arc<Waiting>, outbox: Arc<Outbox>, meter: Arc<Meter>) {
+async fn read_all(
+    mut reader: impl AsyncRead + Unpin,
+    waiting: Arc<Waiting>,
+    outbox: Arc<Outbox>,
+    meter: Arc<Meter>,
+) {
     while let Ok(frame) = frame::read(&mut reader).await {
         meter.frames.fetch_add(1, Relaxed);
         waiting.deliver(frame);
@@ -296,13 +367,22 @@ fn decode<T: Payload>(body: Vec<u8>) -> Result<T, Failure> {
 }
 
 fn refused(text: String) -> Failure {
-    Failure { ending: Ending::Refused, text }
+    Failure {
+        ending: Ending::Refused,
+        text,
+    }
 }
 
 fn disconnected() -> Failure {
-    Failure { ending: Ending::Unknown, text: "the connection ended".to_owned() }
+    Failure {
+        ending: Ending::Unknown,
+        text: "the connection ended".to_owned(),
+    }
 }
 
 fn not_connected() -> Failure {
-    Failure { ending: Ending::NotExecuted, text: "not connected".to_owned() }
+    Failure {
+        ending: Ending::NotExecuted,
+        text: "not connected".to_owned(),
+    }
 }

@@ -74,16 +74,27 @@ pub(super) async fn read(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Fr
     let body_bytes = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
     let kind = Kind::ALL.get(usize::from(kind)).copied();
     let (Some(kind), ..=MAX_BODY_BYTES) = (kind, body_bytes) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer sent something that is no frame"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the peer sent something that is no frame",
+        ));
     };
     let mut body = Vec::with_capacity(body_bytes);
     if body_bytes > 0 {
-        (&mut *reader).take(body_bytes as u64).read_to_end(&mut body).await?;
+        (&mut *reader)
+            .take(body_bytes as u64)
+            .read_to_end(&mut body)
+            .await?;
     }
     if body.len() < body_bytes {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Frame { kind, id: u32::from_le_bytes([i0, i1, i2, i3]), tag: u16::from_le_bytes([t0, t1]), body })
+    Ok(Frame {
+        kind,
+        id: u32::from_le_bytes([i0, i1, i2, i3]),
+        tag: u16::from_le_bytes([t0, t1]),
+        body,
+    })
 }
 
 #[cfg(test)]
@@ -95,15 +106,24 @@ mod tests {
         let mut bytes = header(3, Kind::Credit, 70_000, 258).to_vec();
         bytes.extend_from_slice(b"abc");
         let frame = read(&mut bytes.as_slice()).await.unwrap();
-        assert_eq!((frame.kind, frame.id, frame.tag, frame.body.as_slice()), (Kind::Credit, 70_000, 258, &b"abc"[..]));
+        assert_eq!(
+            (frame.kind, frame.id, frame.tag, frame.body.as_slice()),
+            (Kind::Credit, 70_000, 258, &b"abc"[..])
+        );
     }
 
     #[tokio::test]
     async fn nonsense_is_refused() {
         let mut bytes = header(0, Kind::Call, 1, 1);
         bytes[4] = 99;
-        assert_eq!(read(&mut &bytes[..]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            read(&mut &bytes[..]).await.unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
         let short = header(4, Kind::Call, 1, 1);
-        assert_eq!(read(&mut &short[..]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            read(&mut &short[..]).await.unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 }

@@ -63,16 +63,28 @@ struct Metered<H> {
 }
 
 impl<H: AsyncRead + Unpin> AsyncRead for Metered<H> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let done = Pin::new(&mut self.half).poll_read(cx, buf);
-        let counter = if done.is_ready() { &self.meter.transfers } else { &self.meter.sleeps };
+        let counter = if done.is_ready() {
+            &self.meter.transfers
+        } else {
+            &self.meter.sleeps
+        };
         counter.fetch_add(1, Relaxed);
         done
     }
 }
 
 impl<H: AsyncWrite + Unpin> AsyncWrite for Metered<H> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.half).poll_write(cx, bytes);
         if done.is_ready() {
             self.meter.transfers.fetch_add(1, Relaxed);

@@ -46,16 +46,31 @@ struct Queue {
 
 impl Outbox {
     pub(super) fn new(meter: Arc<Meter>) -> Self {
-        Self { queue: Mutex::default(), filled: Notify::new(), emptied: Notify::new(), meter }
+        Self {
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            emptied: Notify::new(),
+            meter,
+        }
     }
 
     /// Queues a frame without a body.
     pub(super) fn push(&self, kind: Kind, id: u32, tag: u16) -> Result<(), Closed> {
-        self.push_with(|queue| queue.tail.extend_from_slice(&frame::header(0, kind, id, tag)))
+        self.push_with(|queue| {
+            queue
+                .tail
+                .extend_from_slice(&frame::header(0, kind, id, tag))
+        })
     }
 
     /// Queues a frame with an encoded value.
-    pub(super) fn push_payload(&self, kind: Kind, id: u32, tag: u16, payload: &impl Payload) -> Result<(), Closed> {
+    pub(super) fn push_payload(
+        &self,
+        kind: Kind,
+        id: u32,
+        tag: u16,
+        payload: &impl Payload,
+    ) -> Result<(), Closed> {
         self.push_with(|queue| match payload.as_bytes() {
             Some(bytes) if bytes.len() >= LARGE_BYTES => queue.append_large(kind, id, tag, bytes),
             _ => queue.append(kind, id, tag, payload),
@@ -118,7 +133,10 @@ impl Outbox {
                 }
                 if queue.bytes() > 0 {
                     queue.bytes = 0;
-                    return Some((mem::take(&mut queue.pieces), mem::replace(&mut queue.tail, spare)));
+                    return Some((
+                        mem::take(&mut queue.pieces),
+                        mem::replace(&mut queue.tail, spare),
+                    ));
                 }
             }
             self.filled.notified().await;
@@ -141,20 +159,27 @@ impl Queue {
         let placeholder = frame::header(0, kind, id, tag);
         let body_start = start + placeholder.len();
         self.tail.extend_from_slice(&placeholder);
-        payload.encode(&mut self.tail).expect("the demo's messages have an encoded form");
+        payload
+            .encode(&mut self.tail)
+            .expect("the demo's messages have an encoded form");
         let header = frame::header(self.tail.len() - body_start, kind, id, tag);
         self.tail[start..body_start].copy_from_slice(&header);
     }
 
     fn append_large(&mut self, kind: Kind, id: u32, tag: u16, bytes: &Bytes) {
-        self.tail.extend_from_slice(&frame::header(bytes.len(), kind, id, tag));
+        self.tail
+            .extend_from_slice(&frame::header(bytes.len(), kind, id, tag));
         let tail = mem::take(&mut self.tail);
         self.bytes += tail.len() + bytes.len();
         self.pieces.extend([tail.into(), bytes.clone()]);
     }
 }
 
-async fn write_all(writer: &mut (impl AsyncWrite + Unpin), pieces: &[Bytes], tail: &[u8]) -> io::Result<()> {
+async fn write_all(
+    writer: &mut (impl AsyncWrite + Unpin),
+    pieces: &[Bytes],
+    tail: &[u8],
+) -> io::Result<()> {
     for piece in pieces {
         writer.write_all(piece).await?;
     }

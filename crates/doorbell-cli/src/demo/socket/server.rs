@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Meter, Metered, STREAM_WINDOW,
     frame::{self, Frame, Kind},
-    name_of, tag_of,
+    name_of,
     outbox::Outbox,
+    tag_of,
 };
 use crate::demo::{
     engine::{Engine, Fault, Inlet, Outlet, Scope},
@@ -45,7 +46,10 @@ pub(crate) async fn serve(
     on_ready: impl FnOnce(),
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = ListenerOptions::new().name(name_of(path)?).try_overwrite(true).create_tokio()?;
+    let listener = ListenerOptions::new()
+        .name(name_of(path)?)
+        .try_overwrite(true)
+        .create_tokio()?;
     on_ready();
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
@@ -62,8 +66,19 @@ async fn serve_connection(engine: &'static Engine, stream: Stream) {
     let (read_half, write_half) = stream.split();
     let meter = Arc::new(Meter::default());
     let outbox = Arc::new(Outbox::new(Arc::clone(&meter)));
-    let connection = Arc::new(Connection { engine, outbox: Arc::clone(&outbox), running: Mutex::default() });
-    let writer = tokio::spawn(async move { outbox.write_to(Metered { half: write_half, meter }).await });
+    let connection = Arc::new(Connection {
+        engine,
+        outbox: Arc::clone(&outbox),
+        running: Mutex::default(),
+    });
+    let writer = tokio::spawn(async move {
+        outbox
+            .write_to(Metered {
+                half: write_half,
+                meter,
+            })
+            .await
+    });
     let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, read_half);
     while let Ok(frame) = frame::read(&mut reader).await {
         connection.handle(frame);
@@ -104,16 +119,31 @@ impl Connection {
                     self.engine.edit(&edit);
                 }
             }
-            Kind::Cancel => self.lock().get(&frame.id).into_iter().for_each(Running::cancel),
+            Kind::Cancel => self
+                .lock()
+                .get(&frame.id)
+                .into_iter()
+                .for_each(Running::cancel),
             Kind::Credit => {
-                self.lock().get(&frame.id).into_iter().for_each(|it| it.credit.add_permits(usize::from(frame.tag)));
+                self.lock()
+                    .get(&frame.id)
+                    .into_iter()
+                    .for_each(|it| it.credit.add_permits(usize::from(frame.tag)));
             }
             Kind::Item => {
-                if let Some(items) = self.lock().get(&frame.id).and_then(|running| running.items.as_ref()) {
+                if let Some(items) = self
+                    .lock()
+                    .get(&frame.id)
+                    .and_then(|running| running.items.as_ref())
+                {
                     let _ = items.send(frame.body); // the handler is just ending
                 }
             }
-            Kind::End => self.lock().get_mut(&frame.id).into_iter().for_each(|running| running.items = None),
+            Kind::End => self
+                .lock()
+                .get_mut(&frame.id)
+                .into_iter()
+                .for_each(|running| running.items = None),
             Kind::Reply | Kind::Error => {} // only a client gets these
         }
     }
@@ -128,13 +158,23 @@ impl Connection {
                 Ok(Raw::from(engine.open_file(request).await?))
             }),
             OPEN_DOCUMENT => {
-                self.call(frame, |engine, request: OpenDocument| async move { Ok(engine.open_document(request)) });
+                self.call(frame, |engine, request: OpenDocument| async move {
+                    Ok(engine.open_document(request))
+                });
             }
             AWAIT_IDLE => {
-                self.call(frame, |engine, request: AwaitIdle| async move { Ok(engine.await_idle(request).await) });
+                self.call(frame, |engine, request: AwaitIdle| async move {
+                    Ok(engine.await_idle(request).await)
+                });
             }
-            DESCRIBE => self.call(frame, |engine, _: Describe| async move { Ok(engine.describe()) }),
-            tag => self.fail(frame.id, &Fault::Invalid(format!("there is no call of type {tag}"))),
+            DESCRIBE => self.call(
+                frame,
+                |engine, _: Describe| async move { Ok(engine.describe()) },
+            ),
+            tag => self.fail(
+                frame.id,
+                &Fault::Invalid(format!("there is no call of type {tag}")),
+            ),
         }
     }
 
@@ -150,9 +190,14 @@ impl Connection {
                 engine.complete(&ends.token, request, &mut ends.out).await
             }),
             DIAGNOSE => self.stream(frame, |engine, _: Diagnose, mut ends| async move {
-                engine.diagnose(&ends.token, &mut ends.items, &mut ends.out).await
+                engine
+                    .diagnose(&ends.token, &mut ends.items, &mut ends.out)
+                    .await
             }),
-            tag => self.fail(frame.id, &Fault::Invalid(format!("there is no stream of type {tag}"))),
+            tag => self.fail(
+                frame.id,
+                &Fault::Invalid(format!("there is no stream of type {tag}")),
+            ),
         }
     }
 
@@ -171,15 +216,23 @@ impl Connection {
             let reply = token.run_until_cancelled(work).await;
             connection.lock().remove(&frame.id);
             match reply {
-                Some(Ok(reply)) => drop(connection.outbox.push_payload(Kind::Reply, frame.id, 0, &reply)),
+                Some(Ok(reply)) => drop(connection.outbox.push_payload(
+                    Kind::Reply,
+                    frame.id,
+                    0,
+                    &reply,
+                )),
                 Some(Err(fault)) => connection.fail(frame.id, &fault),
                 None => {}
             }
         });
     }
 
-    fn stream<M, F>(self: &Arc<Self>, frame: Frame, handler: impl FnOnce(&'static Engine, M, Ends) -> F)
-    where
+    fn stream<M, F>(
+        self: &Arc<Self>,
+        frame: Frame,
+        handler: impl FnOnce(&'static Engine, M, Ends) -> F,
+    ) where
         M: Message,
         F: Future<Output = Result<(), Fault>> + Send + 'static,
     {
@@ -191,8 +244,17 @@ impl Connection {
         let running = self.start(frame.id, Some(sender));
         let ends = Ends {
             token: running.token,
-            out: Out { connection: Arc::clone(self), id: frame.id, credit: running.credit },
-            items: In { connection: Arc::clone(self), id: frame.id, receiver, unreturned: 0 },
+            out: Out {
+                connection: Arc::clone(self),
+                id: frame.id,
+                credit: running.credit,
+            },
+            items: In {
+                connection: Arc::clone(self),
+                id: frame.id,
+                receiver,
+                unreturned: 0,
+            },
         };
         let (work, connection) = (handler(self.engine, request, ends), Arc::clone(self));
         tokio::spawn(async move {
@@ -207,9 +269,16 @@ impl Connection {
     }
 
     fn start(&self, id: u32, items: Option<mpsc::UnboundedSender<Vec<u8>>>) -> Running {
-        let running = Running { token: CancellationToken::new(), credit: Arc::new(Semaphore::new(STREAM_WINDOW)), items };
+        let running = Running {
+            token: CancellationToken::new(),
+            credit: Arc::new(Semaphore::new(STREAM_WINDOW)),
+            items,
+        };
         self.lock().insert(id, running.clone());
-        Running { items: None, ..running }
+        Running {
+            items: None,
+            ..running
+        }
     }
 
     fn fail(&self, id: u32, fault: &Fault) {
@@ -247,8 +316,15 @@ struct Out {
 
 impl<T: Payload + Sync> Outlet<T> for Out {
     async fn send(&mut self, item: T) -> Result<(), Fault> {
-        self.credit.acquire().await.map_err(|_| Fault::Cancelled)?.forget();
-        self.connection.outbox.push_payload(Kind::Item, self.id, 0, &item).map_err(|_| Fault::Cancelled)
+        self.credit
+            .acquire()
+            .await
+            .map_err(|_| Fault::Cancelled)?
+            .forget();
+        self.connection
+            .outbox
+            .push_payload(Kind::Item, self.id, 0, &item)
+            .map_err(|_| Fault::Cancelled)
     }
 }
 
@@ -261,10 +337,15 @@ struct In {
 
 impl<T: Payload> Inlet<T> for In {
     async fn next(&mut self) -> Result<Option<T>, Fault> {
-        let Some(body) = self.receiver.recv().await else { return Ok(None) };
+        let Some(body) = self.receiver.recv().await else {
+            return Ok(None);
+        };
         self.unreturned += 1;
         if usize::from(self.unreturned) >= STREAM_WINDOW / 2 {
-            let _ = self.connection.outbox.push(Kind::Credit, self.id, self.unreturned);
+            let _ = self
+                .connection
+                .outbox
+                .push(Kind::Credit, self.id, self.unreturned);
             self.unreturned = 0;
         }
         decode(body).map(Some)

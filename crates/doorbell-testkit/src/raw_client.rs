@@ -1,0 +1,256 @@
+//! A client made by hand, to say what no proper client would.
+
+use std::{path::Path, time::Instant};
+
+use doorbell_proto::{
+    frame::{FrameHeader, FrameKind, HEADER_BYTES},
+    handshake::{BellKind, BellKinds, Features, Hello, Message, Refused, VERSIONS, Welcome},
+};
+use doorbell_shm::{
+    Consumer, Layout, OwnRegion, PeerRegion, adopt, crc32c,
+    memory::{OwnMemory, RegionWriter, RingWriter},
+    sys::{ControlStream, Doorbell, DoorbellKind, OwnedHandle, RegionHandle, Woken},
+};
+
+use crate::PATIENCE;
+
+/// A control socket before any handshake.
+#[derive(Debug)]
+pub struct RawControl(pub ControlStream);
+
+/// A client after its handshake, whose ring can be filled with anything.
+#[derive(Debug)]
+pub struct RawClient {
+    /// What the server agreed to.
+    pub welcome: Welcome,
+    /// Memory that the server reads: its positions can be set to anything.
+    pub own: OwnRegion,
+    control: RawControl,
+    consumer: Consumer,
+    writer: RegionWriter,
+    tail: u32,
+    server_bell: Doorbell,
+    _own_bell: Doorbell,
+}
+
+impl RawControl {
+    /// Connects and says nothing.
+    ///
+    /// # Panics
+    ///
+    /// If nobody listens.
+    pub fn connect(path: &Path) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        Self(ControlStream::connect(path, Some(deadline)).expect("a server listens"))
+    }
+
+    /// Returns a hello that is in order.
+    pub fn hello() -> Hello {
+        Hello {
+            versions: VERSIONS,
+            features: Features::BODY_CRC,
+            ring_capacity_bytes: 0,
+            receive_window_bytes: 256 << 10,
+            max_message_bytes: 64 << 20,
+            bells: BellKinds::EVENT_FD.with(BellKinds::SOCKET),
+            name: "raw".to_owned(),
+        }
+    }
+
+    /// Sends bytes, all of which must fit into the socket.
+    ///
+    /// # Panics
+    ///
+    /// If they do not.
+    pub fn send(&self, bytes: &[u8]) {
+        assert_eq!(self.0.send(bytes).expect("the server reads"), bytes.len());
+    }
+
+    /// Waits for the server's answer, with what rides with it.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn answer(&self) -> (Message, Vec<OwnedHandle>) {
+        let (mut bytes, mut handles) = (Vec::new(), Vec::new());
+        loop {
+            if let Some((message, _)) = Message::decode(&bytes).expect("the answer is a message") {
+                return (message, handles);
+            }
+            let (more, with_it) = self.receive();
+            assert!(
+                !more.is_empty(),
+                "the server closed the socket without an answer"
+            );
+            bytes.extend(more);
+            handles.extend(with_it);
+        }
+    }
+
+    /// Waits for the server's refusal.
+    ///
+    /// # Panics
+    ///
+    /// If it is something else.
+    pub fn refusal(&self) -> Refused {
+        match self.answer() {
+            (Message::Refused(refused), _) => refused,
+            (other, _) => panic!("the server answered {other:?}"),
+        }
+    }
+
+    /// Waits until the server closes the socket.
+    ///
+    /// # Panics
+    ///
+    /// If it does not in time.
+    pub fn wait_for_end(&self) {
+        while !self.receive().0.is_empty() {}
+    }
+
+    fn receive(&self) -> (Vec<u8>, Vec<OwnedHandle>) {
+        let mut buffer = [0; 1024];
+        loop {
+            match self.0.receive_with_handles(&mut buffer, 4) {
+                Ok((count, handles)) => return (buffer[..count].to_vec(), handles),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    let woken = self
+                        .0
+                        .wait_readable(Some(Instant::now() + PATIENCE))
+                        .expect("a socket");
+                    assert_eq!(woken, Woken::Notified, "the server says nothing");
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                    return (Vec::new(), Vec::new());
+                }
+                Err(error) => panic!("cannot read the control socket: {error}"),
+            }
+        }
+    }
+
+    /// Finishes a handshake in order.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not let us in.
+    pub fn finish(self) -> RawClient {
+        self.send(&Message::Hello(Self::hello()).encode());
+        let (message, handles) = self.answer();
+        let Message::Welcome(welcome) = message else {
+            panic!("the server answered {message:?}")
+        };
+        RawClient::new(self, welcome, handles)
+    }
+}
+
+impl RawClient {
+    /// Connects, with a proper handshake.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not let us in.
+    pub fn connect(path: &Path) -> Self {
+        RawControl::connect(path).finish()
+    }
+
+    fn new(control: RawControl, welcome: Welcome, handles: Vec<OwnedHandle>) -> Self {
+        let [server, client, server_bell, own_bell] =
+            <[_; 4]>::try_from(handles).expect("four descriptors");
+        let layout = |capacity| Layout::new(capacity, welcome.max_calls).expect("an agreed size");
+        let (own, peer): (OwnRegion, PeerRegion) = adopt(
+            RegionHandle::from_handle(server),
+            RegionHandle::from_handle(client),
+            layout(welcome.server_ring_capacity_bytes),
+            layout(welcome.client_ring_capacity_bytes),
+        )
+        .expect("proper memory");
+        let kind = match welcome.bell {
+            BellKind::EventFd => DoorbellKind::Event,
+            BellKind::Socket => DoorbellKind::Socket,
+        };
+        let bell = |handle| Doorbell::from_handle(handle, kind).expect("a doorbell");
+        Self {
+            welcome,
+            control,
+            consumer: Consumer::new(own.clone(), peer),
+            writer: own.claim_writer(),
+            own,
+            tail: 0,
+            server_bell: bell(server_bell),
+            _own_bell: bell(own_bell),
+        }
+    }
+
+    /// Returns a frame with its checksum, over header and body, as bytes.
+    pub fn seal(header: FrameHeader, body: &[u8]) -> [u8; HEADER_BYTES] {
+        Self::seal_bytes(header.encode(), body)
+    }
+
+    /// As [`seal`](Self::seal), for a header that need not be a valid one.
+    pub fn seal_bytes(mut bytes: [u8; HEADER_BYTES], body: &[u8]) -> [u8; HEADER_BYTES] {
+        let mut crc = crc32c(0, &bytes[..HEADER_BYTES - 4]);
+        if bytes[5] & doorbell_proto::Flags::BODY_CRC.bits() != 0 {
+            crc = crc32c(crc, body);
+        }
+        FrameHeader::set_crc(&mut bytes, crc);
+        bytes
+    }
+
+    /// Writes a frame without looking at it, publishes it and rings.
+    pub fn push(&mut self, header: &[u8; HEADER_BYTES], body: &[u8]) {
+        let capacity = self.welcome.client_ring_capacity_bytes;
+        let place = self.tail & (capacity - 1);
+        self.writer.write(place, header);
+        self.writer.write(place + HEADER_BYTES as u32, body);
+        let bytes = u32::try_from(HEADER_BYTES + body.len()).expect("a small frame");
+        self.publish(self.tail.wrapping_add(bytes.next_multiple_of(8)));
+    }
+
+    /// Says that so much has been written, and rings.
+    ///
+    /// # Panics
+    ///
+    /// If the bell cannot be rung.
+    pub fn publish(&mut self, tail: u32) {
+        self.tail = tail;
+        self.own.store_tail(tail);
+        self.ring();
+    }
+
+    /// Rings the server's bell.
+    ///
+    /// # Panics
+    ///
+    /// If that is not possible.
+    pub fn ring(&self) {
+        self.server_bell.notify().expect("the server's bell");
+    }
+
+    /// Sends a ping and waits for the pong: the server is awake and has read everything so far.
+    ///
+    /// # Panics
+    ///
+    /// If something else comes, or nothing.
+    pub fn ping(&mut self, number: u64) {
+        let header = Self::seal(FrameHeader::new(FrameKind::Ping, number, 0), &[]);
+        self.push(&header, &[]);
+        let mut answer = None;
+        crate::eventually("a pong", || {
+            answer = self.consumer.peek().expect("a proper server");
+            answer.is_some()
+        });
+        let answer = FrameHeader::decode(&answer.expect("just seen")).expect("a proper frame");
+        assert_eq!((answer.kind, answer.id), (FrameKind::Pong, number));
+        self.consumer.advance();
+        self.consumer.release();
+    }
+
+    /// Waits until the server has closed the connection.
+    ///
+    /// # Panics
+    ///
+    /// If it does not in time.
+    pub fn wait_for_end(&self) {
+        self.control.wait_for_end();
+    }
+}

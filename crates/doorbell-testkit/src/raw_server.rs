@@ -1,0 +1,155 @@
+//! A server made by hand, to say what no proper server would.
+
+use std::{path::Path, time::Instant};
+
+use doorbell_proto::{
+    frame::HEADER_BYTES,
+    handshake::{Features, Hello, Message, ServerOffer, Welcome, negotiate},
+};
+use doorbell_shm::{
+    Layout, OwnRegion, create,
+    memory::{OwnMemory, PeerMemory, RegionWriter, RingWriter},
+    sys::{ControlStream, Doorbell, DoorbellKind, Listener, Woken},
+};
+
+use crate::PATIENCE;
+
+/// One connection of a server whose ring can be filled with anything.
+#[derive(Debug)]
+pub struct RawServer {
+    /// Memory that the client reads: its positions can be set to anything.
+    pub own: OwnRegion,
+    control: ControlStream,
+    peer: doorbell_shm::PeerRegion,
+    writer: RegionWriter,
+    tail: u32,
+    client_bell: Doorbell,
+    _own_bell: Doorbell,
+}
+
+impl RawServer {
+    /// Listens at `path`.
+    ///
+    /// # Panics
+    ///
+    /// If somebody else does.
+    pub fn listen(path: &Path) -> Listener {
+        Listener::bind(path).expect("nobody else listens")
+    }
+
+    /// Waits for a client and for its hello.
+    ///
+    /// # Panics
+    ///
+    /// If none comes.
+    pub fn greet(listener: &Listener) -> (ControlStream, Hello) {
+        let mut accepted = None;
+        crate::eventually("a client comes", || {
+            accepted = listener.accept().expect("a listener");
+            accepted.is_some()
+        });
+        let control = accepted.expect("just seen");
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 1024]);
+        loop {
+            if let Some((Message::Hello(hello), _)) =
+                Message::decode(&bytes).expect("a proper client")
+            {
+                return (control, hello);
+            }
+            let woken = control
+                .wait_readable(Some(Instant::now() + PATIENCE))
+                .expect("a socket");
+            assert_eq!(woken, Woken::Notified, "the client says nothing");
+            let count = control.receive(&mut buffer).expect("a socket");
+            assert!(count > 0, "the client left");
+            bytes.extend_from_slice(&buffer[..count]);
+        }
+    }
+
+    /// Returns what a proper server would answer.
+    ///
+    /// # Panics
+    ///
+    /// If it would refuse.
+    pub fn welcome(hello: &Hello) -> Welcome {
+        let offer = ServerOffer {
+            features: Features::BODY_CRC,
+            ..ServerOffer::default()
+        };
+        negotiate(hello, &offer).expect("a proper client")
+    }
+
+    /// Waits for a client and finishes a handshake in order.
+    ///
+    /// # Panics
+    ///
+    /// If none comes.
+    pub fn accept(listener: &Listener) -> Self {
+        let (control, hello) = Self::greet(listener);
+        let welcome = Self::welcome(&hello);
+        let layout = |capacity| Layout::new(capacity, welcome.max_calls).expect("an agreed size");
+        let server = layout(welcome.server_ring_capacity_bytes);
+        let memory = create(server, layout(welcome.client_ring_capacity_bytes)).expect("memory");
+        let kind = DoorbellKind::default_kind();
+        let (own_bell, rung_by_client) = Doorbell::pair(kind).expect("a doorbell");
+        let (heard_by_client, client_bell) = Doorbell::pair(kind).expect("a doorbell");
+        let handles = [
+            memory.server_handle.as_handle(),
+            memory.client_handle.as_handle(),
+            rung_by_client.as_handle(),
+            heard_by_client.as_handle(),
+        ];
+        control
+            .send_with_handles(&Message::Welcome(welcome).encode(), &handles)
+            .expect("the client reads");
+        Self {
+            control,
+            peer: memory.peer,
+            writer: memory.own.claim_writer(),
+            own: memory.own,
+            tail: 0,
+            client_bell,
+            _own_bell: own_bell,
+        }
+    }
+
+    /// Waits until the client has sent something.
+    ///
+    /// # Panics
+    ///
+    /// If it does not in time.
+    pub fn wait_for_frame(&self) {
+        crate::eventually("the client sends", || self.peer.load_tail() != 0);
+    }
+
+    /// Writes a frame without looking at it, publishes it and wakes the client however it sleeps.
+    pub fn push(&mut self, header: &[u8; HEADER_BYTES], body: &[u8]) {
+        self.writer.write(self.tail, header);
+        self.writer.write(self.tail + HEADER_BYTES as u32, body);
+        let bytes = u32::try_from(HEADER_BYTES + body.len()).expect("a small frame");
+        self.publish(self.tail + bytes.next_multiple_of(8));
+    }
+
+    /// Says that so much has been written, and wakes the client however it sleeps.
+    ///
+    /// # Panics
+    ///
+    /// If the bell cannot be rung.
+    pub fn publish(&mut self, tail: u32) {
+        self.tail = tail;
+        self.own.store_tail(tail);
+        self.own.wake_tail().expect("a futex");
+        self.client_bell.notify().expect("the client's bell");
+    }
+
+    /// Waits until the client has closed the connection.
+    ///
+    /// # Panics
+    ///
+    /// If it does not in time.
+    pub fn wait_for_end(&self) {
+        crate::eventually("the client leaves", || {
+            self.control.is_hung_up().unwrap_or(true)
+        });
+    }
+}

@@ -1,0 +1,245 @@
+//! A receiver that is slow stops its own sender and nobody else.
+
+mod support;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use bytes::Bytes;
+use doorbell::{Client, NotifyError, blocking};
+use support::{Host, in_time, messages::*, server_has_seen};
+
+/// Credit that a client gives the server for one stream.
+const WINDOW_BYTES: u32 = 64 << 10;
+const ITEM_BYTES: u32 = 10_000;
+
+/// Items that fit into the window, each with its header, and one that may be begun with the last byte of credit.
+const MOST_ITEMS: u32 = WINDOW_BYTES / (ITEM_BYTES + 24) + 1;
+
+#[test]
+#[ignore = "the body of the child processes"]
+fn child_process() {
+    support::roles::run();
+}
+
+async fn client_with_a_small_window(host: &Host) -> Client {
+    Client::builder(host.name())
+        .stream_window_bytes(WINDOW_BYTES)
+        .connect()
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reader_that_does_not_read_stops_its_sender() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = client_with_a_small_window(&host).await;
+        let mut items = client.stream(Pour(100, ITEM_BYTES)).await.unwrap();
+        server_has_seen(
+            &client,
+            Seen {
+                poured: MOST_ITEMS,
+                ..Seen::default()
+            },
+        )
+        .await;
+        // Other calls flow, each of which gives the sender an opportunity to send more than it may.
+        for number in 0..1000 {
+            assert_eq!(client.call(Add(number, 1)).await.unwrap(), number + 1);
+        }
+        assert_eq!(
+            client.call(Look).await.unwrap().poured,
+            MOST_ITEMS,
+            "window and one item"
+        );
+
+        // Each item that is taken makes room for one more, and all arrive whole.
+        let mut received = 0;
+        while let Some(item) = items.next().await {
+            assert!(item.unwrap().0 == pattern(ITEM_BYTES as usize));
+            received += 1;
+            let poured = client.call(Look).await.unwrap().poured;
+            assert!(
+                poured <= received + MOST_ITEMS,
+                "{poured} items sent, {received} taken"
+            );
+        }
+        assert_eq!(received, 100);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_reader_of_one_stream_leaves_other_streams_alone() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = client_with_a_small_window(&host).await;
+        let mut slow = client.stream(Pour(50, ITEM_BYTES)).await.unwrap();
+        server_has_seen(
+            &client,
+            Seen {
+                poured: MOST_ITEMS,
+                ..Seen::default()
+            },
+        )
+        .await;
+        let mut quick = client.stream(Count(50_000)).await.unwrap();
+        for expected in 0..50_000 {
+            assert_eq!(quick.next().await.unwrap().unwrap(), expected);
+        }
+        assert!(quick.next().await.is_none());
+        let mut upload = client.upload(Sum).await.unwrap();
+        for number in 0..50_000 {
+            upload.send(number).await.unwrap();
+        }
+        assert_eq!(upload.finish().await.unwrap(), (0..50_000_u64).sum::<u64>());
+        assert_eq!(
+            client.call(Look).await.unwrap().poured,
+            MOST_ITEMS,
+            "the slow stream has not moved"
+        );
+        let mut count = 0;
+        while let Some(item) = slow.next().await {
+            item.unwrap();
+            count += 1;
+        }
+        assert_eq!(count, 50);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handler_that_does_not_read_stops_the_upload() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        let mut upload = client.upload(StuckUpload).await.unwrap();
+        let sent = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&sent);
+        let sender = tokio::spawn(async move {
+            while upload.send(vec![0; ITEM_BYTES as usize]).await.is_ok() {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        // The default window of a server is 256 KiB.
+        let most = (256 << 10) / ITEM_BYTES + 1;
+        doorbell_testkit::eventually("the window fills", || {
+            sent.load(Ordering::Relaxed) + 1 >= most
+        });
+        for number in 0..1000 {
+            assert_eq!(client.call(Add(number, 1)).await.unwrap(), number + 1);
+        }
+        assert!(sent.load(Ordering::Relaxed) <= most, "window and one item");
+        sender.abort();
+        server_has_seen(
+            &client,
+            Seen {
+                started: 1,
+                dropped: 1,
+                ..Seen::default()
+            },
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_calls_pass_a_large_message() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        let large = pattern(30_000_000);
+        let transfer = client.call(Echo(large.clone())).send().await.unwrap();
+        let mut transfer = tokio::spawn(transfer);
+        for number in 0..20 {
+            tokio::select! {
+                biased;
+                sum = client.call(Add(number, 1)) => assert_eq!(sum.unwrap(), number + 1),
+                _ = &mut transfer => panic!("30 MB were there and back before small call {number}"),
+            }
+        }
+        assert!(
+            !transfer.is_finished(),
+            "the small calls were answered while the large one was under way"
+        );
+        assert!(transfer.await.unwrap().unwrap().0 == large);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_messages_of_many_callers_share_one_connection() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        let callers: Vec<_> = (0..8_usize)
+            .map(|number| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let bytes: Bytes = pattern(1_000_000 + number);
+                    for _ in 0..3 {
+                        assert!(client.call(Echo(bytes.clone())).await.unwrap().0 == bytes);
+                    }
+                })
+            })
+            .collect();
+        for caller in callers {
+            caller.await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_are_refused_when_the_server_does_not_keep_up_and_none_is_lost() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        let mut refused = 0;
+        for number in 0..200_000 {
+            while let Err(error) = client.notify(Remember(number)) {
+                assert!(matches!(error, NotifyError::Full { .. }), "{error:?}");
+                refused += 1;
+                client.writable().await.unwrap();
+            }
+        }
+        let recalled = client.call(Recall).await.unwrap();
+        assert!(
+            recalled.into_iter().eq(0..200_000),
+            "in order and complete, {refused} refused in between"
+        );
+    })
+    .await;
+}
+
+#[test]
+fn reader_thread_that_does_not_read_stops_its_sender() {
+    let host = Host::start("server", &[]);
+    let client = blocking::Client::builder(host.name())
+        .stream_window_bytes(WINDOW_BYTES)
+        .connect()
+        .unwrap();
+    let items = client.stream(Pour(100, ITEM_BYTES)).open().unwrap();
+    let full = Seen {
+        poured: MOST_ITEMS,
+        ..Seen::default()
+    };
+    client
+        .call(WaitFor(full))
+        .timeout(doorbell_testkit::PATIENCE)
+        .wait()
+        .unwrap();
+    for number in 0..1000 {
+        assert_eq!(client.call(Add(number, 1)).wait().unwrap(), number + 1);
+    }
+    assert_eq!(
+        client.call(Look).wait().unwrap().poured,
+        MOST_ITEMS,
+        "window and one item"
+    );
+    assert_eq!(items.map(Result::unwrap).count(), 100);
+}

@@ -1,0 +1,290 @@
+//! Deadlines end calls on both sides, and travel with nested calls.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use doorbell::{CallError, Client, Code, Outcome, blocking};
+use support::{Host, SHORT, in_time, messages::*, server_has_seen};
+
+#[test]
+#[ignore = "the body of the child processes"]
+fn child_process() {
+    support::roles::run();
+}
+
+fn assert_exceeded(error: &CallError) {
+    assert!(matches!(error, CallError::DeadlineExceeded), "{error:?}");
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::DeadlineExceeded, Outcome::Unknown)
+    );
+    assert!(!error.is_retryable());
+}
+
+fn assert_not_sent(error: &CallError) {
+    assert!(matches!(error, CallError::DeadlineBeforeSend), "{error:?}");
+    assert_eq!(
+        (error.code(), error.outcome()),
+        (Code::DeadlineExceeded, Outcome::NotExecuted)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn call_past_its_deadline_ends_on_both_sides() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        let begun = Instant::now();
+        let error = client.call(Stuck).timeout(SHORT).await.unwrap_err();
+        assert!(begun.elapsed() >= SHORT, "not before the deadline");
+        assert_exceeded(&error);
+        server_has_seen(
+            &client,
+            Seen {
+                started: 1,
+                dropped: 1,
+                ..Seen::default()
+            },
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stream_past_its_deadline_ends_on_both_sides() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        let mut items = client.stream(StuckStream).timeout(SHORT).await.unwrap();
+        assert_eq!(items.next().await.unwrap().unwrap(), 1);
+        assert_exceeded(&items.next().await.unwrap().unwrap_err());
+        assert!(items.next().await.is_none(), "nothing follows the error");
+        server_has_seen(
+            &client,
+            Seen {
+                started: 1,
+                dropped: 1,
+                ..Seen::default()
+            },
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handler_of_a_caller_that_does_not_look_is_dropped_at_the_deadline() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let (client, witness) = (host.client().await, host.client().await);
+        let pending = client.call(Stuck).timeout(SHORT).send().await.unwrap();
+        // Nobody polls the reply: the server has its own clock.
+        server_has_seen(
+            &witness,
+            Seen {
+                started: 1,
+                dropped: 1,
+                ..Seen::default()
+            },
+        )
+        .await;
+        assert_exceeded(&pending.await.unwrap_err());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handler_that_computes_sees_the_deadline() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        // Both clocks end at the same moment: what the handler answers when it sees that may be just in time.
+        if let Err(error) = client.call(Busy).timeout(SHORT).await {
+            assert_exceeded(&error);
+        }
+        server_has_seen(
+            &client,
+            Seen {
+                cancelled_while_busy: 1,
+                ..Seen::default()
+            },
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upload_whose_items_nobody_takes_ends_at_the_deadline() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        let mut upload = client.upload(StuckUpload).timeout(SHORT).await.unwrap();
+        let mut sent = 0;
+        // The window fills; then the deadline must end the wait for credit.
+        while upload.send(vec![0; 10_000]).await.is_ok() {
+            sent += 1;
+            assert!(sent < 1000, "items go on although nobody takes them");
+        }
+        assert_exceeded(&upload.finish().await.unwrap_err());
+        server_has_seen(
+            &client,
+            Seen {
+                started: 1,
+                dropped: 1,
+                ..Seen::default()
+            },
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deadline_that_has_passed_is_not_sent() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        assert_not_sent(
+            &client
+                .call(Stuck)
+                .deadline(Instant::now())
+                .await
+                .unwrap_err(),
+        );
+        assert_not_sent(
+            &client
+                .call(Stuck)
+                .timeout(Duration::ZERO)
+                .await
+                .unwrap_err(),
+        );
+        let error = client
+            .stream(StuckStream)
+            .timeout(Duration::ZERO)
+            .await
+            .unwrap_err();
+        assert_not_sent(&error);
+        assert_eq!(
+            client.call(Look).await.unwrap(),
+            Seen::default(),
+            "no handler has run"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deadline_that_passes_while_the_server_is_away_was_not_sent() {
+    let place = doorbell_testkit::Place::new();
+    in_time(async {
+        let client = Client::builder(place.name()).lazy().unwrap();
+        let error = client.call(Stuck).timeout(SHORT).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::NotExecuted, "{error}");
+        assert!(
+            matches!(
+                error,
+                CallError::DeadlineBeforeSend | CallError::NotConnected(_)
+            ),
+            "{error:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn earlier_of_two_deadlines_counts() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        let call = client
+            .call(Stuck)
+            .timeout(SHORT)
+            .timeout(Duration::from_secs(1000));
+        assert_exceeded(&call.await.unwrap_err());
+        let left = client
+            .call(TimeLeft)
+            .timeout(Duration::from_secs(1000))
+            .timeout(Duration::from_secs(5))
+            .await;
+        assert!(left.unwrap().unwrap() <= 5000);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nested_call_ends_with_the_call_that_it_serves() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        assert_exceeded(&client.call(Nested).timeout(SHORT * 4).await.unwrap_err());
+        // The nested call, of which this process knows nothing, has ended too.
+        server_has_seen(
+            &client,
+            Seen {
+                started: 1,
+                dropped: 1,
+                ..Seen::default()
+            },
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropping_a_call_ends_the_calls_nested_in_it() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let client = host.client().await;
+        let pending = client.call(Nested).send().await.unwrap();
+        server_has_seen(
+            &client,
+            Seen {
+                started: 1,
+                ..Seen::default()
+            },
+        )
+        .await;
+        drop(pending);
+        server_has_seen(
+            &client,
+            Seen {
+                dropped: 1,
+                ..Seen::default()
+            },
+        )
+        .await;
+    })
+    .await;
+}
+
+#[test]
+fn call_of_a_thread_past_its_deadline_ends_on_both_sides() {
+    let host = Host::start("server", &[]);
+    let client = blocking::Client::connect(host.name()).unwrap();
+    assert_exceeded(&client.call(Stuck).timeout(SHORT).wait().unwrap_err());
+    let mut items = client.stream(StuckStream).timeout(SHORT).open().unwrap();
+    assert_eq!(items.next().unwrap().unwrap(), 1);
+    assert_exceeded(&items.next().unwrap().unwrap_err());
+    assert!(items.next().is_none());
+    assert_not_sent(
+        &client
+            .call(Stuck)
+            .timeout(Duration::ZERO)
+            .wait()
+            .unwrap_err(),
+    );
+    let seen = Seen {
+        started: 2,
+        dropped: 2,
+        ..Seen::default()
+    };
+    client
+        .call(WaitFor(seen))
+        .timeout(doorbell_testkit::PATIENCE)
+        .wait()
+        .unwrap();
+}
