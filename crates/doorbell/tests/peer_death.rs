@@ -2,8 +2,6 @@
 //!
 //! `DOORBELL_DEATH_SEED` plays a run again as far as the two processes allow; `DOORBELL_DEATH_CYCLES` sets how often each side dies.
 
-#![cfg(target_os = "linux")] // what is leaked is read from /proc
-
 mod death;
 
 use std::{

@@ -4,8 +4,8 @@
 //! measured right after its reference, a few lines of code that do only what cannot be avoided, and between two processes
 //! that bounce one cache line, which shows where the CPUs are. What is printed first of all is the ratio.
 //!
-//! [`rtt`], [`throughput`] and [`idle`] say what is measured; [`runner`] measures it; [`reference`] holds the references and
-//! [`subject`] the rows of Doorbell itself; [`peer`] is the second process.
+//! [`rtt`], [`throughput`] and [`idle`] say what is measured; [`runner`] measures it; [`mod@reference`] holds the references
+//! and [`subject`] the rows of Doorbell itself; [`peer`] is the second process.
 
 mod case;
 mod clock;

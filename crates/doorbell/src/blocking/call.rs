@@ -155,6 +155,7 @@ impl<M: Upload> Call<'_, M, Bidirectional> {
     /// # Errors
     ///
     /// The call was not sent.
+    #[allow(clippy::type_complexity)] // a pair with a name would say less than its halves
     pub fn open(self) -> Result<(ItemSender<M::Item>, ItemStream<M::Reply>), CallError> {
         let (connection, key, deadline) = self.start(CallKind::Bidirectional)?;
         connection.share_ticket(key);

@@ -24,10 +24,12 @@ impl Connection {
         let _ = self.load.resume.set(Box::new(resume)); // a connection has one worker for life
     }
 
+    #[cfg(feature = "tokio")]
     pub(crate) fn background_began(&self) {
         self.load.running.fetch_add(1, Ordering::SeqCst);
     }
 
+    #[cfg(feature = "tokio")]
     pub(crate) fn background_ended(&self) {
         let before = self.load.running.fetch_sub(1, Ordering::SeqCst);
         if before <= BACKGROUND_HANDLERS / 2 && self.load.paused.swap(false, Ordering::SeqCst) {

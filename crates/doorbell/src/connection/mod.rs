@@ -80,6 +80,7 @@ pub(crate) enum Sleeper {
     /// Calling threads take turns in sleeping on a futex.
     Threads,
     /// A background task awaits the doorbell.
+    #[cfg(feature = "tokio")]
     Task,
     /// An I/O worker polls the doorbell.
     Worker,

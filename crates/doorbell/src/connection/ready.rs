@@ -1,8 +1,10 @@
 //! Waiting for things that belong to the connection as a whole: room, a pong, quiet.
 
+#[cfg(feature = "tokio")]
+use std::task::Context;
 use std::{
     sync::atomic::Ordering,
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
     time::Instant,
 };
 
@@ -32,11 +34,13 @@ impl Connection {
     }
 
     /// Ready when nothing waits to be written.
+    #[cfg(feature = "tokio")]
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
         self.poll_state(cx, State::look_writable)
     }
 
     /// Ready when the ping with this number has been answered.
+    #[cfg(feature = "tokio")]
     pub(crate) fn poll_pong(
         &self,
         cx: &mut Context<'_>,
@@ -63,6 +67,7 @@ impl Connection {
     }
 
     /// Drains what is there, looks, registers, and makes sure that somebody is woken.
+    #[cfg(feature = "tokio")]
     fn poll_state<T>(
         &self,
         cx: &mut Context<'_>,

@@ -84,7 +84,7 @@ impl Greeting {
         }
     }
 
-    fn answer(self: Box<Self>, hello: &Hello, offer: &ServerOffer) -> Step {
+    fn answer(self, hello: &Hello, offer: &ServerOffer) -> Step {
         let welcome = match negotiate(hello, offer) {
             Ok(welcome) => welcome,
             Err(refused) => {
@@ -103,11 +103,7 @@ impl Greeting {
         }
     }
 
-    fn welcome(
-        self: Box<Self>,
-        hello: &Hello,
-        welcome: &Welcome,
-    ) -> Result<Link, (ControlStream, io::Error)> {
+    fn welcome(self, hello: &Hello, welcome: &Welcome) -> Result<Link, (ControlStream, io::Error)> {
         match self.prepare(welcome) {
             Ok(prepared) => {
                 let process = self.control.peer_process().ok();

@@ -21,6 +21,7 @@ pub(crate) struct ReplyTo {
     pub(super) connection: Arc<Connection>,
     pub(super) id: Option<CallId>,
     message_type: MessageType,
+    #[cfg(feature = "tokio")]
     pub(super) deadline: Option<doorbell_proto::Time>,
 }
 
@@ -31,6 +32,7 @@ impl ReplyTo {
             connection: Arc::clone(request.connection),
             id: request.id,
             message_type: request.message_type,
+            #[cfg(feature = "tokio")]
             deadline: request.deadline,
         };
         let decoded = catch_unwind(AssertUnwindSafe(|| M::decode(request.payload)));

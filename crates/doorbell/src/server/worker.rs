@@ -49,8 +49,10 @@ pub(super) struct Duties {
     pub(super) spin: SpinMode,
     pub(super) idle_timeout: Option<Duration>,
     /// Called for every connection that ends, with its counters.
-    pub(super) ended: Arc<dyn Fn(&Connection, Stats) + Send + Sync>,
+    pub(super) ended: Arc<Ended>,
 }
+
+type Ended = dyn Fn(&Connection, Stats) + Send + Sync;
 
 impl Mailbox {
     pub(super) fn new() -> std::io::Result<Arc<Self>> {

@@ -1,7 +1,7 @@
 //! Doorbell itself, as a program uses it: the rows that are compared with the references.
 //!
 //! The server of a row uses the same interface as its client: threads where the client is a thread, tokio where it awaits.
-//! Small messages are [`Block`]s and others [`Raw`] bytes, see [`crate::echo`].
+//! Small messages are [`Block`](crate::echo::Block)s and others [`Raw`](doorbell::Raw) bytes, see [`crate::echo`].
 
 pub(crate) mod awaiting;
 pub(crate) mod blocking;
