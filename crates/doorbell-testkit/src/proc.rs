@@ -37,6 +37,22 @@ pub fn mappings(process: u32) -> usize {
         .count()
 }
 
+/// Returns `true` if every thread of the process sleeps at this moment: none runs, or would if it had a processor.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn is_asleep(process: u32) -> bool {
+    let threads = std::fs::read_dir(path(process, "task")).expect("the process lives");
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state follows the name, which is in parentheses and may contain anything.
+        stat.rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('S'))
+    })
+}
+
 fn entries(process: u32, what: &str) -> usize {
     std::fs::read_dir(path(process, what))
         .expect("the process lives")

@@ -8,7 +8,7 @@ use doorbell_proto::{
 };
 use doorbell_shm::{
     Consumer, Layout, OwnRegion, PeerRegion, adopt, crc32c,
-    memory::{OwnMemory, RegionWriter, RingWriter},
+    memory::{OwnMemory, PeerMemory, RegionWriter, RingWriter},
     sys::{ControlStream, Doorbell, DoorbellKind, OwnedHandle, RegionHandle, Woken},
 };
 
@@ -27,6 +27,7 @@ pub struct RawClient {
     pub own: OwnRegion,
     control: RawControl,
     consumer: Consumer,
+    peer: PeerRegion,
     writer: RegionWriter,
     tail: u32,
     server_bell: Doorbell,
@@ -172,7 +173,8 @@ impl RawClient {
         Self {
             welcome,
             control,
-            consumer: Consumer::new(own.clone(), peer),
+            consumer: Consumer::new(own.clone(), peer.clone()),
+            peer,
             writer: own.claim_writer(),
             own,
             tail: 0,
@@ -243,6 +245,45 @@ impl RawClient {
         assert_eq!((answer.kind, answer.id), (FrameKind::Pong, number));
         self.consumer.advance();
         self.consumer.release();
+    }
+
+    /// Writes a frame with its length and checksum, once there is room for it, and rings.
+    ///
+    /// # Panics
+    ///
+    /// If the server makes no room in time.
+    pub fn send(&mut self, mut header: FrameHeader, body: &[u8]) {
+        header.length = u32::try_from(body.len()).expect("a small frame");
+        let bytes = (HEADER_BYTES as u32 + header.length).next_multiple_of(8);
+        let most = self.welcome.client_ring_capacity_bytes - bytes;
+        crate::eventually("the server makes room", || self.unread_bytes() <= most);
+        self.push(&Self::seal(header, body), body);
+    }
+
+    /// Returns how much of what was written the server has not read.
+    pub fn unread_bytes(&self) -> u32 {
+        self.tail.wrapping_sub(self.peer.load_head())
+    }
+
+    /// Returns the next frame of the server if there is one, and gives its room back without ringing.
+    ///
+    /// # Panics
+    ///
+    /// If the server writes nonsense.
+    pub fn read(&mut self) -> Option<(FrameHeader, Vec<u8>)> {
+        let bytes = self.consumer.peek().expect("a proper server")?;
+        let header = FrameHeader::decode(&bytes).expect("a proper frame");
+        let mut body = Vec::new();
+        self.consumer.copy_body(&mut body);
+        self.consumer.advance();
+        self.consumer.release();
+        Some((header, body))
+    }
+
+    /// Closes the control socket, as a process that ends does, and keeps the memory.
+    #[must_use = "dropping it gives the memory up as well"]
+    pub fn hang_up(self) -> OwnRegion {
+        self.own
     }
 
     /// Waits until the server has closed the connection.

@@ -8,7 +8,9 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use doorbell::{Client, NotifyError, blocking};
+use doorbell::{Client, Message, NotifyError, blocking};
+use doorbell_proto::frame::{CallId, FrameHeader, FrameKind};
+use doorbell_testkit::{RawClient, descriptors, eventually, is_asleep, mappings};
 use support::{Host, in_time, messages::*, server_has_seen};
 
 /// Credit that a client gives the server for one stream.
@@ -242,4 +244,80 @@ fn reader_thread_that_does_not_read_stops_its_sender() {
         "window and one item"
     );
     assert_eq!(items.map(Result::unwrap).count(), 100);
+}
+
+/// Echo calls that just fill a ring, each with its header a sixteenth of a chunk.
+const BYTES_OF_ECHO: usize = 1000;
+
+fn send_echoes(client: &mut RawClient, slots: std::ops::Range<u32>) {
+    for slot in slots {
+        let id = CallId::new(slot, 1).raw();
+        let header = FrameHeader::new(FrameKind::Call, id, Echo::TYPE.get());
+        client.send(header, &[0; BYTES_OF_ECHO]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_that_reads_no_answers_lets_the_server_sleep_and_is_seen_to_leave() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let server = host.child.id();
+        let witness = host.client().await;
+        witness.ping().await.unwrap();
+        let held = || (descriptors(server), mappings(server));
+        let before = held();
+
+        let mut silent = RawClient::connect(&host.place.socket());
+        let fills_a_ring = silent.welcome.server_ring_capacity_bytes / (24 + BYTES_OF_ECHO as u32);
+        send_echoes(&mut silent, 0..fills_a_ring);
+        eventually("the server answers", || silent.unread_bytes() == 0);
+        // Of these the server reads a turn's worth; the answers wait, and so do the other requests.
+        send_echoes(&mut silent, fills_a_ring..2 * fills_a_ring);
+        eventually("the server finds its ring full", || {
+            silent.unread_bytes() < fills_a_ring * (24 + BYTES_OF_ECHO as u32)
+        });
+        eventually("the server falls asleep", || is_asleep(server));
+        assert!(silent.unread_bytes() > 0, "requests lie unread");
+
+        for number in 0..100 {
+            assert_eq!(witness.call(Add(number, 1)).await.unwrap(), number + 1);
+        }
+        eventually("the server falls asleep again", || is_asleep(server));
+        drop(silent);
+        eventually("the server gives everything back", || held() == before);
+        assert_eq!(witness.call(Add(1, 1)).await.unwrap(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_that_reads_its_answers_late_gets_all_of_them() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let mut late = RawClient::connect(&host.place.socket());
+        let fills_a_ring = late.welcome.server_ring_capacity_bytes / (24 + BYTES_OF_ECHO as u32);
+        send_echoes(&mut late, 0..fills_a_ring);
+        eventually("the server answers", || late.unread_bytes() == 0);
+        send_echoes(&mut late, fills_a_ring..2 * fills_a_ring);
+        eventually("the server falls asleep", || is_asleep(host.child.id()));
+        for slot in 0..2 * fills_a_ring {
+            let mut answer = None;
+            eventually("the next answer", || {
+                late.ring(); // a proper client rings once for a chunk of room
+                answer = late.read();
+                answer.is_some()
+            });
+            let (header, body) = answer.unwrap();
+            assert_eq!(
+                (header.kind, header.id, body.len()),
+                (
+                    FrameKind::Response,
+                    CallId::new(slot, 1).raw(),
+                    BYTES_OF_ECHO
+                )
+            );
+        }
+        assert_eq!(late.unread_bytes(), 0, "every request was read");
+    })
+    .await;
 }
