@@ -121,6 +121,12 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
         Ok(self.unread() != 0)
     }
 
+    /// Returns how many consumed bytes the peer has not been given back yet.
+    #[inline]
+    pub fn unreleased_bytes(&self) -> u32 {
+        self.head.wrapping_sub(self.released)
+    }
+
     /// Returns our own position: bytes ever consumed, modulo 2^32.
     #[inline]
     pub fn head(&self) -> u32 {

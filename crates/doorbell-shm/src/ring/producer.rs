@@ -119,12 +119,18 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
     /// Shows the peer all committed records; returns `true` if there were any new ones.
     #[inline]
     pub fn publish(&mut self) -> bool {
-        let changed = self.tail != self.published;
+        let changed = self.has_unpublished();
         if changed {
             self.own.store_tail(self.tail); // edge `filled`
             self.published = self.tail;
         }
         changed
+    }
+
+    /// Returns `true` if there are records that the next [`publish`](Self::publish) shows.
+    #[inline]
+    pub fn has_unpublished(&self) -> bool {
+        self.tail != self.published
     }
 
     /// Looks whether the peer has consumed everything that was published.

@@ -171,6 +171,16 @@ struct Clock {
 }
 
 impl SpinTurn {
+    /// Returns a turn that is over: for a wait whose spin has been done before.
+    pub fn over() -> Self {
+        Self {
+            budget: Duration::ZERO,
+            pauses_left: 0,
+            clock: None,
+            stolen: false,
+        }
+    }
+
     /// Pauses, and returns `true` while it is worth to look once more.
     ///
     /// The clock is looked at once every few pauses, and not at all during the first few: what comes

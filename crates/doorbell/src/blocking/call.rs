@@ -1,20 +1,17 @@
 //! One call of a thread, from its settings to its reply.
 
-use std::{
-    marker::PhantomData,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{marker::PhantomData, sync::Arc, time::Instant};
 
-use doorbell_proto::{CallKind, Metadata};
+use doorbell_proto::CallKind;
 
 use super::{Client, ItemSender, ItemStream};
 use crate::{
-    client::{add_metadata, take_outcome, take_reply},
-    connection::{Awaited, Connection, NewCall, TicketKey},
+    client::{
+        Bidirectional, Streaming, Unary, Unsent, Uploading, call_settings, take_outcome, take_reply,
+    },
+    connection::{Awaited, Connection, TicketKey},
     error::CallError,
     message::{Message, Upload},
-    scratch,
     stream::ItemError,
 };
 
@@ -22,89 +19,28 @@ use crate::{
 #[must_use = "a call is only sent by `wait`, `send` or `open`"]
 pub struct Call<'c, M, Shape> {
     client: &'c Client,
-    message: M,
-    deadline: Option<Instant>,
-    metadata: Option<Metadata>,
-    refused: Option<CallError>,
+    unsent: Unsent<M>,
     shape: PhantomData<Shape>,
 }
-
-/// Shape of a call: one reply.
-#[derive(Debug)]
-pub struct Unary;
-/// Shape of a call: a stream of items from the server.
-#[derive(Debug)]
-pub struct Streaming;
-/// Shape of a call: a stream of items from the client, one reply.
-#[derive(Debug)]
-pub struct Uploading;
-/// Shape of a call: a stream of items in each direction.
-#[derive(Debug)]
-pub struct Bidirectional;
 
 impl<'c, M: Message, Shape> Call<'c, M, Shape> {
     pub(super) fn new(client: &'c Client, message: M) -> Self {
         Self {
             client,
-            message,
-            deadline: None,
-            metadata: None,
-            refused: None,
+            unsent: Unsent::new(message),
             shape: PhantomData,
         }
     }
 
-    /// Gives the call this long in all, its items included. Then it ends on both sides with [`CallError::DeadlineExceeded`].
-    pub fn timeout(self, timeout: Duration) -> Self {
-        self.deadline(Instant::now() + timeout)
-    }
-
-    /// Gives the call until `deadline`, or less if it has an earlier one already.
-    pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(
-            self.deadline
-                .map_or(deadline, |before| before.min(deadline)),
-        );
-        self
-    }
-
-    /// Takes over the deadline of the call that is being answered, so that nested calls end with it.
-    pub fn inherit(self, context: &crate::Context) -> Self {
-        match context.deadline() {
-            Some(deadline) => self.deadline(deadline),
-            None => self,
-        }
-    }
-
-    /// Adds a metadata entry: a key of `a-z 0-9 - _ .` and any bytes. A wrong or oversized one fails the call before it is sent.
-    pub fn metadata(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
-        if let Err(error) = add_metadata(&mut self.metadata, key, value.as_ref()) {
-            self.refused = Some(error);
-        }
-        self
-    }
+    call_settings!();
 
     fn start(
         mut self,
         kind: CallKind,
     ) -> Result<(Arc<Connection>, TicketKey, Option<Instant>), CallError> {
-        if let Some(error) = self.refused.take() {
-            return Err(error);
-        }
-        let (deadline, metadata) = (self.deadline, self.metadata.as_ref());
+        let deadline = self.unsent.deadline;
         let connection = self.client.connection(deadline)?;
-        let key = scratch::encoded(&self.message, |payload| {
-            connection.start(
-                NewCall {
-                    kind,
-                    message_type: M::TYPE,
-                    deadline,
-                    metadata,
-                    payload,
-                },
-                None,
-            )
-        })??;
+        let key = self.unsent.send(&connection, kind)?;
         Ok((connection, key, deadline))
     }
 }
@@ -115,8 +51,13 @@ impl<M: Message> Call<'_, M, Unary> {
     /// # Errors
     ///
     /// [`CallError`].
-    pub fn wait(self) -> Result<M::Reply, CallError> {
-        self.send()?.wait()
+    pub fn wait(mut self) -> Result<M::Reply, CallError> {
+        let deadline = self.unsent.deadline;
+        let connection = self.client.connection(deadline)?;
+        match self.unsent.send_and_spin(&connection)? {
+            (_, Some(waited)) => take_reply(waited),
+            (key, None) => PendingReply::<M>::new(connection, key, deadline).wait(),
+        }
     }
 
     /// Sends the call and returns without waiting for its reply, so that many can be under way.
@@ -126,12 +67,7 @@ impl<M: Message> Call<'_, M, Unary> {
     /// The call was not sent.
     pub fn send(self) -> Result<PendingReply<M>, CallError> {
         let (connection, key, deadline) = self.start(CallKind::Unary)?;
-        Ok(PendingReply {
-            connection,
-            key: Some(key),
-            deadline,
-            message: PhantomData,
-        })
+        Ok(PendingReply::new(connection, key, deadline))
     }
 }
 
@@ -175,15 +111,9 @@ impl<M: Upload> Call<'_, M, Uploading> {
         let (connection, key, deadline) = self.start(CallKind::ClientStream)?;
         connection.share_ticket(key);
         let sender = crate::ItemSender::new(Arc::clone(&connection), key, true);
-        let reply = PendingReply {
-            connection,
-            key: Some(key),
-            deadline,
-            message: PhantomData,
-        };
         Ok(UploadStream {
             sender: Some(ItemSender(sender, deadline)),
-            reply,
+            reply: PendingReply::new(connection, key, deadline),
         })
     }
 }
@@ -197,6 +127,15 @@ pub struct PendingReply<M: Message> {
 }
 
 impl<M: Message> PendingReply<M> {
+    fn new(connection: Arc<Connection>, key: TicketKey, deadline: Option<Instant>) -> Self {
+        Self {
+            connection,
+            key: Some(key),
+            deadline,
+            message: PhantomData,
+        }
+    }
+
     /// Waits for the reply.
     ///
     /// # Errors

@@ -9,12 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    call::{Bidirectional, Call, Streaming, Unary, Uploading},
-    watch::watch,
-};
+use super::{call::Call, watch::watch};
 use crate::{
-    client::{BackOff, Options, option_methods},
+    client::{BackOff, Bidirectional, Options, Streaming, Unary, Uploading, option_methods},
     connection::{Connection, Sleeper, lock},
     error::{CallError, ConnectError, Disconnected, NotifyError},
     link::dial::dial,
@@ -92,7 +89,7 @@ impl Client {
         let connection = self.connection(None)?;
         loop {
             let send = |payload: crate::connection::Outbound<'_>| {
-                connection.notify(M::TYPE, None, payload, None)
+                connection.notify(M::TYPE, None, payload)
             };
             match scratch::encoded(&message, send).map_err(CallError::Encode)? {
                 Err(NotifyError::Full { .. }) => {}

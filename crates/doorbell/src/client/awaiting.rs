@@ -9,8 +9,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Call, ConnectionState, Options,
-    call::{Bidirectional, Streaming, Unary, Uploading},
+    Bidirectional, Call, ConnectionState, Options, Streaming, Unary, Uploading,
     dialer::{Dialer, give_up_at},
     option_methods,
 };
@@ -91,7 +90,7 @@ impl Client {
     pub fn notify<M: Message>(&self, message: M) -> Result<(), NotifyError> {
         let connection = self.current_or_dial()?;
         let sent = scratch::encoded(&message, |payload| {
-            connection.notify(M::TYPE, None, payload, None)
+            connection.notify(M::TYPE, None, payload)
         });
         sent.map_err(CallError::Encode)?
     }

@@ -6,18 +6,20 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use doorbell_proto::{CallKind, Metadata};
+use doorbell_proto::CallKind;
 use tokio::time::Sleep;
 
-use super::{Client, add_metadata, take_outcome, take_reply};
+use super::{
+    Bidirectional, Client, Streaming, Unary, Unsent, Uploading, call_settings, take_outcome,
+    take_reply,
+};
 use crate::{
-    connection::{Awaited, Connection, NewCall, TicketKey},
+    connection::{Awaited, Connection, TicketKey},
     error::CallError,
     message::{Message, Upload},
-    scratch,
     stream::{ItemError, ItemSender, ItemStream},
 };
 
@@ -31,95 +33,29 @@ use crate::{
 #[must_use = "a call is only sent when it is awaited"]
 pub struct Call<'c, M, Shape> {
     client: &'c Client,
-    message: M,
-    deadline: Option<Instant>,
-    metadata: Option<Metadata>,
-    refused: Option<CallError>,
+    unsent: Unsent<M>,
     shape: PhantomData<Shape>,
 }
-
-/// Shape of a call: one reply.
-#[derive(Debug)]
-pub struct Unary;
-/// Shape of a call: a stream of items from the server.
-#[derive(Debug)]
-pub struct Streaming;
-/// Shape of a call: a stream of items from the client, one reply.
-#[derive(Debug)]
-pub struct Uploading;
-/// Shape of a call: a stream of items in each direction.
-#[derive(Debug)]
-pub struct Bidirectional;
 
 impl<'c, M: Message, Shape> Call<'c, M, Shape> {
     pub(super) fn new(client: &'c Client, message: M) -> Self {
         Self {
             client,
-            message,
-            deadline: None,
-            metadata: None,
-            refused: None,
+            unsent: Unsent::new(message),
             shape: PhantomData,
         }
     }
 
-    /// Gives the call this long in all, its items included. Then it ends on both sides with
-    /// [`CallError::DeadlineExceeded`].
-    pub fn timeout(self, timeout: Duration) -> Self {
-        self.deadline(Instant::now() + timeout)
-    }
-
-    /// Gives the call until `deadline`, or less if it has an earlier one already.
-    pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(
-            self.deadline
-                .map_or(deadline, |before| before.min(deadline)),
-        );
-        self
-    }
-
-    /// Takes over the deadline of the call that is being answered, so that nested calls end with it.
-    pub fn inherit(self, context: &crate::Context) -> Self {
-        match context.deadline() {
-            Some(deadline) => self.deadline(deadline),
-            None => self,
-        }
-    }
-
-    /// Adds a metadata entry: a key of `a-z 0-9 - _ .` and any bytes. A wrong or oversized one fails the call before it is sent.
-    pub fn metadata(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
-        if let Err(error) = add_metadata(&mut self.metadata, key, value.as_ref()) {
-            self.refused = Some(error);
-        }
-        self
-    }
-
-    fn start(&mut self, connection: &Connection, kind: CallKind) -> Result<TicketKey, CallError> {
-        if let Some(error) = self.refused.take() {
-            return Err(error);
-        }
-        let (deadline, metadata) = (self.deadline, self.metadata.as_ref());
-        scratch::encoded(&self.message, |payload| {
-            connection.start(
-                NewCall {
-                    kind,
-                    message_type: M::TYPE,
-                    deadline,
-                    metadata,
-                    payload,
-                },
-                None,
-            )
-        })?
-    }
+    call_settings!();
 
     async fn open(
         mut self,
         kind: CallKind,
     ) -> Result<(Arc<Connection>, TicketKey, Option<Instant>), CallError> {
-        let connection = self.client.connection(self.deadline).await?;
-        let key = self.start(&connection, kind)?;
-        Ok((connection, key, self.deadline))
+        let deadline = self.unsent.deadline;
+        let connection = self.client.connection(deadline).await?;
+        let key = self.unsent.send(&connection, kind)?;
+        Ok((connection, key, deadline))
     }
 }
 
@@ -172,10 +108,12 @@ impl<'c, M: Message> Future for UnaryFuture<'c, M> {
             Ok(connection) => connection,
             Err(error) => return Poll::Ready(Err(error)),
         };
-        let call = self.call.as_mut().expect("polled after completion");
-        let (deadline, key) = (call.deadline, call.start(&connection, CallKind::Unary));
-        self.call = None;
-        let mut pending = PendingReply::new(connection, key?, deadline);
+        let mut unsent = self.call.take().expect("polled after completion").unsent;
+        let (key, waited) = unsent.send_and_spin(&connection)?;
+        if let Some(waited) = waited {
+            return Poll::Ready(take_reply(waited));
+        }
+        let mut pending = PendingReply::new(connection, key, unsent.deadline);
         let polled = pending.poll_reply(cx);
         if polled.is_pending() {
             self.pending = Some(pending);
@@ -191,7 +129,7 @@ impl<'c, M: Message> UnaryFuture<'c, M> {
     ) -> Poll<Result<Arc<Connection>, CallError>> {
         if self.connecting.is_none() {
             let call = self.call.as_ref().expect("polled after completion");
-            let (client, deadline) = (call.client, call.deadline);
+            let (client, deadline) = (call.client, call.unsent.deadline);
             if let Some(connection) = client.live() {
                 return Poll::Ready(Ok(connection));
             }

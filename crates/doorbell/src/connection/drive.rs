@@ -13,10 +13,10 @@ use std::{
     time::Instant,
 };
 
-use doorbell_shm::{Positions, SleepOn};
+use doorbell_shm::{Positions, SleepOn, SpinTurn};
 
-use super::{Awaited, Connection, Receive, Sleeper, TicketKey, state::State};
-use crate::error::Disconnected;
+use super::{Awaited, Connection, Effects, NewCall, Receive, Sleeper, TicketKey, state::State};
+use crate::error::{CallError, Disconnected};
 
 /// What somebody waits for, looked up under the state lock.
 pub(crate) type Ready<'a, T> = &'a mut dyn FnMut(&mut State) -> Option<T>;
@@ -38,7 +38,7 @@ impl Connection {
             return register_unless(&mut state, key, awaited, cx.waker(), ready);
         }
         loop {
-            let Some(mut receive) = self.try_receive() else {
+            let Some(receive) = self.try_receive() else {
                 if let Poll::Ready(value) =
                     register_unless(&mut self.lock(), key, awaited, cx.waker(), ready)
                 {
@@ -50,70 +50,145 @@ impl Connection {
                 }
                 continue;
             };
-            let polled = self.drive_once(&mut receive, cx, key, awaited, ready);
-            self.leave(receive);
-            return polled;
+            return self.drive_once(receive, cx, key, awaited, ready);
         }
     }
 
     /// Spins for as long as it pays, then registers.
     fn drive_once<T>(
         &self,
-        receive: &mut Receive,
+        receive: MutexGuard<'_, Receive>,
         cx: &mut Context<'_>,
         key: TicketKey,
         awaited: Awaited,
         ready: Ready<'_, T>,
     ) -> Poll<T> {
-        if let Some(value) = self.spin_until(receive, key, awaited, ready) {
-            return Poll::Ready(value);
-        }
-        register_unless(&mut self.lock(), key, awaited, cx.waker(), ready)
+        let receive = match self.spin_until(receive, key, awaited, ready) {
+            Ok(value) => return Poll::Ready(value),
+            Err(receive) => receive,
+        };
+        let polled = register_unless(&mut self.lock(), key, awaited, cx.waker(), ready);
+        self.leave(receive);
+        polled
     }
 
-    /// Drains the ring until `ready`, for no longer than the spin budget.
-    fn spin_until<T>(
+    /// Sends a call and, if nobody else drives, waits for its end as the driver, for no longer than the spin budget. Returns its
+    /// ticket, and what ended it if that has come.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has been sent.
+    pub(crate) fn start_and_spin<T>(
         &self,
-        receive: &mut Receive,
+        call: NewCall<'_>,
+        ready: &mut dyn FnMut(&mut State, TicketKey) -> Option<T>,
+    ) -> Result<(TicketKey, Option<T>), CallError> {
+        let Some(mut receive) = self.try_receive() else {
+            return Ok((self.start(call)?, None));
+        };
+        let (key, turn) = match self.start_driving(call, &mut receive) {
+            Ok(started) => started,
+            Err(error) => {
+                self.leave(receive);
+                return Err(error);
+            }
+        };
+        let ready: Ready<'_, T> = &mut |state| ready(state, key);
+        match self.spin(receive, turn, key, Awaited::Arrival, ready) {
+            Ok(value) => Ok((key, Some(value))),
+            Err(receive) => {
+                self.lock().tickets.get(key).spun = true;
+                self.leave(receive);
+                Ok((key, None))
+            }
+        }
+    }
+
+    /// Drains the ring until `ready`, for no longer than the spin budget. Leaves the receive half if there is a value.
+    fn spin_until<'r, T>(
+        &self,
+        receive: MutexGuard<'r, Receive>,
         key: TicketKey,
         awaited: Awaited,
         ready: Ready<'_, T>,
-    ) -> Option<T> {
-        let mut take = |state: &mut State| {
-            let value = ready(state)?;
-            state.tickets.forget(key, awaited);
-            Some(value)
-        };
-        let mut turn = {
+    ) -> Result<T, MutexGuard<'r, Receive>> {
+        let turn = {
             let mut state = self.lock();
-            if let Some(value) = take(&mut state) {
-                return Some(value);
+            if let Some(value) = take(&mut state, key, awaited, ready) {
+                drop(state);
+                self.leave(receive);
+                return Ok(value);
             }
             state.withdraw();
-            state.spin.start()
-        };
-        loop {
-            let mut value = None;
-            let mut look = |state: &mut State| {
-                value = take(state);
-                if value.is_some() {
-                    state.spin.paid();
-                }
-            };
-            let drained = self.drain(receive, DRAIN_FRAMES, &mut |_| {}, &mut look);
-            if value.is_some() {
-                return value;
+            if std::mem::take(&mut state.tickets.get(key).spun) {
+                SpinTurn::over()
+            } else {
+                state.spin.start()
             }
-            match drained {
-                Ok(0) if self.is_closed() => return take(&mut self.lock()),
-                Ok(0) => {
-                    if !self.relieve() && !turn.again() {
-                        return None;
+        };
+        self.spin(receive, turn, key, awaited, ready)
+    }
+
+    fn spin<'r, T>(
+        &self,
+        mut receive: MutexGuard<'r, Receive>,
+        mut turn: SpinTurn,
+        key: TicketKey,
+        awaited: Awaited,
+        ready: Ready<'_, T>,
+    ) -> Result<T, MutexGuard<'r, Receive>> {
+        loop {
+            if self.looks_quiet() {
+                if !turn.again() {
+                    return Err(receive);
+                }
+                continue;
+            }
+            let mut effects = Effects::default();
+            match self.drain_and_hold(&mut receive, DRAIN_FRAMES, &mut |_| {}, &mut effects) {
+                Ok((_, Some(mut state))) => {
+                    let Some(value) = take(&mut state, key, awaited, ready) else {
+                        drop(state);
+                        self.apply(effects);
+                        continue;
+                    };
+                    state.spin.paid();
+                    self.leave_holding(receive, state);
+                    self.apply(effects);
+                    return Ok(value);
+                }
+                Ok((_, None)) => {
+                    if !self.relieve() && (self.is_closed() || !turn.again()) {
+                        break;
                     }
                 }
-                Ok(_) => {}
-                Err(_) => return take(&mut self.lock()),
+                Err(violation) => {
+                    self.apply(effects);
+                    self.end_for(violation);
+                    break;
+                }
             }
+        }
+        // What ended the spin may have ended the call.
+        let value = take(&mut self.lock(), key, awaited, ready);
+        match value {
+            Some(value) => {
+                self.leave(receive);
+                Ok(value)
+            }
+            None => Err(receive),
+        }
+    }
+
+    /// As [`leave`](Self::leave), for a driver that holds the state lock: if nobody else needs a driver, the receive half is given
+    /// back before the lock is, so whoever comes next finds it free.
+    fn leave_holding(&self, receive: MutexGuard<'_, Receive>, state: MutexGuard<'_, State>) {
+        if state.is_adrift() {
+            drop(state);
+            self.leave(receive);
+        } else {
+            drop(receive);
+            drop(state);
         }
     }
 
@@ -154,6 +229,7 @@ impl Connection {
                 if !state.is_adrift() {
                     return Ok(());
                 }
+                receive.consumer.release();
                 state.announce(SleepOn::Doorbell);
             }
             if !self.look_once_more(receive)? {
@@ -168,7 +244,7 @@ impl Connection {
         let unread = self.has_unread(receive)?;
         if unread {
             self.lock().withdraw();
-            self.drain(receive, DRAIN_FRAMES, &mut |_| {}, &mut |_| {})?;
+            self.drain(receive, DRAIN_FRAMES, &mut |_| {})?;
         }
         Ok(unread)
     }
@@ -193,7 +269,7 @@ impl Connection {
             return;
         };
         self.lock().withdraw();
-        while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_| {}, &mut |_| {}), Ok(count) if count > 0)
+        while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_| {}), Ok(count) if count > 0)
         {
         }
         self.relieve();
@@ -221,57 +297,57 @@ impl Connection {
         deadline: Option<Instant>,
         ready: Ready<'_, T>,
     ) -> Result<T, TimedOut> {
-        let result = loop {
+        let timed_out = loop {
             let receive = if self.sleeper == Sleeper::Threads {
                 self.try_receive()
             } else {
                 None
             };
+            let drives = receive.is_some();
             let waited = match receive {
-                Some(mut receive) => {
-                    self.drive_or_sleep(&mut receive, key, awaited, deadline, ready)
-                }
+                Some(receive) => self.drive_or_sleep(receive, key, awaited, deadline, ready),
                 None => self.park(key, awaited, deadline, ready),
             };
             match waited {
-                Ok(Some(value)) => break Ok(value),
+                Ok(Some(value)) => {
+                    if !drives {
+                        self.after_parking(); // a driver has left in good order
+                    }
+                    return Ok(value);
+                }
                 Ok(None) => {}
-                Err(timed_out) => break Err(timed_out),
+                Err(timed_out) => break timed_out,
             }
         };
-        if self.sleeper == Sleeper::Threads {
-            let adrift = {
-                let mut state = self.lock();
-                if result.is_err() {
-                    state.tickets.forget(key, awaited);
-                }
-                state.is_adrift()
-            };
-            if adrift {
-                self.find_driver();
-            }
-        } else if result.is_err() {
-            self.lock().tickets.forget(key, awaited);
+        self.lock().tickets.forget(key, awaited);
+        self.after_parking();
+        Err(timed_out)
+    }
+
+    /// A thread that parked may have been chosen to drive, and one whose time is up may have driven: others must not wait in vain.
+    fn after_parking(&self) {
+        if self.sleeper == Sleeper::Threads && self.lock().is_adrift() {
+            self.find_driver();
         }
-        result
     }
 
     /// Spins, then sleeps on the futex once.
     fn drive_or_sleep<T>(
         &self,
-        receive: &mut Receive,
+        receive: MutexGuard<'_, Receive>,
         key: TicketKey,
         awaited: Awaited,
         deadline: Option<Instant>,
         ready: Ready<'_, T>,
     ) -> Result<Option<T>, TimedOut> {
-        if let Some(value) = self.spin_until(receive, key, awaited, ready) {
-            return Ok(Some(value));
-        }
+        let mut receive = match self.spin_until(receive, key, awaited, ready) {
+            Ok(value) => return Ok(Some(value)),
+            Err(receive) => receive,
+        };
         if deadline.is_some_and(|at| at <= Instant::now()) {
             return Err(TimedOut);
         }
-        self.sleep_on_futex(receive, deadline);
+        self.sleep_on_futex(&mut receive, deadline);
         Ok(None)
     }
 
@@ -280,6 +356,7 @@ impl Connection {
         let (seen, space) = {
             let mut state = self.lock();
             let space = state.has_backlog();
+            receive.consumer.release();
             state.announce(SleepOn::Futex);
             state.counters.sleeps += 1;
             (
@@ -341,6 +418,13 @@ impl State {
         let others = self.space_wakers.first().or(self.pongs.wakers.first());
         self.tickets.any_waker().or_else(|| others.cloned())
     }
+}
+
+/// Takes what `ready` has, and takes back who waited for it.
+fn take<T>(state: &mut State, key: TicketKey, awaited: Awaited, ready: Ready<'_, T>) -> Option<T> {
+    let value = ready(state)?;
+    state.tickets.forget(key, awaited);
+    Some(value)
 }
 
 fn register_unless<T>(

@@ -23,7 +23,7 @@ mod ticket;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::Waker,
     time::{Duration, Instant},
@@ -59,6 +59,8 @@ pub(crate) struct Connection {
     leaving: AtomicBool,
     /// Frames wait for room; written under the state lock, read without it by whoever spins.
     backlog: AtomicBool,
+    /// Where the holder of the receive half has come to; read without it by whoever glances.
+    read_to: AtomicU32,
     on_close: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     load: load::Load,
     identity: PeerIdentity,
@@ -70,8 +72,8 @@ pub(crate) struct Connection {
 pub(crate) struct Receive {
     consumer: Consumer,
     scratch: Vec<u8>,
-    /// Our position when we last looked whether the peer waits for room.
-    checked_head: u32,
+    /// What we had released when we last looked whether the peer waits for room.
+    checked_release: u32,
 }
 
 /// How this side waits when nothing comes.
@@ -123,7 +125,7 @@ impl Connection {
             receive: Mutex::new(Receive {
                 consumer,
                 scratch: Vec::new(),
-                checked_head: 0,
+                checked_release: 0,
             }),
             own: link.own,
             peer: link.peer,
@@ -133,6 +135,7 @@ impl Connection {
             closed: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             backlog: AtomicBool::new(false),
+            read_to: AtomicU32::new(0),
             on_close: Mutex::new(None),
             load: load::Load::default(),
             identity: link.identity,
@@ -189,7 +192,7 @@ impl Connection {
         if matches!(reason, Disconnected::PeerGone)
             && let Some(mut receive) = self.try_receive()
         {
-            let _ = self.drain(&mut receive, usize::MAX, &mut |_| {}, &mut |_| {});
+            let _ = self.drain(&mut receive, usize::MAX, &mut |_| {});
         }
         let wakers = {
             let mut state = self.lock();
@@ -241,15 +244,17 @@ impl Connection {
     }
 
     /// Does what had to wait for the locks.
+    #[inline]
     pub(crate) fn apply(&self, effects: Effects) {
         if let Some(on) = effects.notify {
             self.notify_peer(on);
         }
-        effects
-            .waker
-            .into_iter()
-            .chain(effects.more)
-            .for_each(Waker::wake);
+        if let Some(waker) = effects.waker {
+            waker.wake();
+        }
+        if !effects.more.is_empty() {
+            effects.more.into_iter().for_each(Waker::wake);
+        }
     }
 
     fn notify_peer(&self, on: SleepOn) {

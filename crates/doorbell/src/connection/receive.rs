@@ -7,7 +7,7 @@ use doorbell_proto::{
     connection::{Destination, Event, Payload},
     frame::{Flags, FrameHeader, HEADER_BYTES},
 };
-use doorbell_shm::{SleepOn, crc32c};
+use doorbell_shm::{SleepOn, crc32c, memory::PeerMemory};
 
 use super::{Awaited, Connection, Effects, Item, Receive, Reply, state::State};
 use crate::error::{CallError, Disconnected, Violation};
@@ -33,7 +33,7 @@ pub(crate) enum Dispatch<'a> {
 
 impl Connection {
     /// Reads up to `max_frames` frames, completes what they belong to, and hands requests to `dispatch` without any lock but the
-    /// receive half. If there were any, calls `at_end` under the state lock. Returns how many there were.
+    /// receive half. Returns how many there were.
     ///
     /// # Errors
     ///
@@ -43,28 +43,27 @@ impl Connection {
         receive: &mut Receive,
         max_frames: usize,
         dispatch: &mut dyn FnMut(Dispatch<'_>),
-        at_end: &mut dyn FnMut(&mut State),
     ) -> Result<usize, Disconnected> {
         let mut effects = Effects::default();
-        let result = self.drain_frames(receive, max_frames, dispatch, at_end, &mut effects);
-        let result =
-            result.map_err(|violation| Disconnected::Protocol(std::sync::Arc::new(violation)));
+        let drained = self.drain_and_hold(receive, max_frames, dispatch, &mut effects);
+        let count = drained.map(|(count, _)| count);
         self.apply(effects);
-        if let Err(reason) = &result {
-            tracing::warn!(%reason, peer = self.identity.pid, "closing the connection");
-            self.close(reason.clone());
-        }
-        result
+        count.map_err(|violation| self.end_for(violation))
     }
 
-    fn drain_frames(
+    /// As [`drain`](Self::drain), but keeps the state lock if there was a frame, and leaves the effects to the caller; so that a
+    /// driver can take what it waits for, and leave, without locking again.
+    ///
+    /// # Errors
+    ///
+    /// The peer broke the protocol: the caller must [end](Self::end_for) the connection.
+    pub(super) fn drain_and_hold(
         &self,
         receive: &mut Receive,
         max_frames: usize,
         dispatch: &mut dyn FnMut(Dispatch<'_>),
-        at_end: &mut dyn FnMut(&mut State),
         effects: &mut Effects,
-    ) -> Result<usize, Violation> {
+    ) -> Result<(usize, Option<MutexGuard<'_, State>>), Violation> {
         let mut count = 0;
         let mut held: Option<MutexGuard<'_, State>> = None;
         while count < max_frames {
@@ -95,13 +94,33 @@ impl Connection {
                 dispatch(request);
             }
         }
-        if count > 0 {
-            let mut state = held.unwrap_or_else(|| self.lock());
-            self.finish_batch(receive, &mut state, effects)?;
-            at_end(&mut state);
+        self.read_to
+            .store(receive.consumer.head(), Ordering::Relaxed);
+        if count == 0 {
+            return Ok((0, None));
         }
+        let mut state = held.unwrap_or_else(|| self.lock());
+        self.finish_batch(receive, &mut state, effects)?;
         trim(&mut receive.scratch);
-        Ok(count)
+        Ok((count, Some(state)))
+    }
+
+    /// Closes the connection of a peer that broke the protocol.
+    pub(super) fn end_for(&self, violation: Violation) -> Disconnected {
+        let reason = Disconnected::Protocol(std::sync::Arc::new(violation));
+        tracing::warn!(%reason, peer = self.identity.pid, "closing the connection");
+        self.close(reason.clone());
+        reason
+    }
+
+    /// Returns `true` if a glance without any lock shows nothing to do: cheap enough to be repeated while spinning.
+    ///
+    /// A hint and no more. Nobody sleeps because of it.
+    #[inline]
+    pub(crate) fn looks_quiet(&self) -> bool {
+        self.peer.load_tail() == self.read_to.load(Ordering::Relaxed)
+            && !self.is_congested()
+            && !self.is_closed()
     }
 
     /// Gives room back to the peer, writes what waits, and publishes.
@@ -111,8 +130,8 @@ impl Connection {
         state: &mut State,
         effects: &mut Effects,
     ) -> Result<(), Violation> {
-        receive.consumer.release();
         state.pump()?;
+        receive.give_room_back(state);
         let woken = state.publish();
         let space = receive.look_for_space_waiter(state);
         effects.notify = effects.notify.or(woken).or(space);
@@ -120,10 +139,12 @@ impl Connection {
             .store(state.going_away.is_some(), Ordering::Release);
         let backlog = state.has_backlog();
         self.backlog.store(backlog, Ordering::Relaxed);
-        if !backlog {
+        if !backlog && !state.space_wakers.is_empty() {
             effects.more.append(&mut state.space_wakers);
         }
-        effects.more.append(&mut state.take_quiet_wakers());
+        if !state.quiet_wakers.is_empty() {
+            effects.more.append(&mut state.take_quiet_wakers());
+        }
         Ok(())
     }
 
@@ -173,19 +194,36 @@ impl Connection {
 }
 
 impl Receive {
+    /// Gives consumed room back to the peer, unless that can wait.
+    ///
+    /// Telling the peer makes it fetch the cache line of our positions, so it is told together with the next thing that we
+    /// publish, or when there is a chunk to give.
+    fn give_room_back(&mut self, state: &State) {
+        let chunk_bytes = state.max_body_bytes();
+        if state.producer.has_unpublished()
+            || self.consumer.unreleased_bytes() as usize >= chunk_bytes
+        {
+            self.consumer.release();
+        }
+    }
+
     /// Returns how the peer must be woken if it waits for the room that has been released.
     ///
     /// That look costs a fence, which waits for our position to reach the peer, so it is made once per chunk of room and not for
-    /// every frame. No wake-up is lost by that: a peer that waits for room sees more unread bytes than
-    /// [`CHUNKS_AHEAD`](super::state::CHUNKS_AHEAD) chunks or half the ring, which is more than a chunk. If there is nothing unread, some
-    /// of those bytes lie before the position of the last look, and that look has woken the peer. If there is, whoever reads it
-    /// looks again.
+    /// every frame. No wake-up is lost by that. A peer that waits for room has seen more than
+    /// [`CHUNKS_AHEAD`](super::state::CHUNKS_AHEAD) chunks that we had not released, or half the ring, which is more than two chunks.
+    /// If there is nothing unread now, then less than a chunk of it is unreleased, and less than a chunk has been released since
+    /// the last look: so that look came after a release that the peer had not seen, and has woken it. If there is something
+    /// unread, whoever reads it looks again.
     fn look_for_space_waiter(&mut self, state: &mut State) -> Option<SleepOn> {
-        let head = self.consumer.head();
-        if (head.wrapping_sub(self.checked_head) as usize) < state.max_body_bytes() {
+        let released = self
+            .consumer
+            .head()
+            .wrapping_sub(self.consumer.unreleased_bytes());
+        if (released.wrapping_sub(self.checked_release) as usize) < state.max_body_bytes() {
             return None;
         }
-        self.checked_head = head;
+        self.checked_release = released;
         let due = state.notifier.after_release();
         state.counters.notifies += u64::from(due.is_some());
         due

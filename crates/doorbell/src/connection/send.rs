@@ -4,7 +4,7 @@
 use std::{
     sync::atomic::Ordering,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use doorbell_proto::{
@@ -12,7 +12,7 @@ use doorbell_proto::{
     connection::{GoAwayReason, ItemError, StartError},
     frame::{Flags, FrameKind, HEADER_BYTES},
 };
-use doorbell_shm::SleepOn;
+use doorbell_shm::{SleepOn, SpinTurn};
 
 use super::{
     Connection, Effects, Outbound, Preamble, Receive, Sleeper, TicketKey,
@@ -56,29 +56,46 @@ pub(crate) enum ItemRefused {
 }
 
 impl Connection {
-    /// Starts a call and writes its request. `receive` is given by a caller who drives.
+    /// Starts a call and writes its request.
     ///
     /// # Errors
     ///
     /// Nothing has been sent.
-    pub(crate) fn start(
+    pub(crate) fn start(&self, call: NewCall<'_>) -> Result<TicketKey, CallError> {
+        let remaining = remaining(&call)?;
+        let mut guard = self.lock();
+        let (key, result) = self.write_request(&mut guard, call, remaining)?;
+        self.sent(guard, result);
+        Ok(key)
+    }
+
+    /// As [`start`](Self::start), for a caller who drives and will wait: tells the peer in the same go what room it has. Returns the
+    /// spin that the wait may begin with.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has been sent.
+    pub(super) fn start_driving(
         &self,
         call: NewCall<'_>,
-        receive: Option<&mut Receive>,
-    ) -> Result<TicketKey, CallError> {
-        let remaining = match call.deadline {
-            Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
-                Some(left) if !left.is_zero() => Some(left),
-                _ => return Err(CallError::DeadlineBeforeSend),
-            },
-            None => None,
-        };
+        receive: &mut Receive,
+    ) -> Result<(TicketKey, SpinTurn), CallError> {
+        let remaining = remaining(&call)?;
         let mut guard = self.lock();
-        let state = &mut *guard;
-        if let Some(receive) = receive {
-            receive.consumer.release();
-            state.withdraw();
-        }
+        receive.consumer.release();
+        guard.withdraw();
+        let (key, result) = self.write_request(&mut guard, call, remaining)?;
+        let turn = guard.spin.start();
+        self.sent(guard, result);
+        Ok((key, turn))
+    }
+
+    fn write_request(
+        &self,
+        state: &mut State,
+        call: NewCall<'_>,
+        remaining: Option<Duration>,
+    ) -> Result<(TicketKey, Result<(), Violation>), CallError> {
         state.check_open()?;
         state.check_size(call.payload.as_slice().len(), call.metadata)?;
         let id = state
@@ -92,16 +109,11 @@ impl Connection {
             id.raw(),
             call.message_type.get(),
         );
-        let result = state.send(
-            header,
-            Preamble {
-                remaining,
-                metadata: call.metadata,
-            },
-            call.payload,
-        );
-        self.sent(guard, result);
-        Ok(key)
+        let preamble = Preamble {
+            remaining,
+            metadata: call.metadata,
+        };
+        Ok((key, state.send(header, preamble, call.payload)))
     }
 
     /// Ends a call with its answer. Does nothing if it is over already.
@@ -193,6 +205,17 @@ impl Connection {
         Ok(())
     }
 
+    /// Returns why no item of a call can be sent any more. `None` if the peer ended it in order, or somebody has been told already.
+    pub(crate) fn why_over(&self, key: TicketKey) -> Option<CallError> {
+        let mut state = self.lock();
+        let end = state.end.clone();
+        match &state.tickets.get(key).outcome {
+            Some(Err(CallError::Status(status))) => Some(CallError::Status(status.clone())),
+            Some(Err(CallError::DeadlineExceeded)) => Some(CallError::DeadlineExceeded),
+            _ => end.map(CallError::Disconnected),
+        }
+    }
+
     /// Says that no more items follow from this client.
     pub(crate) fn end_items(&self, key: TicketKey) {
         let mut guard = self.lock();
@@ -258,8 +281,11 @@ impl Connection {
         state.counters.cancelled += 1;
         self.own.set_cancel(id.slot(), id.generation());
         state.cancel(id);
+        let mut effects = Effects::default();
+        state.end_call(id, None, &mut effects); // for the other half of a stream, which may be in use still
         let result = state.pump();
         self.sent(guard, result);
+        self.apply(effects);
     }
 
     /// Ends calls whose deadline has passed, on both sides.
@@ -292,13 +318,9 @@ impl Connection {
         message_type: MessageType,
         metadata: Option<&Metadata>,
         payload: Outbound<'_>,
-        receive: Option<&mut Receive>,
     ) -> Result<(), NotifyError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        if let Some(receive) = receive {
-            receive.consumer.release();
-        }
         state.check_open()?;
         let bytes = payload.as_slice().len();
         state.check_size(bytes, metadata)?;
@@ -443,6 +465,17 @@ impl State {
         self.outgoing.remove(id);
         self.machine.fail(id, status);
         self.pump()
+    }
+}
+
+/// Returns how much time a call has.
+fn remaining(call: &NewCall<'_>) -> Result<Option<Duration>, CallError> {
+    let Some(deadline) = call.deadline else {
+        return Ok(None);
+    };
+    match deadline.checked_duration_since(Instant::now()) {
+        Some(left) if !left.is_zero() => Ok(Some(left)),
+        _ => Err(CallError::DeadlineBeforeSend),
     }
 }
 

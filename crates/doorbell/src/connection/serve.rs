@@ -25,6 +25,7 @@ impl Connection {
         let Some(mut receive) = self.try_receive() else {
             return Ok(false);
         };
+        receive.consumer.release();
         self.lock().announce(SleepOn::Doorbell);
         // The announcement has fenced: what the peer published before it saw the announcement is visible now.
         self.relieve();

@@ -41,6 +41,8 @@ pub(crate) struct Ticket {
     pub(crate) cancelled: bool,
     pub(crate) items: VecDeque<Item>,
     pub(crate) items_ended: bool,
+    /// Its owner has spun for the reply already, in vain.
+    pub(super) spun: bool,
     waker: Option<Waker>,
     sender_waker: Option<Waker>,
     cancel_wakers: Vec<Waker>,
@@ -76,6 +78,7 @@ impl Ticket {
             cancelled: false,
             items: VecDeque::new(),
             items_ended: false,
+            spun: false,
             waker: None,
             sender_waker: None,
             cancel_wakers: Vec::new(),

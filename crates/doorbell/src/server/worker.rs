@@ -193,13 +193,12 @@ impl Worker {
         let Some(owned) = &mut self.connections[index] else {
             return Err(Disconnected::Closed);
         };
-        if let Some(end) = owned
-            .connection
-            .is_closed()
-            .then(|| owned.connection.end())
-            .flatten()
-        {
-            return Err(end);
+        if owned.connection.looks_quiet() {
+            owned.quiet_turns = owned.quiet_turns.saturating_add(1);
+            return Ok(false);
+        }
+        if owned.connection.is_closed() {
+            return Err(owned.connection.end().unwrap_or(Disconnected::Closed));
         }
         if owned.connection.must_pause() {
             owned.hot = false;
@@ -425,7 +424,7 @@ fn serve(connection: &Arc<Connection>, handlers: &Snapshot) -> Result<bool, Disc
         return Ok(connection.relieve());
     }
     let mut hand_over = |message: Dispatch<'_>| dispatch(connection, handlers, message);
-    let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over, &mut |_| {})?;
+    let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
     Ok(count > 0 || connection.relieve())
 }
 
@@ -438,7 +437,7 @@ fn serve_the_dead(connection: &Arc<Connection>, handlers: &Snapshot) {
         notify @ Dispatch::Notify { .. } => dispatch(connection, handlers, notify),
         Dispatch::Request { .. } => {}
     };
-    let result = connection.drain(&mut receive, usize::MAX, &mut hand_over, &mut |_| {});
+    let result = connection.drain(&mut receive, usize::MAX, &mut hand_over);
     if let Err(reason) = result {
         tracing::debug!(%reason, "a dead client left nonsense");
     }
