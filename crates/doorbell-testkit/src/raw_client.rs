@@ -255,14 +255,29 @@ impl RawClient {
     pub fn send(&mut self, mut header: FrameHeader, body: &[u8]) {
         header.length = u32::try_from(body.len()).expect("a small frame");
         let bytes = (HEADER_BYTES as u32 + header.length).next_multiple_of(8);
-        let most = self.welcome.client_ring_capacity_bytes - bytes;
+        let capacity = self.welcome.client_ring_capacity_bytes;
+        let place = self.tail & (capacity - 1);
+        let to_end = capacity - place;
+        let skip = if bytes > to_end { to_end } else { 0 };
+        let most = capacity - bytes - skip;
         crate::eventually("the server makes room", || self.unread_bytes() <= most);
+        if skip >= HEADER_BYTES as u32 {
+            let mut padding = [0; HEADER_BYTES];
+            padding[..4].copy_from_slice(&(skip - HEADER_BYTES as u32).to_le_bytes());
+            self.writer.write(place, &padding);
+        }
+        self.tail = self.tail.wrapping_add(skip);
         self.push(&Self::seal(header, body), body);
     }
 
     /// Returns how much of what was written the server has not read.
     pub fn unread_bytes(&self) -> u32 {
         self.tail.wrapping_sub(self.peer.load_head())
+    }
+
+    /// Returns how much the server has published so far, modulo 2^32.
+    pub fn published_bytes(&self) -> u32 {
+        self.peer.load_tail()
     }
 
     /// Returns the next frame of the server if there is one, and gives its room back without ringing.

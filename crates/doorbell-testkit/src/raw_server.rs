@@ -3,11 +3,11 @@
 use std::{path::Path, time::Instant};
 
 use doorbell_proto::{
-    frame::HEADER_BYTES,
+    frame::{FrameHeader, HEADER_BYTES},
     handshake::{Features, Hello, Message, ServerOffer, Welcome, negotiate},
 };
 use doorbell_shm::{
-    Layout, OwnRegion, create,
+    Consumer, Layout, Notifier, OwnRegion, SleepOn, create,
     memory::{OwnMemory, PeerMemory, RegionWriter, RingWriter},
     sys::{ControlStream, Doorbell, DoorbellKind, Listener, Woken},
 };
@@ -21,6 +21,8 @@ pub struct RawServer {
     pub own: OwnRegion,
     control: ControlStream,
     peer: doorbell_shm::PeerRegion,
+    consumer: Consumer,
+    notifier: Notifier,
     writer: RegionWriter,
     tail: u32,
     client_bell: Doorbell,
@@ -104,6 +106,8 @@ impl RawServer {
             .expect("the client reads");
         Self {
             control,
+            consumer: Consumer::new(memory.own.clone(), memory.peer.clone()),
+            notifier: Notifier::new(memory.peer.clone()),
             peer: memory.peer,
             writer: memory.own.claim_writer(),
             own: memory.own,
@@ -120,6 +124,52 @@ impl RawServer {
     /// If it does not in time.
     pub fn wait_for_frame(&self) {
         crate::eventually("the client sends", || self.peer.load_tail() != 0);
+    }
+
+    /// Returns the client's next frame if there is one, and gives its room back without waking anybody.
+    ///
+    /// # Panics
+    ///
+    /// If the client writes nonsense.
+    pub fn read(&mut self) -> Option<(FrameHeader, Vec<u8>)> {
+        let bytes = self.consumer.peek().expect("a proper client")?;
+        let header = FrameHeader::decode(&bytes).expect("a proper frame");
+        let mut body = Vec::new();
+        self.consumer.copy_body(&mut body);
+        self.consumer.advance();
+        self.consumer.release();
+        Some((header, body))
+    }
+
+    /// Wakes the client if it sleeps and waits for the room that has been given back, as a proper server does.
+    ///
+    /// # Panics
+    ///
+    /// If that is not possible.
+    pub fn wake_for_room(&mut self) {
+        match self.notifier.after_release() {
+            None => {}
+            Some(SleepOn::Futex) => self.own.wake_head().expect("a futex"),
+            Some(SleepOn::Doorbell) => self.ring(),
+        }
+    }
+
+    /// Rings the client's bell, whether it sleeps or not.
+    ///
+    /// # Panics
+    ///
+    /// If that is not possible.
+    pub fn ring(&self) {
+        self.client_bell.notify().expect("the client's bell");
+    }
+
+    /// Returns what the client has announced to sleep on.
+    pub fn client_sleeps_on(&self) -> Option<SleepOn> {
+        match self.peer.load_sleep() & 3 {
+            1 => Some(SleepOn::Futex),
+            2 => Some(SleepOn::Doorbell),
+            _ => None,
+        }
     }
 
     /// Writes a frame without looking at it, publishes it and wakes the client however it sleeps.
