@@ -257,9 +257,10 @@ impl State {
         self.announcer.withdraw();
     }
 
-    /// The bell has rung while somebody else drives: the announcement behind it wakes nobody any more.
+    /// The bell has rung while somebody else drives: the announcement behind it wakes nobody any more. A sleep on the futex is
+    /// none of the bell's business: the ring was meant for an earlier sleep and comes late.
     pub(super) fn bell_was_used(&mut self) {
-        self.bell_used = true;
+        self.bell_used = self.announced_on == SleepOn::Doorbell;
     }
 
     /// Somebody must be woken later and the peer does not know it.
