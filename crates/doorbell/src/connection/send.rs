@@ -384,9 +384,12 @@ impl Connection {
         let backlog = guard.has_backlog();
         self.backlog.store(backlog, Ordering::Relaxed);
         let adrift = backlog && guard.is_adrift();
-        let quiet = guard.take_quiet_wakers();
+        let mut woken = guard.take_quiet_wakers();
+        if !backlog {
+            woken.append(&mut guard.space_wakers); // we have used the room that they wait for, and there is more
+        }
         drop(guard);
-        quiet.into_iter().for_each(std::task::Waker::wake);
+        woken.into_iter().for_each(std::task::Waker::wake);
         if let Some(on) = notify {
             self.notify_peer(on);
         }
