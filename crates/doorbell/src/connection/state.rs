@@ -146,7 +146,9 @@ impl State {
         if !prefix.is_empty() {
             prefix.encode(&mut head);
         }
-        if self.outgoing.may_overtake(&header) && self.write(header, &head, bytes)? {
+        // A control frame that waits may belong to this very call, which must not be answered before it.
+        let may_overtake = self.stalled.is_none() && self.outgoing.may_overtake(&header);
+        if may_overtake && self.write(header, &head, bytes)? {
             self.release_slot(answered(&header));
         } else {
             let body = [&head[..], bytes].concat();

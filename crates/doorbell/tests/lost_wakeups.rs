@@ -1,0 +1,177 @@
+//! Rings of the bell that come late, and room that comes early: nobody sleeps over either, and no frame overtakes another of its
+//! call.
+//!
+//! The other side is made by hand, so that what is a matter of microseconds elsewhere happens in a given order here.
+
+mod support;
+
+use std::{future::Future, pin::pin};
+
+use doorbell::{Client, ItemStream, Message, NotifyError, Raw, Server, Spin, Status, blocking};
+use doorbell_proto::frame::{CallId, Flags, FrameHeader, FrameKind};
+use doorbell_shm::SleepOn;
+use doorbell_testkit::{PATIENCE, Place, RawClient, RawServer, eventually};
+use support::{in_time, messages::*};
+
+/// A thread sleeps on the futex. A ring that was meant for an earlier sleep comes, and then another thread has more to send than
+/// the ring takes: the sleeper has to learn that it waits for room as well.
+#[test]
+fn late_ring_leaves_the_sleep_of_a_thread_as_it_is() {
+    let place = Place::new();
+    let listener = RawServer::listen(&place.socket());
+    let name = place.name();
+    let connecting = std::thread::spawn(move || {
+        blocking::Client::builder(name)
+            .spin(Spin::Never)
+            .connect()
+            .unwrap()
+    });
+    let mut server = RawServer::accept(&listener);
+    let client = connecting.join().unwrap();
+    let sleeper = {
+        let client = client.clone();
+        std::thread::spawn(move || client.call(Stuck).wait().unwrap_err())
+    };
+    eventually("the call arrives", || server.read().is_some());
+    eventually("the thread sleeps", || {
+        server.client_sleeps_on() == Some(SleepOn::Futex)
+    });
+    let sleeps = client.stats().sleeps;
+    server.ring();
+    eventually("the ring is heard", || client.stats().sleeps > sleeps);
+
+    let large = client.call(Echo(pattern(1_000_000))).send().unwrap();
+    let mut received = 0;
+    eventually("the whole of a large request arrives", || {
+        while let Some((_, body)) = server.read() {
+            received += body.len();
+        }
+        server.wake_for_room();
+        received > 1_000_000
+    });
+    drop(server);
+    sleeper.join().unwrap();
+    large.wait().unwrap_err();
+}
+
+/// Somebody waits for room. It comes, and somebody else uses it to send everything that waits before the bell is heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_that_another_task_uses_wakes_who_waits_for_it() {
+    in_time(async {
+        let place = Place::new();
+        let listener = RawServer::listen(&place.socket());
+        let connecting = Client::builder(place.name()).ring_capacity_bytes(4096);
+        let connecting = tokio::spawn(connecting.connect());
+        let mut server = RawServer::accept(&listener);
+        let client = connecting.await.unwrap().unwrap();
+        let mut sent = 0;
+        let full = loop {
+            match client.notify(Remember(sent)) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(full, NotifyError::Full { .. }), "{full:?}");
+        let (pending, is_pending) = tokio::sync::oneshot::channel();
+        let waiter = client.clone();
+        let waiting = tokio::spawn(async move {
+            let (mut writable, mut pending) = (pin!(waiter.writable()), Some(pending));
+            let polled = std::future::poll_fn(|cx| {
+                let polled = writable.as_mut().poll(cx);
+                if let Some(pending) = pending.take_if(|_| polled.is_pending()) {
+                    pending.send(()).unwrap();
+                }
+                polled
+            });
+            polled.await
+        });
+        is_pending.await.expect("there is no room");
+
+        let mut received = 0;
+        while received < sent {
+            while server.read().is_some() {
+                received += 1;
+            }
+            drop(client.call(Stuck).send().await.unwrap()); // its end is told, and whatever else waits
+        }
+        server.ring();
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("whoever waits for room is woken")
+            .unwrap()
+            .unwrap();
+    })
+    .await;
+}
+
+/// Items that cost more than half the window together, so that credit is given for them at once.
+const ITEMS: u32 = 14;
+const ITEM_BYTES: usize = 10_000;
+
+/// Credit that finds the ring full waits. The answer of the same call must not be written before it when there is room again: a
+/// client takes a frame for a call that has been answered for a broken protocol.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answer_does_not_overtake_credit_of_its_call() {
+    in_time(async {
+        let place = Place::new();
+        let (stage, takes, answers) = {
+            let stage = tokio::sync::watch::Sender::new(0);
+            (stage.clone(), stage.subscribe(), stage.subscribe())
+        };
+        let (taken, mut all_taken) = tokio::sync::watch::channel(false);
+        let _server = Server::builder(place.name())
+            .on(|_, echo: Echo| async move { Ok::<_, Status>(Raw(echo.0)) })
+            .on_upload(move |_, _: StuckUpload, mut items: ItemStream<Vec<u8>>| {
+                let (mut takes, mut answers, taken) =
+                    (takes.clone(), answers.clone(), taken.clone());
+                async move {
+                    takes.wait_for(|stage| *stage >= 1).await.unwrap();
+                    for _ in 0..ITEMS {
+                        items.next().await.unwrap()?;
+                    }
+                    taken.send_replace(true);
+                    answers.wait_for(|stage| *stage >= 2).await.unwrap();
+                    Ok::<_, Status>(ITEMS)
+                }
+            })
+            .bind()
+            .await
+            .unwrap();
+
+        let mut client = RawClient::connect(&place.socket());
+        let upload = CallId::new(0, 1).raw();
+        let mut header = FrameHeader::new(FrameKind::Call, upload, StuckUpload::TYPE.get());
+        header.flags.insert(Flags::UPLOAD);
+        client.send(header, &[]);
+        // The length in the encoding of the item, and the bytes.
+        let mut item = vec![0x90, 0x4E];
+        item.resize(2 + ITEM_BYTES, 0);
+        for _ in 0..ITEMS {
+            client.send(FrameHeader::new(FrameKind::Data, upload, 0), &item);
+        }
+        let capacity = client.welcome.server_ring_capacity_bytes;
+        for slot in 1..=capacity / 1024 {
+            let id = CallId::new(slot, 1).raw();
+            let header = FrameHeader::new(FrameKind::Call, id, Echo::TYPE.get());
+            client.send(header, &[0; 1000]);
+        }
+        eventually("the server's ring is full", || {
+            client.published_bytes() == capacity
+        });
+        stage.send_replace(1);
+        all_taken.wait_for(|taken| *taken).await.unwrap();
+        for _ in 0..capacity / 1024 {
+            assert_eq!(client.read().unwrap().0.kind, FrameKind::Response);
+        }
+        stage.send_replace(2);
+
+        let mut kinds = Vec::new();
+        eventually("credit and answer", || {
+            client.ring();
+            kinds.extend(client.read().map(|(header, _)| header.kind));
+            kinds.len() == 2
+        });
+        assert_eq!(kinds, [FrameKind::Credit, FrameKind::Response]);
+    })
+    .await;
+}
