@@ -1,5 +1,7 @@
 //! What can go wrong, one enum for each decision that a caller has to make.
 
+mod kind;
+
 use std::{io, path::PathBuf, time::Duration};
 
 use doorbell_proto::{

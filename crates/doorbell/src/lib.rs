@@ -86,4 +86,6 @@ pub use server::Context;
 #[cfg(feature = "tokio")]
 pub use server::Server;
 pub use stats::Stats;
+#[cfg(feature = "tokio")]
+pub use stream::{ByteReader, ByteStream, ByteWriter};
 pub use stream::{ItemError, ItemSender, ItemStream};

@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+mod bytes;
 mod call;
 mod client;
 mod handler;
@@ -38,6 +39,7 @@ mod server;
 mod stream;
 mod watch;
 
+pub use bytes::{ByteReader, ByteStream, ByteWriter};
 pub use call::{Call, PendingReply, UploadStream};
 pub use client::{Builder as ClientBuilder, Client};
 pub use server::{Builder as ServerBuilder, Server};

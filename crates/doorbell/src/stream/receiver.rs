@@ -99,7 +99,7 @@ impl<T: Payload> ItemStream<T> {
         poll_fn(|cx| self.poll_item(cx)).await
     }
 
-    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, CallError>>> {
+    pub(crate) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, CallError>>> {
         if let Some(item) = self.taken.pop_front() {
             return Poll::Ready(Some(self.hand_out(item)));
         }
@@ -181,6 +181,24 @@ impl<T: Payload> ItemStream<T> {
             self.connection.item_was_taken(self.id, self.owed_bytes);
             self.owed_bytes = 0;
         }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<T> ItemStream<T> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl<T> ItemStream<T> {
+    /// Dropping it will not cancel the call: everything that was wanted has arrived.
+    pub(crate) fn disarm(&mut self) {
+        self.cancels = false;
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     marker::PhantomData,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
@@ -12,7 +12,8 @@ use doorbell_proto::Status;
 
 use crate::{
     connection::{Awaited, Connection, ItemRefused, Outbound, TicketKey},
-    message::{EncodeError, Payload},
+    error::CallError,
+    message::{EncodeError, Payload, Raw},
     scratch,
 };
 
@@ -22,9 +23,19 @@ use crate::{
 pub struct ItemSender<T> {
     connection: Arc<Connection>,
     key: TicketKey,
-    /// Says `END` when dropped: true on the client.
-    ends: bool,
+    on_drop: OnDrop,
     items: PhantomData<fn(T)>,
+}
+
+/// What a sender says when it is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnDrop {
+    /// That no more items follow: on a client, unless something else is asked for.
+    End,
+    /// That the call is given up.
+    Cancel,
+    /// Nothing: on a server, whose handler says it.
+    Nothing,
 }
 
 /// Why an item was not sent.
@@ -72,7 +83,7 @@ impl<T: Payload> ItemSender<T> {
         Self {
             connection,
             key,
-            ends,
+            on_drop: if ends { OnDrop::End } else { OnDrop::Nothing },
             items: PhantomData,
         }
     }
@@ -101,14 +112,8 @@ impl<T: Payload> ItemSender<T> {
     ///
     /// [`ItemError::Full`] if it has none; else as [`send`](Self::send).
     pub fn try_send(&mut self, item: &T) -> Result<(), ItemError> {
-        match scratch::encoded(item, |payload| self.connection.send_item(self.key, payload))? {
-            Ok(()) => Ok(()),
-            Err(ItemRefused::NoCredit) => Err(ItemError::Full),
-            Err(ItemRefused::Over) => Err(ItemError::Over),
-            Err(ItemRefused::TooLarge { bytes, limit }) => {
-                Err(ItemError::TooLarge { bytes, limit })
-            }
-        }
+        let sent = scratch::encoded(item, |payload| self.connection.send_item(self.key, payload))?;
+        Ok(sent?)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, item: &T) -> Poll<Result<(), ItemError>> {
@@ -117,12 +122,15 @@ impl<T: Payload> ItemSender<T> {
                 Err(ItemError::Full) => {}
                 done => return Poll::Ready(done),
             }
-            let key = self.key;
-            std::task::ready!(
-                self.connection
-                    .poll_until(cx, key, Awaited::Credit, &mut |state| state.may_send(key))
-            );
+            ready!(self.poll_credit(cx));
         }
+    }
+
+    /// Ready when the next item may be sent, or never will be.
+    pub(crate) fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let key = self.key;
+        self.connection
+            .poll_until(cx, key, Awaited::Credit, &mut |state| state.may_send(key))
     }
 
     /// The blocking form of [`send`](Self::send): waits as a thread, until `deadline` if there is one.
@@ -136,32 +144,80 @@ impl<T: Payload> ItemSender<T> {
                 Err(ItemError::Full) => {}
                 done => return done,
             }
-            let key = self.key;
-            self.connection
-                .wait_until(key, Awaited::Credit, deadline, &mut |state| {
-                    state.may_send(key)
-                })
-                .map_err(|_| ItemError::DeadlineExceeded)?;
+            self.wait_for_credit(deadline)?;
         }
+    }
+
+    /// The blocking form of [`poll_credit`](Self::poll_credit).
+    pub(crate) fn wait_for_credit(&mut self, deadline: Option<Instant>) -> Result<(), ItemError> {
+        let key = self.key;
+        self.connection
+            .wait_until(key, Awaited::Credit, deadline, &mut |state| {
+                state.may_send(key)
+            })
+            .map_err(|_| ItemError::DeadlineExceeded)
     }
 
     /// Says that no more items follow. The same as dropping the sender.
     pub fn finish(self) {}
 }
 
+impl ItemSender<Raw> {
+    /// As [`try_send`](Self::try_send), for bytes that need not be an item of their own before.
+    pub(crate) fn try_send_bytes(&mut self, bytes: &[u8]) -> Result<(), ItemError> {
+        let sent = self.connection.send_item(self.key, Outbound::Copy(bytes));
+        Ok(sent?)
+    }
+}
+
 impl<T> ItemSender<T> {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Why the call is over, see [`Connection::why_over`].
+    pub(crate) fn why_over(&self) -> Option<CallError> {
+        self.connection.why_over(self.key)
+    }
+
+    /// Returns `true` if dropping it says that no more items follow.
+    pub(crate) fn ends_when_dropped(&self) -> bool {
+        self.on_drop == OnDrop::End
+    }
+
     /// Dropping it will not say that no more items follow.
     pub(crate) fn disarm(mut self) {
-        self.ends = false;
+        self.on_drop = OnDrop::Nothing;
+    }
+
+    /// Drops it because there will be no proper end: a client cancels the call.
+    pub(crate) fn give_up(mut self) {
+        if self.on_drop == OnDrop::End {
+            self.on_drop = OnDrop::Cancel;
+        }
+    }
+}
+
+impl From<ItemRefused> for ItemError {
+    fn from(refused: ItemRefused) -> Self {
+        match refused {
+            ItemRefused::NoCredit => Self::Full,
+            ItemRefused::Over => Self::Over,
+            ItemRefused::TooLarge { bytes, limit } => Self::TooLarge { bytes, limit },
+        }
     }
 }
 
 impl<T> Drop for ItemSender<T> {
     fn drop(&mut self) {
-        if self.ends {
-            self.connection.end_items(self.key);
+        match self.on_drop {
+            OnDrop::End => {
+                self.connection.end_items(self.key);
+                self.connection.close_ticket(self.key, Vec::new());
+            }
+            OnDrop::Cancel => self.connection.abandon(self.key, Vec::new()),
+            OnDrop::Nothing => self.connection.close_ticket(self.key, Vec::new()),
         }
-        self.connection.close_ticket(self.key, Vec::new());
     }
 }
 

@@ -46,6 +46,25 @@ message!(#[doc = "Answered with what the server has seen."] Look() = 19 -> Seen)
 message!(#[doc = "Answered when `Open` has been called since."] Gate() = 20 -> u32);
 message!(#[doc = "Lets every `Gate` answer."] Open() = 21 -> ());
 message!(#[doc = "Makes the server call itself: a `Stuck` with the deadline of this call."] Nested() = 23 -> ());
+message!(#[doc = "Opens a byte stream."] Tunnel(Through) = 24 -> Raw, items Raw);
+
+/// What the other end of a byte stream does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Through {
+    /// Sends everything back, to the end.
+    Echo,
+    /// Sends [`WELCOME`] and shuts down, then reads to the end and counts. A task waits for `Open` before it says that it has.
+    Greet,
+    /// Neither reads nor writes.
+    Ignore,
+    /// Sends zeros without end, and counts.
+    Pour,
+    /// Answers with a status.
+    Refuse,
+}
+
+/// What [`Through::Greet`] sends.
+pub(crate) const WELCOME: &[u8] = b"welcome";
 
 /// What the handlers of the server have seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +81,12 @@ pub(crate) struct Seen {
     pub(crate) told: u32,
     /// Items that `Pour` has sent.
     pub(crate) poured: u32,
+    /// Bytes that `Tunnel` handlers have read or sent, if they count.
+    pub(crate) piped: u64,
+    /// Byte streams that `Greet` has read to their end.
+    pub(crate) read_to_end: u32,
+    /// Byte streams that `Greet` could not read to their end, in threads.
+    pub(crate) cut_short: u32,
 }
 
 impl Seen {
@@ -72,6 +97,9 @@ impl Seen {
             && self.cancelled_while_busy >= least.cancelled_while_busy
             && self.told >= least.told
             && self.poured >= least.poured
+            && self.piped >= least.piped
+            && self.read_to_end >= least.read_to_end
+            && self.cut_short >= least.cut_short
     }
 }
 

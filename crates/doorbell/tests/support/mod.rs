@@ -4,6 +4,7 @@
 pub(crate) mod messages;
 pub(crate) mod roles;
 pub(crate) mod service;
+pub(crate) mod tunnel;
 
 use std::{future::Future, time::Duration};
 

@@ -1,8 +1,9 @@
 //! Bodies of child processes.
 
-use doorbell::{Client, Server};
+use doorbell::{ByteStream, Client, Server};
 use doorbell_testkit::{PATIENCE, role, say, setting, wait_for_parent};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 use super::{messages::*, service};
 
@@ -14,6 +15,7 @@ pub(crate) fn run() {
         Some("server-of-threads") => serve_with_threads(),
         Some("clients") => runtime().block_on(many_clients()),
         Some("caller") => runtime().block_on(call_without_end()),
+        Some("tunnel") => runtime().block_on(write_without_end()),
         Some("connect") => runtime().block_on(connect_once()),
         Some(other) => panic!("no role {other}"),
     }
@@ -133,5 +135,16 @@ async fn call_without_end() {
         client.call(Stuck).send().await.unwrap(),
         client.call(Busy).send().await.unwrap(),
     );
+    while next_order().await.is_some() {}
+}
+
+/// Writes to a byte stream that is never shut down.
+async fn write_without_end() {
+    let client = Client::connect(setting("path")).await.unwrap();
+    let opened = client.bidi(Tunnel(Through::Greet)).await.unwrap();
+    let mut stream = ByteStream::from(opened);
+    let bytes = vec![0; number("bytes").unwrap() as usize];
+    stream.write_all(&bytes).await.unwrap();
+    say("READY");
     while next_order().await.is_some() {}
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use doorbell::{Client, Context, ItemSender, ItemStream, Raw, Server, Status, blocking, server};
 use tokio::sync::watch;
 
-use super::messages::*;
+use super::{messages::*, tunnel};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ pub(crate) struct Shared {
 }
 
 /// Counts the end of a handler's future that was not ready.
-struct Unfinished(Shared);
+pub(crate) struct Unfinished(Shared);
 
 impl Shared {
     pub(crate) fn new() -> Self {
@@ -35,7 +35,13 @@ impl Shared {
         self.seen.send_modify(change);
     }
 
-    fn begin(&self) -> Unfinished {
+    /// Waits until `Open` has been called.
+    pub(crate) async fn opened(&self) {
+        let waited = self.open.subscribe().wait_for(|open| *open).await.is_ok();
+        assert!(waited, "the sender lives as long as the service");
+    }
+
+    pub(crate) fn begin(&self) -> Unfinished {
         self.count(|seen| seen.started += 1);
         Unfinished(self.clone())
     }
@@ -83,6 +89,7 @@ pub(crate) fn awaiting(name: &str) -> server::Builder {
     let shared = Shared::new();
     let builder = basics(Server::builder(name), &shared);
     let builder = stuck(builder, &shared);
+    let builder = tunnel::awaiting(builder, &shared);
     observers(builder, &shared, name)
 }
 
@@ -240,8 +247,8 @@ fn observers(builder: server::Builder, shared: &Shared, name: &str) -> server::B
 /// What a server of threads has.
 pub(crate) fn of_threads(name: &str) -> blocking::ServerBuilder {
     let shared = Shared::new();
-    let recalls = shared.clone();
-    blocking::Server::builder(name)
+    let (recalls, looks) = (shared.clone(), shared.clone());
+    tunnel::of_threads(blocking::Server::builder(name), &shared)
         .on(|_: Context, message: Add| add(&message))
         .on(|_: Context, echo: Echo| Ok::<_, Status>(Raw(echo.0)))
         .on(|context: Context, _: Describe| Ok::<_, Status>(describe(&context)))
@@ -275,4 +282,5 @@ pub(crate) fn of_threads(name: &str) -> blocking::ServerBuilder {
         )
         .on_notify(move |_: Context, number: Remember| shared.remember(number.0))
         .on(move |_: Context, _: Recall| Ok::<_, Status>(recalls.recall()))
+        .on(move |_: Context, _: Look| Ok::<_, Status>(*looks.seen.borrow()))
 }
