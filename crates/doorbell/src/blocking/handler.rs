@@ -61,7 +61,7 @@ where
             return;
         };
         match catch_unwind(AssertUnwindSafe(|| (self.run)(context, message))) {
-            Ok(output) => reply(&reply_to, output, false),
+            Ok(output) => reply_to.finish(reply::<M::Reply, E>, output, false),
             Err(_) => reply_to.panicked(false),
         }
     }
@@ -199,7 +199,7 @@ impl Threads {
             .name("doorbell-handler".to_owned())
             .spawn(move || {
                 match catch_unwind(AssertUnwindSafe(handler)) {
-                    Ok(output) => finish(&of_thread, output, true),
+                    Ok(output) => of_thread.finish(finish, output, true),
                     Err(_) => of_thread.panicked(true),
                 }
                 this.running.fetch_sub(1, Ordering::AcqRel);

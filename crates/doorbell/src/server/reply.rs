@@ -79,6 +79,13 @@ impl ReplyTo {
         }
     }
 
+    /// Answers with what a handler has returned. Encoding it, and turning its error into a status, is code of the user's as well.
+    pub(crate) fn finish<T>(&self, finish: fn(&Self, T, bool), output: T, publish: bool) {
+        if catch_unwind(AssertUnwindSafe(|| finish(self, output, publish))).is_err() {
+            self.panicked(publish);
+        }
+    }
+
     pub(crate) fn panicked(&self, publish: bool) {
         tracing::error!(message_type = %self.message_type, "a handler panicked");
         self.answer(

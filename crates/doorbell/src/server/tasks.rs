@@ -191,7 +191,7 @@ impl ReplyTo {
             }
         }));
         match polled {
-            Ok(Ok(output)) => finish(&self, output, false),
+            Ok(Ok(output)) => self.finish(finish, output, false),
             Ok(Err(future)) => self.spawn(runtime, future, finish),
             Err(_) => self.panicked(false),
         }
@@ -250,7 +250,7 @@ impl<Fut: Future<Output = T>, T> Supervised<Fut, T> {
         let this = self;
         match catch_unwind(AssertUnwindSafe(|| this.future.as_mut().poll(cx))) {
             Ok(Poll::Ready(output)) => {
-                (this.finish)(&this.reply_to, output, true);
+                this.reply_to.finish(this.finish, output, true);
                 return Poll::Ready(());
             }
             Ok(Poll::Pending) => {}
