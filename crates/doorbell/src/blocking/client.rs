@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -38,7 +38,9 @@ struct Dialer {
     path: PathBuf,
     options: Options,
     current: Mutex<Option<Arc<Connection>>>,
-    dialing: Mutex<()>,
+    /// A thread makes the connection; others wait for their turn.
+    dialing: Mutex<bool>,
+    turn: Condvar,
     closed: AtomicBool,
 }
 
@@ -140,7 +142,8 @@ impl Client {
         }
         let patience = Instant::now() + self.dialer.options.reconnect_timeout;
         let give_up = deadline.map_or(patience, |deadline| deadline.min(patience));
-        self.dialer.connect(give_up).map_err(|error| match error {
+        let connected = self.dialer.connect(give_up, Some(give_up));
+        connected.map_err(|error| match error {
             ConnectError::TimedOut { .. } if deadline == Some(give_up) => {
                 CallError::DeadlineBeforeSend
             }
@@ -160,7 +163,7 @@ impl Builder {
     pub fn connect(self) -> Result<Client, ConnectError> {
         let give_up = Instant::now() + self.options.wait_for_server;
         let client = self.lazy()?;
-        client.dialer.connect(give_up)?;
+        client.dialer.connect(give_up, None)?;
         Ok(client)
     }
 
@@ -176,7 +179,8 @@ impl Builder {
                 path,
                 options: self.options,
                 current: Mutex::new(None),
-                dialing: Mutex::new(()),
+                dialing: Mutex::new(false),
+                turn: Condvar::new(),
                 closed: AtomicBool::new(false),
             }),
         })
@@ -192,9 +196,13 @@ impl Dialer {
             .map(Arc::clone)
     }
 
-    /// Makes the connection; keeps trying until `give_up` while that can help.
-    fn connect(&self, give_up: Instant) -> Result<Arc<Connection>, ConnectError> {
-        let _turn = lock(&self.dialing);
+    /// Makes the connection; keeps trying until `give_up` while that can help. `limit` cuts an attempt short that takes longer.
+    fn connect(
+        &self,
+        give_up: Instant,
+        limit: Option<Instant>,
+    ) -> Result<Arc<Connection>, ConnectError> {
+        let _turn = self.wait_for_turn(limit)?;
         let mut back_off = BackOff::new();
         loop {
             if let Some(connection) = self.current() {
@@ -203,7 +211,7 @@ impl Dialer {
             if self.closed.load(Ordering::Acquire) {
                 return Err(ConnectError::Closed);
             }
-            let error = match self.dial_once() {
+            let error = match self.dial_once(limit) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
@@ -215,14 +223,35 @@ impl Dialer {
         }
     }
 
-    fn dial_once(&self) -> Result<Arc<Connection>, ConnectError> {
+    fn wait_for_turn(&self, limit: Option<Instant>) -> Result<Turn<'_>, ConnectError> {
+        let mut dialing = lock(&self.dialing);
+        while *dialing {
+            dialing = match limit {
+                None => self.turn.wait(dialing),
+                Some(limit) => {
+                    let left = limit.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        let path = self.path.clone();
+                        let after = self.options.reconnect_timeout;
+                        return Err(ConnectError::TimedOut { path, after });
+                    }
+                    let waited = self.turn.wait_timeout(dialing, left);
+                    Ok(waited.unwrap_or_else(PoisonError::into_inner).0)
+                }
+            }
+            .unwrap_or_else(PoisonError::into_inner);
+        }
+        *dialing = true;
+        Ok(Turn(self))
+    }
+
+    fn dial_once(&self, limit: Option<Instant>) -> Result<Arc<Connection>, ConnectError> {
         let options = &self.options;
-        let link = dial(
-            &self.path,
-            &options.client_name,
-            options.wishes,
-            options.handshake_timeout,
-        )?;
+        let timeout = limit.map_or(options.handshake_timeout, |limit| {
+            let left = limit.saturating_duration_since(Instant::now());
+            left.min(options.handshake_timeout)
+        });
+        let link = dial(&self.path, &options.client_name, options.wishes, timeout)?;
         let (connection, watched) = Connection::new(
             link,
             Sleeper::Threads,
@@ -247,6 +276,16 @@ impl Dialer {
         if let Some(connection) = connection {
             connection.close(Disconnected::Closed);
         }
+    }
+}
+
+/// The right to dial; given back when dropped.
+struct Turn<'a>(&'a Dialer);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.dialing) = false;
+        self.0.turn.notify_one();
     }
 }
 
