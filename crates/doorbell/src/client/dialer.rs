@@ -68,7 +68,8 @@ impl Dialer {
 
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        if let Some(connection) = lock(&self.current).take() {
+        let connection = lock(&self.current).take();
+        if let Some(connection) = connection {
             connection.close(Disconnected::Closed);
         }
         self.state.send_replace(ConnectionState::Closed);
@@ -145,12 +146,17 @@ impl Dialer {
                 path: self.path.clone(),
                 source,
             })?;
-        *lock(&self.current) = Some(Arc::clone(&connection));
+        {
+            let mut current = lock(&self.current);
+            *current = Some(Arc::clone(&connection));
+            if connection.is_usable() {
+                self.state.send_replace(ConnectionState::Connected);
+            }
+        }
         if self.closed.load(Ordering::Acquire) {
             self.close(); // closed while we dialled
             return Err(ConnectError::Closed);
         }
-        self.state.send_replace(ConnectionState::Connected);
         Ok(connection)
     }
 
@@ -173,12 +179,18 @@ impl Dialer {
                 }
             }
         });
-        tokio::spawn(attend(Arc::clone(connection), bell, peer, ended));
+        let attended = Attended(Arc::clone(connection));
+        tokio::spawn(attend(attended, bell, peer, ended));
         Ok(())
     }
 
+    /// A connection has ended: the present one, or one that has been replaced and went on for the calls that it had.
     fn connection_ended(&self) {
-        if !self.closed.load(Ordering::Acquire) {
+        let current = lock(&self.current); // against one that is being made
+        let is_connected = current
+            .as_ref()
+            .is_some_and(|connection| connection.is_usable());
+        if !is_connected && !self.closed.load(Ordering::Acquire) {
             self.state.send_replace(ConnectionState::Disconnected);
         }
     }
@@ -190,12 +202,18 @@ impl Drop for Dialer {
     }
 }
 
-async fn attend(
-    connection: Arc<Connection>,
-    bell: AsyncDoorbell,
-    peer: AsyncPeer,
-    ended: Arc<Notify>,
-) {
+/// A connection with a task that attends to it. If the task's runtime ends, so does the connection: nobody would hear its bell.
+struct Attended(Arc<Connection>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        let reason = std::io::Error::other("the runtime on which it was made has ended");
+        self.0.close(Disconnected::System(Arc::new(reason))); // usually it has ended before
+    }
+}
+
+async fn attend(attended: Attended, bell: AsyncDoorbell, peer: AsyncPeer, ended: Arc<Notify>) {
+    let connection = &attended.0;
     loop {
         tokio::select! {
             rung = bell.notified() => {

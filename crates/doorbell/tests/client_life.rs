@@ -1,0 +1,112 @@
+//! What a client goes through besides its calls: runtimes that end, servers that are replaced or do not answer.
+
+mod support;
+
+use std::time::Instant;
+
+use doorbell::{Client, Code, Context, Outcome, Server, Status, blocking, client::ConnectionState};
+use doorbell_testkit::{PATIENCE, Place, RawServer, eventually};
+use support::{Host, SHORT, in_time, messages::*};
+
+#[test]
+#[ignore = "the body of the child processes"]
+fn child_process() {
+    support::roles::run();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn client_whose_runtime_has_ended_connects_again_on_another() {
+    let host = Host::start("server", &[]);
+    let first = runtime();
+    let client = first.block_on(host.client());
+    let pending = first.block_on(client.call(Stuck).send()).unwrap();
+    drop(first);
+    runtime().block_on(in_time(async {
+        let ended = tokio::time::timeout(PATIENCE, pending).await;
+        let error = ended.expect("the call ends").unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+        let sum = client.call(Add(1, 2)).timeout(PATIENCE).await;
+        assert_eq!(sum.unwrap(), 3);
+    }));
+}
+
+#[test]
+fn deadline_of_a_thread_counts_while_a_silent_server_is_dialled() {
+    let place = Place::new();
+    let _silent = RawServer::listen(&place.socket());
+    let client = blocking::Client::builder(place.name())
+        .handshake_timeout(PATIENCE)
+        .reconnect_timeout(PATIENCE)
+        .lazy()
+        .unwrap();
+    let started = Instant::now();
+    let callers: [_; 2] = std::array::from_fn(|_| {
+        let client = client.clone();
+        std::thread::spawn(move || client.call(Add(1, 2)).timeout(4 * SHORT).wait())
+    });
+    for caller in callers {
+        let error = caller.join().unwrap().unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+        assert_eq!(error.outcome(), Outcome::NotExecuted, "{error:?}");
+    }
+    let took = started.elapsed();
+    assert!(took < PATIENCE / 3, "200 ms took {took:?}");
+}
+
+async fn serve(name: &str, gate: &tokio::sync::watch::Sender<bool>) -> Server {
+    let gate = gate.subscribe();
+    Server::builder(name)
+        .on(|_: Context, add: Add| async move { Ok::<_, Status>(add.0 + add.1) })
+        .on(move |_: Context, _: Gate| {
+            let mut gate = gate.clone();
+            async move {
+                gate.wait_for(|open| *open).await.unwrap();
+                Ok::<_, Status>(1)
+            }
+        })
+        .bind()
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn end_of_a_connection_that_has_been_replaced_is_no_disconnection() {
+    in_time(async {
+        let place = Place::new();
+        let gate = tokio::sync::watch::Sender::new(false);
+        let first = serve(&place.name(), &gate).await;
+        let client = Client::connect(place.name()).await.unwrap();
+        let state = client.state();
+        let pending = client.call(Gate).send().await.unwrap();
+        let leaving = tokio::spawn(async move { first.shutdown(PATIENCE).await });
+        // The call under way goes on with the first server; the next one finds the second.
+        eventually("the first server has left its name", || {
+            !place.socket().exists()
+        });
+        let _second = serve(&place.name(), &gate).await;
+        let pending = tokio::spawn(pending);
+        let moved_on = async { while client.call(Add(1, 2)).await.is_err() {} };
+        moved_on.await;
+        gate.send_replace(true);
+        assert_eq!(pending.await.unwrap().unwrap(), 1);
+        assert!(leaving.await.unwrap());
+        leaving_is_seen(&client).await;
+        assert_eq!(*state.borrow(), ConnectionState::Connected);
+    })
+    .await;
+}
+
+/// Lets the client see that the first server has closed its end: nothing announces that a state does not change.
+async fn leaving_is_seen(client: &Client) {
+    let mut state = client.state();
+    let lost = state.wait_for(|state| *state == ConnectionState::Disconnected);
+    let _ = tokio::time::timeout(4 * SHORT, lost).await;
+}
