@@ -1,11 +1,12 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Runs the models of doorbell-shm under loom: each must pass as the code is, and the one that watches
 # a place must fail when that place is weakened. The places and their models are explained in
 # docs/orderings.md.
-set -eu
+set -euo pipefail
 cd "$(dirname "$0")/.."
+source ci/common.sh
 
-export CARGO_TARGET_DIR="${LOOM_TARGET_DIR:-target/loom}"
+export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/loom"
 export RUSTFLAGS='--cfg loom'
 export RUST_BACKTRACE=0
 
@@ -13,7 +14,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 failed=0
 
-models=$(cargo test --quiet -p doorbell-shm --lib --release --no-run --message-format=json |
+models=$(cargo test --locked --quiet -p doorbell-shm --lib --release --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 
 [ -x "$models" ] || { echo "the models do not build"; exit 1; }

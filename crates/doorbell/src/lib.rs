@@ -50,7 +50,7 @@
 //!
 //! # Features
 //!
-//! `tokio` (default): the awaiting API. `derive` (default): [`macro@Message`] and [`macro@Payload`]. `rkyv`: messages encoded with rkyv.
+//! `tokio` (default): the awaiting API. `derive` (default): `#[derive(Message)]` and `#[derive(Payload)]`. `rkyv`: messages encoded with rkyv.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "derive")]

@@ -17,7 +17,7 @@
 //! - [`runtime_directory`], [`cpu_count`], [`pin_current_thread`], [`raise_descriptor_limit`],
 //!   [`current_process_id`]: facts about the host and this process;
 //! - [`OwnedHandle`], [`BorrowedHandle`]: what travels over a [`ControlStream`];
-//! - with the feature `tokio`, [`AsyncDoorbell`] and [`AsyncPeer`]: the same doorbell and death for tasks.
+//! - with the feature `tokio`, `AsyncDoorbell` and `AsyncPeer`: the same doorbell and death for tasks.
 //!
 //! # Rules each system keeps
 //!

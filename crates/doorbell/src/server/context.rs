@@ -37,7 +37,7 @@ impl Context {
     }
 
     /// Returns when the caller stops waiting. Pass it on to nested calls with
-    /// [`Call::inherit`](crate::client::Call::inherit).
+    /// [`Call::inherit`](crate::blocking::Call::inherit).
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
