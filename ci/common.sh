@@ -29,5 +29,8 @@ need_component() {
 
 need cc build-essential
 
+# Each thing is built once here, and nobody attaches a debugger: line numbers for backtraces will do.
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=line-tables-only
+
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
