@@ -195,7 +195,7 @@ pub enum ConnectError {
     /// The name is not one.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// Nothing listens there. Retryable: the server may not have started yet.
+    /// Nothing listens there, or what did has ended without an answer. Retryable: the server may not have started yet.
     #[error("no server is listening at {}: start it, or check the name", .path.display())]
     NotListening {
         /// Address that was tried.

@@ -33,6 +33,8 @@ async fn call_under_way_ends_with_its_answer_while_new_ones_are_not_executed() {
         let pending = client.call(Gate).send().await.unwrap();
         // A stream lives on through the drain, so that the test has something to open the gate with.
         let (mut out, mut doubled) = opener.bidi(Double).await.unwrap();
+        out.send(1).await.unwrap();
+        assert_eq!(doubled.next().await.unwrap().unwrap(), 2, "it has begun");
         server_has_seen(
             &client,
             Seen {
@@ -88,10 +90,8 @@ async fn answers_that_come_within_the_limit_arrive() {
             assert_eq!(numbers.next().await.unwrap().unwrap(), expected);
         }
         assert!(numbers.next().await.is_none());
-        match large.await.unwrap() {
-            Ok(back) => assert!(back.0 == sent),
-            Err(error) => assert_eq!(error.outcome(), Outcome::NotExecuted, "{error}"),
-        }
+        // Its first frame came before the other call, so it was under way, though perhaps not complete.
+        assert!(large.await.unwrap().unwrap().0 == sent);
         assert_eq!(host.child.hear("DRAINED"), "true");
     })
     .await;

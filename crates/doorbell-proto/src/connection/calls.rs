@@ -114,6 +114,8 @@ pub(super) struct Calls {
     slots: Vec<Slot>,
     /// Calls in phase [`Phase::Active`].
     active: usize,
+    /// Calls in phase [`Phase::Receiving`].
+    receiving: usize,
     /// Open calls with a deadline.
     deadlines: usize,
     /// No deadline lies before this time.
@@ -168,17 +170,26 @@ impl Calls {
         self.active
     }
 
+    #[inline]
+    pub(super) fn receiving_calls(&self) -> usize {
+        self.receiving
+    }
+
     /// Moves a slot to another phase and keeps the counts. A call that leaves the open phases forgets its deadline.
     #[inline]
     pub(super) fn set_phase(&mut self, slot_index: u32, phase: Phase) {
         let Some(slot) = self.slots.get_mut(index(slot_index)) else {
             return;
         };
-        if slot.phase == Phase::Active {
-            self.active = self.active.saturating_sub(1);
+        match slot.phase {
+            Phase::Active => self.active = self.active.saturating_sub(1),
+            Phase::Receiving => self.receiving = self.receiving.saturating_sub(1),
+            _ => {}
         }
-        if phase == Phase::Active {
-            self.active = self.active.saturating_add(1);
+        match phase {
+            Phase::Active => self.active = self.active.saturating_add(1),
+            Phase::Receiving => self.receiving = self.receiving.saturating_add(1),
+            _ => {}
         }
         slot.phase = phase;
         if !matches!(phase, Phase::Active | Phase::Receiving) && slot.deadline != Time::MAX {

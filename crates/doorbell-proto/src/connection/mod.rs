@@ -235,6 +235,11 @@ impl Connection {
         self.calls.active_calls()
     }
 
+    /// Returns `true` if calls are under way, those included of which a server has received only a part.
+    pub fn has_open_calls(&self) -> bool {
+        self.calls.active_calls() > 0 || self.calls.receiving_calls() > 0
+    }
+
     /// Returns `true` if either side has announced that it leaves.
     #[inline]
     pub fn is_going_away(&self) -> bool {

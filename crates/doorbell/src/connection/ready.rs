@@ -167,7 +167,7 @@ impl State {
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        self.machine.active_calls() == 0 && !self.has_backlog()
+        !self.machine.has_open_calls() && !self.has_backlog()
     }
 
     /// Takes those who wait for quiet, if it has come.

@@ -72,8 +72,10 @@ impl Connection {
         written
     }
 
-    /// No call is under way and nothing waits to be written.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.lock().is_quiet()
+    /// No handler is at work and nothing waits to be written. A request of which no more arrives does not count: the client would
+    /// keep the connection by never completing it.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.machine.active_calls() == 0 && !state.has_backlog()
     }
 }

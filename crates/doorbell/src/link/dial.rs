@@ -86,7 +86,7 @@ impl Dial<'_> {
         let mut buffer = [0; 1024];
         loop {
             match control.receive_with_handles(&mut buffer, HANDLES - handles.len()) {
-                Ok((0, _)) => return Err(handshake("it closed the connection without an answer")),
+                Ok((0, _)) => return Err(self.no_answer(&bytes)),
                 Ok((count, more)) => {
                     bytes.extend_from_slice(&buffer[..count]);
                     handles.extend(more);
@@ -100,9 +100,7 @@ impl Dial<'_> {
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                     return Err(handshake(error.to_string()));
                 }
-                Err(error) if is_closed(&error) => {
-                    return Err(handshake("it closed the connection without an answer"));
-                }
+                Err(error) if is_closed(&error) => return Err(self.no_answer(&bytes)),
                 Err(error) => return Err(self.system(error)),
             }
         }
@@ -173,6 +171,19 @@ impl Dial<'_> {
         ConnectError::TimedOut {
             path: self.path.to_owned(),
             after: self.timeout,
+        }
+    }
+
+    /// The other side has closed the socket. Before the first byte of an answer that is what a server does that ends while we wait
+    /// to be accepted; the next one will answer.
+    fn no_answer(&self, bytes: &[u8]) -> ConnectError {
+        if !bytes.is_empty() {
+            return handshake("it closed the connection in the middle of its answer");
+        }
+        let text = "the connection was closed before an answer";
+        ConnectError::NotListening {
+            path: self.path.to_owned(),
+            source: std::io::Error::new(std::io::ErrorKind::ConnectionReset, text),
         }
     }
 

@@ -406,7 +406,7 @@ impl Worker {
             if owned.hot || owned.last_active + timeout > now {
                 continue;
             }
-            if owned.connection.is_quiet() {
+            if owned.connection.is_idle() {
                 self.end(index, Disconnected::Idle(timeout));
             } else {
                 owned.last_active = now; // a call is under way

@@ -14,6 +14,7 @@ fn cancel_or_deadline_of_an_incomplete_request_is_not_handed_out() {
     )
     .unwrap();
     assert_eq!((server.active_calls(), server.budget.used_bytes()), (0, 6));
+    assert!(server.has_open_calls(), "a shutdown waits for the rest");
     assert_eq!(
         feed(
             &mut server,
@@ -25,6 +26,7 @@ fn cancel_or_deadline_of_an_incomplete_request_is_not_handed_out() {
         Ok(Event::None)
     );
     assert_eq!(server.budget.used_bytes(), 0);
+    assert!(!server.has_open_calls());
     let status = only_error(&mut server);
     assert_eq!(
         (status.code(), status.was_executed()),
