@@ -25,7 +25,7 @@ pub struct RawClient {
     pub welcome: Welcome,
     /// Memory that the server reads: its positions can be set to anything.
     pub own: OwnRegion,
-    control: RawControl,
+    control: Option<RawControl>,
     consumer: Consumer,
     peer: PeerRegion,
     writer: RegionWriter,
@@ -135,7 +135,16 @@ impl RawControl {
     ///
     /// If the server does not let us in.
     pub fn finish(self) -> RawClient {
-        self.send(&Message::Hello(Self::hello()).encode());
+        self.finish_with(Self::hello())
+    }
+
+    /// As [`finish`](Self::finish), with another hello.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not let us in.
+    pub fn finish_with(self, hello: Hello) -> RawClient {
+        self.send(&Message::Hello(hello).encode());
         let (message, handles) = self.answer();
         let Message::Welcome(welcome) = message else {
             panic!("the server answered {message:?}")
@@ -172,7 +181,7 @@ impl RawClient {
         let bell = |handle| Doorbell::from_handle(handle, kind).expect("a doorbell");
         Self {
             welcome,
-            control,
+            control: Some(control),
             consumer: Consumer::new(own.clone(), peer.clone()),
             peer,
             writer: own.claim_writer(),
@@ -254,20 +263,48 @@ impl RawClient {
     /// If the server makes no room in time.
     pub fn send(&mut self, mut header: FrameHeader, body: &[u8]) {
         header.length = u32::try_from(body.len()).expect("a small frame");
-        let bytes = (HEADER_BYTES as u32 + header.length).next_multiple_of(8);
+        let mut written = false;
+        crate::eventually("the server makes room", || {
+            written = self.write(&Self::seal(header, body), body);
+            written
+        });
+        self.publish(self.tail);
+    }
+
+    /// Writes a frame without looking at it, if there is room. Neither publishes nor rings.
+    pub fn write(&mut self, header: &[u8; HEADER_BYTES], body: &[u8]) -> bool {
+        let bytes = u32::try_from(HEADER_BYTES + body.len()).expect("a small frame");
+        let bytes = bytes.next_multiple_of(8);
         let capacity = self.welcome.client_ring_capacity_bytes;
         let place = self.tail & (capacity - 1);
         let to_end = capacity - place;
         let skip = if bytes > to_end { to_end } else { 0 };
-        let most = capacity - bytes - skip;
-        crate::eventually("the server makes room", || self.unread_bytes() <= most);
+        if self.unread_bytes() > capacity - bytes - skip {
+            return false;
+        }
         if skip >= HEADER_BYTES as u32 {
             let mut padding = [0; HEADER_BYTES];
             padding[..4].copy_from_slice(&(skip - HEADER_BYTES as u32).to_le_bytes());
             self.writer.write(place, &padding);
         }
-        self.tail = self.tail.wrapping_add(skip);
-        self.push(&Self::seal(header, body), body);
+        let start = self.tail.wrapping_add(skip);
+        let place = start & (capacity - 1);
+        self.writer.write(place, header);
+        self.writer.write(place + HEADER_BYTES as u32, body);
+        self.tail = start.wrapping_add(bytes);
+        true
+    }
+
+    /// Publishes what was written and does not ring.
+    pub fn publish_quietly(&self) {
+        self.own.store_tail(self.tail);
+    }
+
+    /// Publishes what the server has read once more, as far as it has given room back, and does not ring.
+    pub fn publish_again(&mut self) {
+        let capacity = self.welcome.client_ring_capacity_bytes;
+        self.tail = self.peer.load_head().wrapping_add(capacity);
+        self.publish_quietly();
     }
 
     /// Returns how much of what was written the server has not read.
@@ -296,17 +333,17 @@ impl RawClient {
     }
 
     /// Closes the control socket, as a process that ends does, and keeps the memory.
-    #[must_use = "dropping it gives the memory up as well"]
-    pub fn hang_up(self) -> OwnRegion {
-        self.own
+    pub fn hang_up(&mut self) {
+        self.control = None;
     }
 
     /// Waits until the server has closed the connection.
     ///
     /// # Panics
     ///
-    /// If it does not in time.
+    /// If it does not in time, or we have hung up.
     pub fn wait_for_end(&self) {
-        self.control.wait_for_end();
+        let control = self.control.as_ref();
+        control.expect("we have not hung up").wait_for_end();
     }
 }

@@ -2,16 +2,22 @@
 
 mod support;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use doorbell::{
-    CallError, Client, ConnectError, Disconnected, Outcome, RefuseReason, Violation, blocking,
+    CallError, Client, ConnectError, Disconnected, Message as _, Outcome, RefuseReason, Violation,
+    blocking,
 };
 use doorbell_proto::{
-    frame::{Flags, FrameHeader, FrameKind},
+    frame::{CallId, Flags, FrameHeader, FrameKind},
     handshake::{Message, VersionRange},
 };
 use doorbell_shm::sys::Doorbell;
 use doorbell_testkit::{
-    Place, RawClient, RawControl, RawServer, descriptors, eventually, mappings,
+    PATIENCE, Place, RawClient, RawControl, RawServer, descriptors, eventually, mappings,
 };
 use support::{Host, in_time, messages::*};
 
@@ -359,4 +365,65 @@ async fn client_names_the_frame_that_its_server_corrupted() {
         );
         assert!(error.to_string().contains("99"), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_that_hangs_up_and_goes_on_writing_holds_nobody_up() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let witness = host.client().await;
+        witness.ping().await.unwrap();
+        // A large ring, so that there is always something left to read.
+        let hello = doorbell_proto::handshake::Hello {
+            ring_capacity_bytes: 16 << 20,
+            ..RawControl::hello()
+        };
+        let mut flood = RawControl::connect(&host.place.socket()).finish_with(hello);
+        // A request that is too large: the server ends the call, and ignores the rest of the request as it comes.
+        let id = CallId::new(0, 1).raw();
+        let mut first = FrameHeader::new(FrameKind::Call, id, Echo::TYPE.get());
+        first.flags.insert(Flags::MORE);
+        // Like the frames that follow, it takes a multiple of 32 bytes: each lap of the ring lies where the last one lay.
+        flood.send(
+            first,
+            &[u64::MAX.to_le_bytes().as_slice(), &[0; 32]].concat(),
+        );
+        let mut rest = FrameHeader::new(FrameKind::Call, id, Echo::TYPE.get());
+        rest.flags.insert(Flags::CONTINUE);
+        rest.flags.insert(Flags::MORE);
+        rest.length = 8;
+        let rest = RawClient::seal(rest, &[0; 8]);
+
+        let over = Arc::new(AtomicBool::new(false));
+        let (hung_up, has_hung_up) = tokio::sync::oneshot::channel();
+        let flooding = std::thread::spawn({
+            let over = Arc::clone(&over);
+            move || {
+                let in_two_laps = flood.welcome.client_ring_capacity_bytes / 32 * 2;
+                for _ in 0..in_two_laps {
+                    while !flood.write(&rest, &[0; 8]) {
+                        flood.publish_quietly();
+                        flood.ring();
+                    }
+                }
+                flood.publish_again();
+                flood.hang_up();
+                hung_up.send(()).unwrap();
+                while !over.load(Ordering::Relaxed) {
+                    flood.publish_again();
+                }
+            }
+        });
+        has_hung_up.await.unwrap();
+        for _ in 0..10 {
+            let answered = witness.call(Who).timeout(PATIENCE / 6);
+            assert_eq!(answered.await.unwrap(), host.child.id());
+        }
+        eventually("the server lets go of it", || {
+            mappings(host.child.id()) == 2
+        });
+        over.store(true, Ordering::Relaxed);
+        flooding.join().unwrap();
+    })
+    .await;
 }

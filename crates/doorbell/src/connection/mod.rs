@@ -29,9 +29,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell_proto::{CallId, Time, connection::Connection as Machine, limits};
+use doorbell_proto::{
+    CallId, Time, connection::Connection as Machine, frame::HEADER_BYTES, limits,
+};
 use doorbell_shm::{
     Consumer, Kick, OwnRegion, PeerRegion, SleepOn, Spin, SpinMode,
+    memory::PeerMemory,
     sys::{self, ControlStream, Doorbell, PeerIdentity, ProcessHandle},
 };
 pub(crate) use receive::Dispatch;
@@ -192,7 +195,7 @@ impl Connection {
         if matches!(reason, Disconnected::PeerGone)
             && let Some(mut receive) = self.try_receive()
         {
-            let _ = self.drain(&mut receive, usize::MAX, &mut |_| {});
+            let _ = self.drain(&mut receive, self.frames_in_a_ring(), &mut |_| {});
         }
         let wakers = {
             let mut state = self.lock();
@@ -206,6 +209,11 @@ impl Connection {
         self.kick.raise();
         wakers.into_iter().for_each(Waker::wake);
         self.run_on_close();
+    }
+
+    /// Returns the most frames that can lie unread: what a peer that has ended may have left. One that goes on writing keeps nobody.
+    pub(crate) fn frames_in_a_ring(&self) -> usize {
+        self.peer.ring_capacity_bytes() as usize / HEADER_BYTES
     }
 
     fn run_on_close(&self) {

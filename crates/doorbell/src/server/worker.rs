@@ -437,7 +437,7 @@ fn serve_the_dead(connection: &Arc<Connection>, handlers: &Snapshot) {
         notify @ Dispatch::Notify { .. } => dispatch(connection, handlers, notify),
         Dispatch::Request { .. } => {}
     };
-    let result = connection.drain(&mut receive, usize::MAX, &mut hand_over);
+    let result = connection.drain(&mut receive, connection.frames_in_a_ring(), &mut hand_over);
     if let Err(reason) = result {
         tracing::debug!(%reason, "a dead client left nonsense");
     }
