@@ -37,6 +37,11 @@ impl Connection {
         }
     }
 
+    /// Returns `true` if handlers of notifications are running: more may lie unread because of them.
+    pub(crate) fn has_background(&self) -> bool {
+        self.load.running.load(Ordering::Relaxed) > 0
+    }
+
     /// Returns `true` if the worker must not read more for now; it will be asked to go on.
     ///
     /// The order of the two looks closes the race with the last handler that ends: either it sees the pause or we see its end.

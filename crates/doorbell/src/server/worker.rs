@@ -409,7 +409,7 @@ impl Worker {
             if owned.connection.is_idle() {
                 self.end(index, Disconnected::Idle(timeout));
             } else {
-                owned.last_active = now; // a call is under way
+                owned.last_active = now; // a call, or the handler of a notification, is under way
             }
         }
     }
