@@ -406,7 +406,7 @@ impl Worker {
             if owned.hot || owned.last_active + timeout > now {
                 continue;
             }
-            if owned.connection.is_idle() {
+            if owned.connection.is_idle() && !owned.connection.has_background() {
                 self.end(index, Disconnected::Idle(timeout));
             } else {
                 owned.last_active = now; // a call, or the handler of a notification, is under way
