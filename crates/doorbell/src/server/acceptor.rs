@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell_proto::handshake::{RefuseReason, ServerOffer};
+use doorbell_proto::{
+    connection::GoAwayReason,
+    handshake::{RefuseReason, ServerOffer},
+};
 use doorbell_shm::{
     SpinMode,
     sys::{ControlStream, Event, Listener, Mode, Poller, Wait},
@@ -225,6 +228,10 @@ impl Acceptor {
                 connections.retain(|connection| connection.strong_count() > 0);
             }
             connections.push(Arc::downgrade(&connection));
+        }
+        if door.stop.load(Ordering::Acquire) {
+            // The drain has begun while we shook hands, and may have looked at the list before we came.
+            connection.go_away(GoAwayReason::ShuttingDown, "the server is shutting down");
         }
         let worker = &self.reception.workers[self.next_worker];
         self.next_worker = (self.next_worker + 1) % self.reception.workers.len();

@@ -223,6 +223,8 @@ impl Engine {
                 tracing::error!("a thread of the server panicked");
             }
         }
+        // The acceptor may have handed connections to workers that had left by then.
+        self.workers.iter().for_each(|worker| worker.turn_away());
     }
 }
 

@@ -75,6 +75,14 @@ impl Mailbox {
         self.wake();
     }
 
+    /// Closes the connections that no worker has taken in, and never will.
+    pub(super) fn turn_away(&self) {
+        let arrivals = std::mem::take(&mut *lock(&self.arrivals));
+        for arrival in arrivals {
+            arrival.connection.close(Disconnected::Closed);
+        }
+    }
+
     /// Makes the worker look at everything again.
     pub(super) fn wake(&self) {
         if let Err(error) = self.poller.wake() {
@@ -134,10 +142,7 @@ impl Worker {
         for index in 0..self.connections.len() {
             self.end(index, Disconnected::Closed);
         }
-        // Those that arrived too late to be taken in.
-        for arrival in lock(&self.mailbox.arrivals).drain(..) {
-            arrival.connection.close(Disconnected::Closed);
-        }
+        self.mailbox.turn_away();
     }
 
     /// Serves the hot connections until none is left. Returns `false` if the worker is to stop.
