@@ -86,6 +86,7 @@ async fn end_of_a_connection_that_has_been_replaced_is_no_disconnection() {
         let client = Client::connect(place.name()).await.unwrap();
         let state = client.state();
         let pending = client.call(Gate).send().await.unwrap();
+        eventually("a handler waits at the gate", || gate.receiver_count() == 2);
         let leaving = tokio::spawn(async move { first.shutdown(PATIENCE).await });
         // The call under way goes on with the first server; the next one finds the second.
         eventually("the first server has left its name", || {
