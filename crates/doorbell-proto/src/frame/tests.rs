@@ -335,3 +335,24 @@ fn call_kind_survives_its_flags() {
         assert_eq!(kind.flags().contains(Flags::STREAMING), kind.is_streaming());
     }
 }
+
+#[test]
+fn plain_headers_pass_every_check() {
+    for kind in 0..=u8::MAX {
+        for flags in [0, Flags::BODY_CRC.bits()] {
+            for (id, value) in [(0, 0), (7, 0), (0, 7), (7, 7)] {
+                let Some(kind) = FrameKind::from_u8(kind) else {
+                    continue;
+                };
+                let mut header = FrameHeader::new(kind, id, value);
+                header.flags = Flags::from_bits(flags);
+                if header.is_plain() {
+                    header.check_flags().unwrap();
+                    header.check_metadata_bytes().unwrap();
+                    header.check_fields().unwrap();
+                    header.check_length().unwrap();
+                }
+            }
+        }
+    }
+}

@@ -6,6 +6,8 @@ mod table;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+use super::HeaderWords;
+
 /// Returns the CRC-32C of `bytes` appended to data whose CRC-32C is `previous` (0 if there is none).
 ///
 /// Uses the processor's instruction where there is one; which is found out once.
@@ -29,6 +31,25 @@ pub fn crc32c(previous: u32, bytes: &[u8]) -> u32 {
         return !crc;
     }
     !table::crc32c(!previous, bytes)
+}
+
+/// Returns the CRC-32C of the bytes of a header before its own checksum, the first 20, without storing them anywhere.
+#[inline]
+pub fn crc32c_header(&[first, second, last]: &HeaderWords) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(crc) = x86_64::crc32c_words(!0, [first, second], last) {
+        return !crc;
+    }
+    let mut bytes = [0; 24];
+    for (bytes, word) in bytes
+        .as_chunks_mut::<8>()
+        .0
+        .iter_mut()
+        .zip([first, second, last])
+    {
+        *bytes = word.to_le_bytes();
+    }
+    crc32c(0, &bytes[..20])
 }
 
 /// The polynomial 0x1EDC6F41 with its bits in reverse order.

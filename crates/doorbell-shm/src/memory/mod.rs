@@ -47,7 +47,7 @@ mod words;
 pub use bench_area::{BenchArea, BenchShape};
 #[cfg(not(loom))]
 pub use connection::{AdoptError, ServerMemory, adopt, create};
-pub use crc::crc32c;
+pub use crc::{crc32c, crc32c_header};
 #[cfg(loom)]
 pub use heap::{HeapRegion as OwnRegion, HeapRegion as PeerRegion};
 pub use heap::{HeapRegion, HeapWriter};
@@ -106,6 +106,22 @@ pub trait RingWriter {
     ///
     /// If that is not inside the ring.
     fn write(&mut self, place: u32, bytes: &[u8]);
+
+    /// Begins to fetch a few cache lines from byte `place` of the ring on, to write them.
+    fn prefetch(&self, place: u32) {
+        let _ = place;
+    }
+
+    /// Writes a header at byte `place` of the ring, a multiple of 8.
+    ///
+    /// # Panics
+    ///
+    /// If that is not inside the ring.
+    fn write_header(&mut self, place: u32, header: HeaderWords) {
+        for (index, word) in (0..).zip(header) {
+            self.write(place + 8 * index, &word.to_le_bytes());
+        }
+    }
 }
 
 /// A region that the peer writes: anything in it may be a lie and may change at any moment.
@@ -121,6 +137,12 @@ pub trait PeerMemory {
 
     /// Returns the peer's sleep word, `Relaxed`.
     fn load_sleep(&self) -> u32;
+
+    /// Begins to fetch the `length` bytes from byte `place` of the ring on, as far as that is worth it: a reader that
+    /// announces what it will read waits for one transfer from the peer's cache instead of one after the other.
+    fn prefetch(&self, place: u32, length: u32) {
+        let _ = (place, length);
+    }
 
     /// Returns a private copy of the header at byte `place` of the ring, a multiple of 8.
     ///

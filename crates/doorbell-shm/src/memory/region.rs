@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::copy::{copy_in, copy_out, load_shared};
+use super::copy::{copy_in, copy_out, load_shared, prefetch, prefetch_to_write, store_shared};
 use super::words::{Position, observe, publish};
 use super::{
     HEADER_BYTES, HeaderWords, Kick, Layout, OwnMemory, PeerMemory, Positions, RingWriter,
@@ -127,6 +127,27 @@ impl RingWriter for RegionWriter {
         // copied by the copy helper".
         unsafe { copy_in(bytes.as_ptr(), to, bytes.len()) };
     }
+
+    #[inline]
+    fn prefetch(&self, place: u32) {
+        prefetch_to_write(self.region.ring(place));
+    }
+
+    #[inline]
+    fn write_header(&mut self, place: u32, header: HeaderWords) {
+        assert_inside(
+            self.region.layout.ring_capacity_bytes(),
+            place,
+            HEADER_BYTES,
+        );
+        assert_aligned(place);
+        let to = self.region.ring(place);
+        for (offset, word) in [0, 8, 16].into_iter().zip(header) {
+            // SAFETY: inside the ring and a multiple of 8, as asserted, from a base that is page-aligned; mapped
+            // writable as long as `self.region` lives; written by no other thread, as for `write`.
+            unsafe { store_shared(to.wrapping_add(offset), word) };
+        }
+    }
 }
 
 /// The region that the peer writes, mapped for reading only. A clone names the same region.
@@ -206,6 +227,12 @@ impl PeerMemory for PeerRegion {
     #[inline]
     fn load_sleep(&self) -> u32 {
         self.region.word(Layout::SLEEP).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn prefetch(&self, place: u32, length: u32) {
+        let to_end = self.region.layout.ring_capacity_bytes() - place;
+        prefetch(self.region.ring(place), length.min(to_end) as usize);
     }
 
     #[inline]

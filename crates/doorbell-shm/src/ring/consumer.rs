@@ -56,8 +56,18 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     /// [`Corrupt`] if the peer has published an impossible tail or record, now or earlier.
     #[inline]
     pub fn peek(&mut self) -> Result<Option<[u8; HEADER_BYTES]>, Corrupt> {
+        Ok(self.peek_words()?.map(to_bytes))
+    }
+
+    /// As [`peek`](Self::peek), as little-endian words, which stay in registers.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the peer has published an impossible tail or record, now or earlier.
+    #[inline]
+    pub fn peek_words(&mut self) -> Result<Option<HeaderWords>, Corrupt> {
         if let Some(record) = &self.record {
-            return Ok(Some(to_bytes(record.header)));
+            return Ok(Some(record.header));
         }
         if self.unread() == 0 {
             self.load_tail()?;
@@ -161,8 +171,9 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     /// Each turn of the loop consumes at least 8 published bytes, and the end of the ring is passed at
     /// most twice in one capacity: a peer cannot keep us here.
     #[inline]
-    fn find_record(&mut self) -> Result<Option<[u8; HEADER_BYTES]>, Corrupt> {
+    fn find_record(&mut self) -> Result<Option<HeaderWords>, Corrupt> {
         self.check_poison()?;
+        self.peer.prefetch(self.place(), self.unread());
         while self.unread() != 0 {
             let to_end = self.capacity - self.place();
             if to_end < HEADER {
@@ -173,7 +184,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
             if record.kind() != PAD {
                 self.check_record(record.body_bytes(), to_end)?;
                 self.record = Some(record);
-                return Ok(Some(to_bytes(record.header)));
+                return Ok(Some(record.header));
             }
             self.check_pad(record, to_end)?;
             self.skip(to_end)?;

@@ -2,7 +2,9 @@
 
 use super::corrupt::{Corrupt, PositionWord, check_step};
 use super::{HEADER, max_body_bytes, record_bytes};
-use crate::memory::{HEADER_BYTES, OwnMemory, OwnRegion, PeerMemory, PeerRegion, RingWriter};
+use crate::memory::{
+    HEADER_BYTES, HeaderWords, OwnMemory, OwnRegion, PeerMemory, PeerRegion, RingWriter,
+};
 
 /// Writes records into the ring of our own region.
 ///
@@ -99,21 +101,48 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
     /// If `body` is longer than [`max_body_bytes`](Self::max_body_bytes).
     #[inline]
     pub fn push(&mut self, header: &[u8; HEADER_BYTES], body: &[&[u8]]) -> Result<bool, Corrupt> {
+        let (words, _) = header.as_chunks::<8>();
+        let mut header = HeaderWords::default();
+        for (to, from) in header.iter_mut().zip(words) {
+            *to = u64::from_le_bytes(*from);
+        }
+        self.push_words(header, body)
+    }
+
+    /// As [`push`](Self::push), with the header as little-endian words, which stay in registers.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the peer has published an impossible head, now or earlier.
+    ///
+    /// # Panics
+    ///
+    /// If `body` is longer than [`max_body_bytes`](Self::max_body_bytes).
+    #[inline]
+    pub fn push_words(&mut self, header: HeaderWords, body: &[&[u8]]) -> Result<bool, Corrupt> {
         let body_bytes = body.iter().map(|piece| piece.len()).sum();
         debug_assert_eq!(
-            length_in(header) as usize,
+            length_in(header),
             body_bytes,
             "the header tells another length"
         );
         let Some(mut record) = self.reserve(body_bytes)? else {
             return Ok(false);
         };
-        record.write(header);
+        record.write_header(header);
         for piece in body {
-            record.write(piece);
+            if !piece.is_empty() {
+                record.write(piece);
+            }
         }
         record.commit();
         Ok(true)
+    }
+
+    /// Begins to fetch the place of the next record for writing. The peer has read those bytes before, and a write would wait for them.
+    #[inline]
+    pub fn prefetch_room(&self) {
+        self.writer.prefetch(self.place(self.tail));
     }
 
     /// Shows the peer all committed records; returns `true` if there were any new ones.
@@ -275,6 +304,13 @@ impl<O: OwnMemory, P> Reservation<'_, O, P> {
         self.place += narrow(bytes.len());
     }
 
+    /// Writes the header, of a reservation that has nothing yet.
+    #[inline]
+    fn write_header(&mut self, header: HeaderWords) {
+        self.producer.writer.write_header(self.place, header);
+        self.place += HEADER;
+    }
+
     /// Makes the record part of what the next [`Producer::publish`] shows.
     ///
     /// # Panics
@@ -301,9 +337,9 @@ fn narrow(bytes: usize) -> u32 {
     bytes as u32
 }
 
-#[inline]
-fn length_in(header: &[u8; HEADER_BYTES]) -> u32 {
-    u32::from_le_bytes([header[0], header[1], header[2], header[3]])
+/// Bytes 0..4 of a header.
+fn length_in(header: HeaderWords) -> usize {
+    (header[0] & 0xFFFF_FFFF) as usize
 }
 
 /// Place beyond which a producer that finds the ring empty goes back to its start.

@@ -5,9 +5,9 @@ use std::sync::{MutexGuard, atomic::Ordering};
 use doorbell_proto::{
     CallId, CallKind, Code, MessageType, Metadata, Status, Time,
     connection::{Destination, Event, Payload},
-    frame::{Flags, FrameHeader, HEADER_BYTES},
+    frame::{Flags, FrameHeader, HeaderWords},
 };
-use doorbell_shm::{SleepOn, crc32c, memory::PeerMemory};
+use doorbell_shm::{SleepOn, crc32c, crc32c_header, memory::PeerMemory};
 
 use super::{Awaited, Connection, Effects, Item, Receive, Reply, state::State};
 use crate::error::{CallError, Disconnected, Violation};
@@ -67,20 +67,20 @@ impl Connection {
         let mut count = 0;
         let mut held: Option<MutexGuard<'_, State>> = None;
         while count < max_frames {
-            let Some(bytes) = receive.consumer.peek()? else {
+            let Some(words) = receive.consumer.peek_words()? else {
                 break;
             };
-            let header = FrameHeader::decode(&bytes)?;
+            let header = FrameHeader::from_words(words)?;
             if receive.consumer.body_bytes() > COPY_UNDER_LOCK_BYTES {
                 held = None;
             }
             let event = if header.flags.contains(Flags::CONTINUE) {
                 held = None;
-                self.continuation(receive, &bytes, &header)?
+                self.continuation(receive, &words, &header)?
             } else {
                 receive.scratch.clear();
                 receive.consumer.copy_body(&mut receive.scratch);
-                check_crc(&bytes, &header, &receive.scratch)?;
+                check_crc(&words, &header, &receive.scratch)?;
                 receive.consumer.advance();
                 let now = self.time_for(&header);
                 let state = held.get_or_insert_with(|| self.lock());
@@ -90,6 +90,7 @@ impl Connection {
             let state = held.get_or_insert_with(|| self.lock());
             state.counters.frames_received += 1;
             if let Some(request) = state.take_event(event, effects) {
+                state.producer.prefetch_room(); // for the answer
                 held = None;
                 dispatch(request);
             }
@@ -152,7 +153,7 @@ impl Connection {
     fn continuation(
         &self,
         receive: &mut Receive,
-        bytes: &[u8; HEADER_BYTES],
+        words: &HeaderWords,
         header: &FrameHeader,
     ) -> Result<Event<'static>, Violation> {
         let mut destination = self.lock().machine.take_destination(header)?;
@@ -160,12 +161,12 @@ impl Connection {
             Destination::Buffer(buffer) => {
                 let before = buffer.len();
                 receive.consumer.copy_body(buffer);
-                check_crc(bytes, header, &buffer[before..])?;
+                check_crc(words, header, &buffer[before..])?;
             }
             Destination::Discard => {
                 receive.scratch.clear();
                 receive.consumer.copy_body(&mut receive.scratch);
-                check_crc(bytes, header, &receive.scratch)?;
+                check_crc(words, header, &receive.scratch)?;
             }
         }
         receive.consumer.advance();
@@ -381,16 +382,13 @@ fn failure(status: Status) -> CallError {
     CallError::Status(status)
 }
 
-fn check_crc(
-    bytes: &[u8; HEADER_BYTES],
-    header: &FrameHeader,
-    body: &[u8],
-) -> Result<(), Violation> {
-    let mut found = crc32c(0, &bytes[..HEADER_BYTES - 4]);
+#[inline]
+fn check_crc(words: &HeaderWords, header: &FrameHeader, body: &[u8]) -> Result<(), Violation> {
+    let mut found = crc32c_header(words);
     if header.covers_body() {
         found = crc32c(found, body);
     }
-    let announced = FrameHeader::crc(bytes);
+    let announced = FrameHeader::crc_in(words);
     if found == announced {
         Ok(())
     } else {

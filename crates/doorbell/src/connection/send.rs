@@ -82,10 +82,11 @@ impl Connection {
     ) -> Result<(TicketKey, SpinTurn), CallError> {
         let remaining = remaining(&call)?;
         let mut guard = self.lock();
-        receive.consumer.release();
         guard.withdraw();
         let (key, result) = self.write_request(&mut guard, call, remaining)?;
         let turn = guard.spin.start();
+        // Just before the request is published: both words lie in one cache line, which the peer fetches again after each change.
+        receive.consumer.release();
         self.sent(guard, result);
         Ok((key, turn))
     }
@@ -96,6 +97,7 @@ impl Connection {
         call: NewCall<'_>,
         remaining: Option<Duration>,
     ) -> Result<(TicketKey, Result<(), Violation>), CallError> {
+        state.producer.prefetch_room();
         state.check_open()?;
         state.check_size(call.payload.as_slice().len(), call.metadata)?;
         let id = state

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use doorbell_proto::{
     CallId, Metadata, Prefix,
     connection::{Connection as Machine, ControlFrame},
-    frame::{Flags, FrameHeader, FrameKind, HEADER_BYTES},
+    frame::{Flags, FrameHeader, FrameKind},
 };
-use doorbell_shm::{Announcer, Notifier, Producer, SleepOn, Spin, crc32c};
+use doorbell_shm::{Announcer, Notifier, Producer, SleepOn, Spin, crc32c, crc32c_header};
 
 use super::{
     outgoing::{Large, Outgoing, Small, answered},
@@ -352,13 +352,14 @@ fn write(
     if covered {
         header.flags.insert(Flags::BODY_CRC);
     }
-    let mut bytes = header.encode();
-    let mut crc = crc32c(0, &bytes[..HEADER_BYTES - 4]);
+    let mut crc = crc32c_header(&header.to_words(0));
     if covered {
-        crc = crc32c(crc32c(crc, head), payload);
+        if !head.is_empty() {
+            crc = crc32c(crc, head);
+        }
+        crc = crc32c(crc, payload);
     }
-    FrameHeader::set_crc(&mut bytes, crc);
-    Ok(producer.push(&bytes, &[head, payload])?)
+    Ok(producer.push_words(header.to_words(crc), &[head, payload])?)
 }
 
 fn write_chunk(

@@ -32,6 +32,8 @@ pub(crate) struct Item {
 /// One call, as its owner sees it.
 #[derive(Debug)]
 pub(crate) struct Ticket {
+    /// The ticket belongs to somebody; a closed one waits, empty, for its next call.
+    open: bool,
     pub(crate) id: CallId,
     /// Reply or error that ended the call.
     pub(crate) outcome: Option<Result<Reply, CallError>>,
@@ -62,17 +64,17 @@ pub(crate) enum Awaited {
 /// All tickets of a connection.
 #[derive(Default)]
 pub(crate) struct Tickets {
-    entries: Vec<Option<Ticket>>,
+    entries: Vec<Ticket>,
     free: Vec<u32>,
     by_slot: Vec<Option<TicketKey>>,
     waiting: usize,
-    spare: Vec<Vec<u8>>,
 }
 
 impl Ticket {
-    fn new(id: CallId, spare: Vec<u8>) -> Self {
+    fn closed() -> Self {
         Self {
-            id,
+            open: false,
+            id: CallId::from_raw(0),
             outcome: None,
             over: false,
             cancelled: false,
@@ -82,8 +84,33 @@ impl Ticket {
             waker: None,
             sender_waker: None,
             cancel_wakers: Vec::new(),
-            handles: 1,
-            spare,
+            handles: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Opens a ticket that is empty.
+    fn open(&mut self, id: CallId) {
+        self.open = true;
+        self.id = id;
+        self.over = false;
+        self.cancelled = false;
+        self.items_ended = false;
+        self.spun = false;
+        self.handles = 1;
+    }
+
+    /// Closes the ticket. Nobody waits for anything of it any more; what it holds goes, but not the memory.
+    fn close(&mut self) {
+        self.open = false;
+        if self.outcome.is_some() {
+            self.outcome = None;
+        }
+        if self.items.capacity() > 0 {
+            self.items = VecDeque::new();
+        }
+        if self.cancel_wakers.capacity() > 0 {
+            self.cancel_wakers = Vec::new();
         }
     }
 
@@ -130,17 +157,12 @@ impl Ticket {
 
 impl Tickets {
     pub(crate) fn open(&mut self, id: CallId) -> TicketKey {
-        let ticket = Some(Ticket::new(id, self.spare.pop().unwrap_or_default()));
-        let key = match self.free.pop() {
-            Some(index) => {
-                self.entries[index as usize] = ticket;
-                TicketKey(index)
-            }
-            None => {
-                self.entries.push(ticket);
-                TicketKey(u32::try_from(self.entries.len() - 1).expect("fewer than 2^32 calls"))
-            }
-        };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Ticket::closed());
+            u32::try_from(self.entries.len() - 1).expect("fewer than 2^32 calls")
+        });
+        self.entries[index as usize].open(id);
+        let key = TicketKey(index);
         let slot = id.slot() as usize;
         if self.by_slot.len() <= slot {
             self.by_slot.resize(slot + 1, None);
@@ -155,15 +177,15 @@ impl Tickets {
     ///
     /// Panics if the ticket has been closed, which only the holder of its last handle does.
     pub(crate) fn get(&mut self, key: TicketKey) -> &mut Ticket {
-        self.entries[key.0 as usize]
-            .as_mut()
-            .expect("the owner has not closed the ticket")
+        let ticket = &mut self.entries[key.0 as usize];
+        assert!(ticket.open, "the owner has not closed the ticket");
+        ticket
     }
 
     pub(crate) fn find(&mut self, id: CallId) -> Option<TicketKey> {
         let key = (*self.by_slot.get(id.slot() as usize)?)?;
-        let ticket = self.entries.get(key.0 as usize)?.as_ref()?;
-        (ticket.id == id).then_some(key)
+        let ticket = self.entries.get(key.0 as usize)?;
+        (ticket.open && ticket.id == id).then_some(key)
     }
 
     pub(crate) fn find_mut(&mut self, id: CallId) -> Option<&mut Ticket> {
@@ -185,17 +207,16 @@ impl Tickets {
         }
         self.forget(key, Awaited::Arrival);
         self.forget(key, Awaited::Credit);
-        let Some(ticket) = self.entries[key.0 as usize].take() else {
-            return;
-        };
-        self.free.push(key.0);
+        let ticket = &mut self.entries[key.0 as usize];
+        ticket.close();
+        if spare.capacity() > 0 && spare.capacity() <= SPARE_BYTES {
+            ticket.spare = spare;
+        }
         let slot = &mut self.by_slot[ticket.id.slot() as usize];
         if *slot == Some(key) {
             *slot = None;
         }
-        if spare.capacity() > 0 && spare.capacity() <= SPARE_BYTES && self.spare.len() < SPARES {
-            self.spare.push(spare);
-        }
+        self.free.push(key.0);
     }
 
     /// Remembers who waits.
@@ -212,8 +233,7 @@ impl Tickets {
 
     /// Takes back who waits; called when they have what they wanted or gave up.
     pub(crate) fn forget(&mut self, key: TicketKey, awaited: Awaited) -> Option<Waker> {
-        let ticket = self.entries[key.0 as usize].as_mut()?;
-        let waker = ticket.slot_of(awaited).take();
+        let waker = self.entries[key.0 as usize].slot_of(awaited).take();
         self.waiting -= usize::from(waker.is_some());
         waker
     }
@@ -232,14 +252,13 @@ impl Tickets {
     pub(crate) fn any_waker(&self) -> Option<Waker> {
         self.entries
             .iter()
-            .flatten()
             .find_map(|ticket| ticket.waker.clone().or_else(|| ticket.sender_waker.clone()))
     }
 
     /// Calls `end` on every open ticket and returns all wakers.
     pub(crate) fn end_all(&mut self, mut end: impl FnMut(&mut Ticket)) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        for ticket in self.entries.iter_mut().flatten() {
+        for ticket in self.entries.iter_mut().filter(|ticket| ticket.open) {
             end(ticket);
             wakers.extend(
                 [ticket.waker.take(), ticket.sender_waker.take()]
@@ -253,9 +272,8 @@ impl Tickets {
     }
 }
 
-/// Buffers kept for small replies, and the largest that is kept.
-const SPARES: usize = 64;
-const SPARE_BYTES: usize = 4096;
+/// Largest buffer that a closed ticket keeps for a small reply.
+const SPARE_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {

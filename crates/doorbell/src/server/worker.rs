@@ -456,7 +456,7 @@ const QUIET_TURNS: u32 = 64;
 
 /// How often a busy worker looks at the doorbells of connections that are not hot. One system call each time.
 const TIME_BETWEEN_POLLS: Duration = Duration::from_micros(100);
-const TURNS_BETWEEN_CLOCKS: u32 = 16;
+const TURNS_BETWEEN_CLOCKS: u32 = 32;
 
 const TOKENS: u64 = 4;
 const BELL: u64 = 0;

@@ -46,3 +46,21 @@ pub(super) unsafe fn copy_block(source: *const u8, destination: *mut u8, bytes: 
         );
     }
 }
+
+/// Begins to fetch the cache line of `address`, which need not be mapped.
+#[inline]
+pub(super) fn prefetch_line(address: *const u8) {
+    // SAFETY: a hint that never faults, whatever the address, and changes nothing that a program can see.
+    unsafe {
+        asm!("prfm pldl1keep, [{address}]", address = in(reg) address, options(nostack, readonly, preserves_flags));
+    }
+}
+
+/// Begins to fetch the cache line of `address` for writing. It need not be mapped.
+#[inline]
+pub(super) fn prefetch_line_to_write(address: *const u8) {
+    // SAFETY: a hint that never faults, whatever the address, and changes nothing that a program can see.
+    unsafe {
+        asm!("prfm pstl1keep, [{address}]", address = in(reg) address, options(nostack, readonly, preserves_flags));
+    }
+}

@@ -25,17 +25,17 @@
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod x86_64;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-use x86_64::copy_block;
+use x86_64::{copy_block, prefetch_line, prefetch_line_to_write};
 
 #[cfg(all(target_arch = "aarch64", not(miri)))]
 mod aarch64;
 #[cfg(all(target_arch = "aarch64", not(miri)))]
-use aarch64::copy_block;
+use aarch64::{copy_block, prefetch_line, prefetch_line_to_write};
 
 #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod portable;
 #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-use portable::copy_block;
+use portable::{copy_block, prefetch_line, prefetch_line_to_write};
 
 /// Bytes from which on a block copy in assembly beats a loop over volatile words.
 const BLOCK_BYTES: usize = 32;
@@ -43,6 +43,26 @@ const BLOCK_BYTES: usize = 32;
 const BLOCK_UNIT_BYTES: usize = 16;
 
 const WORD: usize = 8;
+
+/// Begins to fetch what [`copy_out`] will read: `bytes` bytes from `shared` on, as far as it is worth it.
+#[inline]
+pub(super) fn prefetch(shared: *const u8, bytes: usize) {
+    for offset in (0..bytes.min(PREFETCH_BYTES)).step_by(LINE_BYTES) {
+        prefetch_line(shared.wrapping_add(offset));
+    }
+}
+
+/// Begins to fetch, for writing, as much from `shared` on as a small frame takes.
+#[inline]
+pub(super) fn prefetch_to_write(shared: *const u8) {
+    for offset in (0..PREFETCH_BYTES).step_by(LINE_BYTES) {
+        prefetch_line_to_write(shared.wrapping_add(offset));
+    }
+}
+
+/// A small frame with its body; the processor itself fetches ahead in longer ones.
+const PREFETCH_BYTES: usize = 128;
+const LINE_BYTES: usize = 64;
 
 /// Copies `bytes` bytes out of shared memory.
 ///
@@ -156,7 +176,7 @@ pub(super) unsafe fn load_shared(shared: *const u8) -> u64 {
 ///
 /// `shared` is a multiple of 8 and 8 bytes can be written at it.
 #[inline(always)]
-unsafe fn store_shared(shared: *mut u8, word: u64) {
+pub(super) unsafe fn store_shared(shared: *mut u8, word: u64) {
     // SAFETY: aligned and writable by the caller's promise; volatile because a peer looks at it.
     unsafe { shared.cast::<u64>().write_volatile(word.to_le()) }
 }

@@ -20,3 +20,15 @@ pub(super) unsafe fn copy_block(source: *const u8, destination: *mut u8, bytes: 
         };
     }
 }
+
+/// Begins to fetch the cache line of `address`, which need not be mapped.
+#[inline]
+pub(super) fn prefetch_line(address: *const u8) {
+    let _ = address;
+}
+
+/// Begins to fetch the cache line of `address` for writing. It need not be mapped.
+#[inline]
+pub(super) fn prefetch_line_to_write(address: *const u8) {
+    let _ = address;
+}

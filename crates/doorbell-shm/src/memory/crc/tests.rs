@@ -1,6 +1,6 @@
 //! Known values, and the instructions against the table.
 
-use super::{crc32c, table};
+use super::{crc32c, crc32c_header, table};
 
 #[test]
 fn known_values_of_rfc_3720() {
@@ -37,4 +37,15 @@ fn crc_of_a_whole_is_that_of_its_parts_in_turn() {
         let (a, b) = bytes.split_at(cut);
         assert_eq!(crc32c(crc32c(0, a), b), crc32c(0, &bytes), "cut {cut}");
     }
+}
+
+#[test]
+fn checksum_of_a_header_is_that_of_its_first_20_bytes() {
+    let bytes: [u8; 24] = std::array::from_fn(|index| (index * 37) as u8);
+    let word =
+        |index: usize| u64::from_le_bytes(std::array::from_fn(|byte| bytes[8 * index + byte]));
+    assert_eq!(
+        crc32c_header(&[word(0), word(1), word(2)]),
+        crc32c(0, &bytes[..20])
+    );
 }

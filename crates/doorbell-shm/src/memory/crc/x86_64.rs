@@ -2,7 +2,8 @@
 
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{
-    _mm_clmulepi64_si128, _mm_crc32_u8, _mm_crc32_u64, _mm_cvtsi32_si128, _mm_cvtsi128_si64,
+    _mm_clmulepi64_si128, _mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64, _mm_cvtsi32_si128,
+    _mm_cvtsi128_si64,
 };
 
 use super::POLYNOMIAL;
@@ -25,11 +26,33 @@ pub(super) fn crc32c(crc: u32, bytes: &[u8]) -> Option<u32> {
     }
 }
 
+/// Continues the register `crc` over `words` and the lower half of `last`, or returns `None` if the processor cannot.
+#[inline]
+pub(super) fn crc32c_words(crc: u32, words: [u64; 2], last: u64) -> Option<u32> {
+    is_x86_feature_detected!("sse4.2").then(|| {
+        // SAFETY: the processor has SSE4.2, as just seen.
+        unsafe { words_and_half(crc, words, last) }
+    })
+}
+
+#[target_feature(enable = "sse4.2")]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+fn words_and_half(crc: u32, words: [u64; 2], last: u64) -> u32 {
+    let crc = words
+        .iter()
+        .fold(crc, |crc, word| step(crc, word.to_le_bytes()));
+    _mm_crc32_u32(crc, last as u32)
+}
+
 /// One word after the other: each waits for the one before, three cycles.
 #[target_feature(enable = "sse4.2")]
 fn serial(crc: u32, bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<8>();
     let crc = words.iter().fold(crc, |crc, word| step(crc, *word));
+    let (half, rest) = rest.as_chunks::<4>();
+    let crc = half.iter().fold(crc, |crc, half| {
+        _mm_crc32_u32(crc, u32::from_le_bytes(*half))
+    });
     rest.iter().fold(crc, |crc, &byte| _mm_crc32_u8(crc, byte))
 }
 
