@@ -174,10 +174,17 @@ impl RawServer {
 
     /// Writes a frame without looking at it, publishes it and wakes the client however it sleeps.
     pub fn push(&mut self, header: &[u8; HEADER_BYTES], body: &[u8]) {
+        self.write(header, body);
+        self.publish(self.tail);
+    }
+
+    /// Writes a frame without looking at it and publishes it, but wakes nobody.
+    pub fn write(&mut self, header: &[u8; HEADER_BYTES], body: &[u8]) {
         self.writer.write(self.tail, header);
         self.writer.write(self.tail + HEADER_BYTES as u32, body);
         let bytes = u32::try_from(HEADER_BYTES + body.len()).expect("a small frame");
-        self.publish(self.tail + bytes.next_multiple_of(8));
+        self.tail += bytes.next_multiple_of(8);
+        self.own.store_tail(self.tail);
     }
 
     /// Says that so much has been written, and wakes the client however it sleeps.

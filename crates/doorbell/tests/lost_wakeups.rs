@@ -175,3 +175,35 @@ async fn answer_does_not_overtake_credit_of_its_call() {
     })
     .await;
 }
+
+/// A server answers and dies before it has rung. Its client's thread sleeps as the driver, so another one sees the death: the answer
+/// counts all the same.
+#[test]
+fn answer_that_was_published_before_death_reaches_a_thread_that_sleeps() {
+    let place = Place::new();
+    let listener = RawServer::listen(&place.socket());
+    let name = place.name();
+    let connecting = std::thread::spawn(move || {
+        blocking::Client::builder(name)
+            .spin(Spin::Never)
+            .connect()
+            .unwrap()
+    });
+    let mut server = RawServer::accept(&listener);
+    let client = connecting.join().unwrap();
+    let calling = std::thread::spawn(move || client.call(Echo(pattern(8))).wait());
+    let mut request = None;
+    eventually("the call arrives", || {
+        request = server.read();
+        request.is_some()
+    });
+    let (header, body) = request.unwrap();
+    eventually("the thread sleeps", || {
+        server.client_sleeps_on() == Some(SleepOn::Futex)
+    });
+    let mut answer = FrameHeader::new(FrameKind::Response, header.id, header.value);
+    answer.length = 8;
+    server.write(&RawClient::seal(answer, &body), &body);
+    drop((server, listener));
+    assert_eq!(calling.join().unwrap().unwrap().0, pattern(8));
+}

@@ -201,12 +201,15 @@ impl Connection {
     pub(crate) fn leave(&self, receive: MutexGuard<'_, Receive>) {
         drop(receive);
         loop {
-            let (adrift, waiters) = {
+            let (adrift, waiters, must_end) = {
                 let state = self.lock();
-                (state.is_adrift(), state.has_waiters())
+                (state.is_adrift(), state.has_waiters(), state.must_end())
             };
             if !adrift {
                 return;
+            }
+            if must_end {
+                return self.close(Disconnected::PeerGone);
             }
             if waiters && self.sleeper == Sleeper::Threads {
                 return self.hand_over();
@@ -348,12 +351,16 @@ impl Connection {
             return Err(TimedOut);
         }
         self.sleep_on_futex(&mut receive, deadline);
+        if self.lock().must_end() {
+            drop(receive);
+            self.close(Disconnected::PeerGone);
+        }
         Ok(None)
     }
 
     pub(crate) fn sleep_on_futex(&self, receive: &mut Receive, deadline: Option<Instant>) {
         self.kick.lower();
-        let (seen, space) = {
+        let (seen, space, gone) = {
             let mut state = self.lock();
             let space = state.has_backlog();
             receive.consumer.release();
@@ -365,10 +372,12 @@ impl Connection {
                     head: state.producer.seen_head(),
                 },
                 space,
+                state.gone,
             )
         };
         let more = self.look_once_more(receive);
-        if matches!(more, Ok(false)) && !self.is_closed() {
+        // Whoever closes, or sees the peer go, raises the kick afterwards: what is missed here ends the sleep.
+        if matches!(more, Ok(false)) && !gone && !self.is_closed() {
             let since = Instant::now();
             if let Err(error) = self.peer.wait(seen, space, &self.kick, deadline) {
                 self.close(Disconnected::System(Arc::new(error)));
@@ -402,7 +411,13 @@ impl Connection {
         if self.try_receive().is_none() {
             return; // somebody is
         }
-        let waker = self.lock().any_waker();
+        let (waker, must_end) = {
+            let state = self.lock();
+            (state.any_waker(), state.must_end())
+        };
+        if must_end {
+            return self.close(Disconnected::PeerGone); // our try has kept somebody else from it
+        }
         if let Some(waker) = waker {
             waker.wake();
         }

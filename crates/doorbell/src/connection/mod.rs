@@ -190,12 +190,11 @@ impl Connection {
 
     /// Ends the connection: every call gets its outcome, everybody who waits is woken. Later calls do nothing.
     ///
-    /// What the peer published before it ended is read first, so that no answer that was given is lost.
+    /// What the peer published before it ended is read first, so that no answer that was given is lost. If somebody drives, they
+    /// do that, and end the connection, when they leave.
     pub(crate) fn close(&self, reason: Disconnected) {
-        if matches!(reason, Disconnected::PeerGone)
-            && let Some(mut receive) = self.try_receive()
-        {
-            let _ = self.drain(&mut receive, self.frames_in_a_ring(), &mut |_| {});
+        if matches!(reason, Disconnected::PeerGone) && !self.read_the_rest() {
+            return;
         }
         let wakers = {
             let mut state = self.lock();
@@ -209,6 +208,18 @@ impl Connection {
         self.kick.raise();
         wakers.into_iter().for_each(Waker::wake);
         self.run_on_close();
+    }
+
+    /// Reads what a peer that is gone has left, or makes whoever drives do so: they look for `gone` under the state lock when they
+    /// leave, so one of the two sees the other. Returns `false` if it is for the driver to go on.
+    fn read_the_rest(&self) -> bool {
+        self.lock().gone = true;
+        let Some(mut receive) = self.try_receive() else {
+            self.kick.raise();
+            return false;
+        };
+        let _ = self.drain(&mut receive, self.frames_in_a_ring(), &mut |_| {});
+        true
     }
 
     /// Returns the most frames that can lie unread: what a peer that has ended may have left. One that goes on writing keeps nobody.

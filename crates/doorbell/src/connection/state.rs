@@ -35,6 +35,8 @@ pub(crate) struct State {
     pub(super) space_wakers: Vec<Waker>,
     pub(super) pongs: Pongs,
     pub(super) quiet_wakers: Vec<Waker>,
+    /// The peer is gone; what it has left is still to be read.
+    pub(super) gone: bool,
     pub(super) end: Option<Disconnected>,
     pub(super) going_away: Option<String>,
     pub(super) counters: Counters,
@@ -114,6 +116,7 @@ impl State {
             space_wakers: Vec::new(),
             pongs: Pongs::default(),
             quiet_wakers: Vec::new(),
+            gone: false,
             end: None,
             going_away: None,
             counters: Counters::default(),
@@ -265,9 +268,14 @@ impl State {
         self.bell_used = self.announced_on == SleepOn::Doorbell;
     }
 
-    /// Somebody must be woken later and the peer does not know it.
+    /// Somebody must be woken later and the peer does not know it, or is gone.
     pub(super) fn is_adrift(&self) -> bool {
-        self.end.is_none() && self.needs_driver() && !self.is_announced()
+        self.end.is_none() && (self.gone || self.needs_driver() && !self.is_announced())
+    }
+
+    /// The peer is gone and whoever has the receive half must end the connection.
+    pub(super) fn must_end(&self) -> bool {
+        self.gone && self.end.is_none()
     }
 
     fn is_announced(&self) -> bool {
