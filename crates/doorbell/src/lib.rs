@@ -59,6 +59,7 @@ pub mod __private;
 pub mod blocking;
 pub mod client;
 mod connection;
+mod deadline;
 mod error;
 mod link;
 mod message;

@@ -4,7 +4,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use doorbell::{CallError, Client, Code, Outcome, blocking};
+use doorbell::{CallError, Client, Code, Context, Outcome, Server, Status, blocking};
+use doorbell_testkit::Place;
 use support::{Host, SHORT, in_time, messages::*, server_has_seen};
 
 #[test]
@@ -287,4 +288,60 @@ fn call_of_a_thread_past_its_deadline_ends_on_both_sides() {
         .timeout(doorbell_testkit::PATIENCE)
         .wait()
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_are_never_reached_are_as_good_as_none_for_tasks() {
+    in_time(async {
+        let place = Place::new();
+        let server = Server::builder(place.name())
+            .handshake_timeout(Duration::MAX)
+            .idle_timeout(Duration::MAX)
+            .on(|_: Context, add: Add| async move { Ok::<_, Status>(add.0 + add.1) })
+            .bind()
+            .await
+            .unwrap();
+        let builder = || {
+            Client::builder(place.name())
+                .handshake_timeout(Duration::MAX)
+                .wait_for_server(Duration::MAX)
+                .reconnect_timeout(Duration::MAX)
+        };
+        for client in [
+            builder().connect().await.unwrap(),
+            builder().lazy().unwrap(),
+        ] {
+            let sum = client.call(Add(1, 2)).timeout(Duration::MAX).await;
+            assert_eq!(sum.unwrap(), 3);
+            let sent = client.call(Add(1, 2)).timeout(Duration::MAX).send().await;
+            assert_eq!(sent.unwrap().await.unwrap(), 3);
+        }
+        assert!(server.shutdown(Duration::MAX).await);
+    })
+    .await;
+}
+
+#[test]
+fn limits_that_are_never_reached_are_as_good_as_none_for_threads() {
+    let place = Place::new();
+    let server = blocking::Server::builder(place.name())
+        .handshake_timeout(Duration::MAX)
+        .idle_timeout(Duration::MAX)
+        .on(|_: Context, add: Add| Ok::<_, Status>(add.0 + add.1))
+        .bind()
+        .unwrap();
+    let builder = || {
+        blocking::Client::builder(place.name())
+            .handshake_timeout(Duration::MAX)
+            .wait_for_server(Duration::MAX)
+            .reconnect_timeout(Duration::MAX)
+    };
+    for client in [builder().connect().unwrap(), builder().lazy().unwrap()] {
+        let sum = client.call(Add(1, 2)).timeout(Duration::MAX).wait();
+        assert_eq!(sum.unwrap(), 3);
+        let sent = client.call(Add(1, 2)).timeout(Duration::MAX).send();
+        assert_eq!(sent.unwrap().wait().unwrap(), 3);
+        client.ping(Duration::MAX).unwrap();
+    }
+    assert!(server.shutdown(Duration::MAX));
 }

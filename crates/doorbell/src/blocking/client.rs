@@ -13,6 +13,7 @@ use super::{call::Call, watch::watch};
 use crate::{
     client::{BackOff, Bidirectional, Options, Streaming, Unary, Uploading, option_methods},
     connection::{Connection, Sleeper, lock},
+    deadline::after,
     error::{CallError, ConnectError, Disconnected, NotifyError},
     link::dial::dial,
     message::{Message, Upload},
@@ -109,8 +110,7 @@ impl Client {
     ///
     /// As for a call; [`CallError::DeadlineExceeded`] after `timeout`.
     pub fn ping(&self, timeout: Duration) -> Result<Duration, CallError> {
-        let start = Instant::now();
-        let deadline = Some(start + timeout);
+        let deadline = Some(after(timeout));
         let connection = self.connection(deadline)?;
         let start = Instant::now();
         let number = connection.send_ping()?;
@@ -140,7 +140,7 @@ impl Client {
         if let Some(connection) = self.dialer.current() {
             return Ok(connection);
         }
-        let patience = Instant::now() + self.dialer.options.reconnect_timeout;
+        let patience = after(self.dialer.options.reconnect_timeout);
         let give_up = deadline.map_or(patience, |deadline| deadline.min(patience));
         let connected = self.dialer.connect(give_up, Some(give_up));
         connected.map_err(|error| match error {
@@ -161,7 +161,7 @@ impl Builder {
     ///
     /// [`ConnectError`].
     pub fn connect(self) -> Result<Client, ConnectError> {
-        let give_up = Instant::now() + self.options.wait_for_server;
+        let give_up = after(self.options.wait_for_server);
         let client = self.lazy()?;
         client.dialer.connect(give_up, None)?;
         Ok(client)

@@ -1,9 +1,6 @@
 //! The server for threads.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use doorbell_proto::Status;
 
@@ -13,6 +10,7 @@ use super::{
 };
 use crate::{
     MessageType,
+    deadline::after,
     error::BindError,
     message::{Message, Upload},
     server::{
@@ -52,7 +50,7 @@ impl Server {
     /// every call could end.
     pub fn shutdown(&self, limit: Duration) -> bool {
         self.engine.begin_drain();
-        let drained = self.engine.wait_quiet(Instant::now() + limit);
+        let drained = self.engine.wait_quiet(after(limit));
         self.engine.stop();
         drained
     }

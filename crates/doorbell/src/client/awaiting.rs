@@ -9,12 +9,12 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Bidirectional, Call, ConnectionState, Options, Streaming, Unary, Uploading,
-    dialer::{Dialer, give_up_at},
+    Bidirectional, Call, ConnectionState, Options, Streaming, Unary, Uploading, dialer::Dialer,
     option_methods,
 };
 use crate::{
     connection::Connection,
+    deadline::after,
     error::{CallError, ConnectError, NotifyError},
     message::{Message, Upload},
     name, scratch,
@@ -182,7 +182,7 @@ impl Builder {
     ///
     /// Panics outside a tokio runtime.
     pub async fn connect(self) -> Result<Client, ConnectError> {
-        let give_up = give_up_at(self.options.wait_for_server);
+        let give_up = after(self.options.wait_for_server);
         let client = self.lazy()?;
         client.dialer.connect(give_up).await?;
         Ok(client)

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use doorbell_shm::sys::{AsyncDoorbell, AsyncPeer};
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::{BackOff, Options};
 use crate::{
     connection::{Connection, Sleeper, Watched, lock},
+    deadline::after,
     error::{CallError, ConnectError, Disconnected},
     link::dial::dial,
 };
@@ -106,7 +107,7 @@ impl Dialer {
         self: &Arc<Self>,
         deadline: Option<Instant>,
     ) -> Result<Arc<Connection>, CallError> {
-        let patience = Instant::now() + self.options.reconnect_timeout;
+        let patience = after(self.options.reconnect_timeout);
         let give_up = deadline.map_or(patience, |deadline| deadline.min(patience));
         let connected = tokio::time::timeout_at(give_up.into(), self.connect(give_up)).await;
         match connected {
@@ -228,9 +229,4 @@ async fn attend(attended: Attended, bell: AsyncDoorbell, peer: AsyncPeer, ended:
             () = ended.notified() => return,
         }
     }
-}
-
-/// How long `connect` tries when it tries once.
-pub(super) fn give_up_at(wait: Duration) -> Instant {
-    Instant::now() + wait
 }

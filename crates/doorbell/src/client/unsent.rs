@@ -87,7 +87,7 @@ macro_rules! call_settings {
         /// Gives the call this long in all, its items included. Then it ends on both sides with
         /// [`CallError::DeadlineExceeded`](crate::CallError::DeadlineExceeded).
         pub fn timeout(self, timeout: std::time::Duration) -> Self {
-            self.deadline(std::time::Instant::now() + timeout)
+            self.deadline(crate::deadline::after(timeout))
         }
 
         /// Gives the call until `deadline`, or less if it has an earlier one already.

@@ -15,7 +15,7 @@ use doorbell_shm::{
 };
 
 use super::{Link, Terms, Wishes, doorbell_kind};
-use crate::error::ConnectError;
+use crate::{deadline::after, error::ConnectError};
 
 /// Connects to the server at `path`. Blocks, for at most `timeout`.
 pub(crate) fn dial(
@@ -27,7 +27,7 @@ pub(crate) fn dial(
     let dial = Dial {
         path,
         timeout,
-        deadline: Instant::now() + timeout,
+        deadline: after(timeout),
     };
     let control =
         ControlStream::connect(path, Some(dial.deadline)).map_err(|error| dial.system(error))?;

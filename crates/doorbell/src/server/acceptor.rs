@@ -22,6 +22,7 @@ use doorbell_shm::{
 use super::worker::{Arrival, Mailbox};
 use crate::{
     connection::{Connection, Sleeper, lock},
+    deadline::after,
     link::{
         Link,
         accept::{Greeting, Step, refuse},
@@ -154,7 +155,7 @@ impl Acceptor {
         if let Err(error) = self.reception.door.poller.add(&control, token, Mode::Edge) {
             return refuse(&control, RefuseReason::Resources, &error.to_string());
         }
-        let deadline = Instant::now() + self.reception.handshake_timeout;
+        let deadline = after(self.reception.handshake_timeout);
         match Greeting::new(control, deadline) {
             Ok(greeting) => {
                 self.greetings.insert(token, Box::new(greeting));

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     connection::{Connection, Dispatch, Watched, lock},
+    deadline::{after, after_since},
     error::Disconnected,
     stats::Stats,
 };
@@ -117,7 +118,7 @@ impl Worker {
     pub(super) fn new(mailbox: Arc<Mailbox>, duties: Duties) -> Self {
         let handlers = duties.registry.snapshot();
         let spin = Spin::new(duties.spin, sys::cpu_count());
-        let idle_check_at = duties.idle_timeout.map(|timeout| Instant::now() + timeout);
+        let idle_check_at = duties.idle_timeout.map(after);
         Self {
             mailbox,
             duties,
@@ -394,7 +395,7 @@ impl Worker {
         self.connections
             .iter()
             .flatten()
-            .map(|owned| owned.last_active + timeout)
+            .map(|owned| after_since(owned.last_active, timeout))
             .min()
     }
 
@@ -403,12 +404,12 @@ impl Worker {
             return;
         };
         let now = Instant::now();
-        self.idle_check_at = Some(now + timeout);
+        self.idle_check_at = Some(after_since(now, timeout));
         for index in 0..self.connections.len() {
             let Some(owned) = &mut self.connections[index] else {
                 continue;
             };
-            if owned.hot || owned.last_active + timeout > now {
+            if owned.hot || after_since(owned.last_active, timeout) > now {
                 continue;
             }
             if owned.connection.is_idle() && !owned.connection.has_background() {
