@@ -11,6 +11,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 #[path = "../src/memory/copy/mod.rs"]
+#[allow(dead_code)] // only copying is compared
 mod copy;
 
 const SIZES: [usize; 20] = [

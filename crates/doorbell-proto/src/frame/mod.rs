@@ -112,7 +112,6 @@ impl FrameHeader {
 
     /// Returns the checksum in the words of a header.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of a word")]
     pub fn crc_in(words: &HeaderWords) -> u32 {
         let [_, _, last] = words;
         (last >> 32) as u32
