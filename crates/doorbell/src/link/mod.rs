@@ -131,3 +131,22 @@ fn doorbell_kind(bell: BellKind) -> DoorbellKind {
         BellKind::Socket => DoorbellKind::Socket,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use doorbell_proto::frame::{FrameHeader, FrameKind, HEADER_BYTES};
+
+    /// The two crates do not know each other and must agree on this.
+    #[test]
+    fn ring_and_protocol_agree_on_records() {
+        assert_eq!(doorbell_shm::memory::HEADER_BYTES, HEADER_BYTES);
+        assert_eq!(FrameKind::from_u8(0), None, "kind 0 is the ring's padding");
+        let mut header = FrameHeader::new(FrameKind::Data, 1, 0);
+        header.length = 0x0102_0304;
+        assert_eq!(
+            header.encode()[..4],
+            header.length.to_le_bytes(),
+            "a record starts with the length of its body"
+        );
+    }
+}
