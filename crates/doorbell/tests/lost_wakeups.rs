@@ -11,7 +11,7 @@ use doorbell::{Client, ItemStream, Message, NotifyError, Raw, Server, Spin, Stat
 use doorbell_proto::frame::{CallId, Flags, FrameHeader, FrameKind};
 use doorbell_shm::SleepOn;
 use doorbell_testkit::{PATIENCE, Place, RawClient, RawServer, eventually};
-use support::{in_time, messages::*};
+use support::{SHORT, in_time, messages::*};
 
 /// A thread sleeps on the futex. A ring that was meant for an earlier sleep comes, and then another thread has more to send than
 /// the ring takes: the sleeper has to learn that it waits for room as well.
@@ -206,4 +206,37 @@ fn answer_that_was_published_before_death_reaches_a_thread_that_sleeps() {
     server.write(&RawClient::seal(answer, &body), &body);
     drop((server, listener));
     assert_eq!(calling.join().unwrap().unwrap().0, pattern(8));
+}
+
+/// A thread gives up its wait for a pong while another one drives. When that one leaves, it is a third one that has to drive, not the
+/// one that is no longer there.
+#[test]
+fn thread_that_has_given_up_is_not_chosen_to_drive() {
+    let place = Place::new();
+    let listener = RawServer::listen(&place.socket());
+    let name = place.name();
+    let connecting = std::thread::spawn(move || blocking::Client::connect(name).unwrap());
+    let mut server = RawServer::accept(&listener);
+    let client = connecting.join().unwrap();
+    let ping = |limit| {
+        let client = client.clone();
+        std::thread::spawn(move || client.ping(limit))
+    };
+    let driver = ping(8 * SHORT);
+    eventually("the driver sleeps", || {
+        server.client_sleeps_on() == Some(SleepOn::Futex)
+    });
+    ping(SHORT).join().unwrap().unwrap_err();
+    let patient = ping(PATIENCE); // at its deadline it would look for itself, and find the answer
+    let mut pings = 0;
+    eventually("all have sent a ping", || {
+        pings += u64::from(server.read().is_some());
+        pings == 3
+    });
+    driver.join().unwrap().unwrap_err();
+    let pong = FrameHeader::new(FrameKind::Pong, pings, 0);
+    server.write(&RawClient::seal(pong, &[]), &[]);
+    server.own.wake_tail().unwrap(); // the bell stays silent: whoever hears it would drain for everybody
+    let took = patient.join().unwrap().unwrap();
+    assert!(took < PATIENCE / 2, "nobody drove before the deadline");
 }

@@ -92,29 +92,42 @@ impl Connection {
         mut look: impl FnMut(&mut State, Option<&Waker>) -> Poll<T>,
     ) -> Result<T, TimedOut> {
         let waker = thread_waker();
-        loop {
-            let receive = self.try_receive();
-            let drives = receive.is_some();
-            if let Some(mut receive) = receive {
+        let waited = loop {
+            if let Some(mut receive) = self.try_receive() {
                 self.catch_up(&mut receive);
                 // What is looked for stays as it is until the sleep: only the holder of the receive half drains.
-                let polled = look(&mut self.lock(), None);
-                if let Poll::Ready(value) = polled {
-                    self.leave(receive);
-                    return Ok(value);
+                if let Poll::Ready(value) = look(&mut self.lock(), None) {
+                    break Ok(value);
                 }
                 if deadline.is_some_and(|at| at <= Instant::now()) {
-                    self.leave(receive);
-                    return Err(TimedOut);
+                    break Err(TimedOut);
                 }
                 self.sleep_on_futex(&mut receive, deadline);
                 self.leave(receive);
-            } else if let Poll::Ready(value) = look(&mut self.lock(), Some(&waker)) {
-                return Ok(value);
+                continue;
             }
-            if !drives && self.try_receive().is_none() {
-                park_until(deadline)?;
+            if let Poll::Ready(value) = look(&mut self.lock(), Some(&waker)) {
+                break Ok(value);
             }
+            if self.try_receive().is_none()
+                && let Err(timed_out) = park_until(deadline)
+            {
+                break Err(timed_out);
+            }
+        };
+        self.stop_waiting(&waker);
+        waited
+    }
+
+    /// Takes back who waited. They may have driven, or have been chosen to: others must not wait in vain.
+    fn stop_waiting(&self, waker: &Waker) {
+        let adrift = {
+            let mut state = self.lock();
+            state.forget_waiter(waker);
+            state.is_adrift()
+        };
+        if adrift {
+            self.find_driver();
         }
     }
 
@@ -164,6 +177,13 @@ impl State {
         }
         add_waker(&mut self.pongs.wakers, waker);
         Poll::Pending
+    }
+
+    /// Takes back a waker that was registered for room or for a pong.
+    fn forget_waiter(&mut self, waker: &Waker) {
+        for wakers in [&mut self.space_wakers, &mut self.pongs.wakers] {
+            wakers.retain(|known| !known.will_wake(waker));
+        }
     }
 
     pub(super) fn is_quiet(&self) -> bool {
