@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a user tries first, with the real program: the demo on a few files, which compares everything that arrives with what it must
-# be and exits with an error otherwise, and a benchmark that only shows that it works. Its figures mean nothing.
+# be and exits with an error otherwise; a benchmark that only shows that it works (its figures mean nothing); an echo server; the examples.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ci/common.sh
@@ -21,6 +21,23 @@ timeout 120 "$doorbell" demo "$place/tree" --work 10
 timeout 120 "$doorbell" bench rtt --quick --json >"$place/rows"
 grep -q '^{.*}$' "$place/rows" || { echo "the benchmark printed no row"; exit 1; }
 echo "$(wc -l <"$place/rows") rows measured"
+
+# A server, somebody who finds it, and somebody who looks for another one.
+"$doorbell" serve --echo smoke >"$place/served" &
+server=$!
+for _ in $(seq 100); do [ -S "$place/run/smoke.sock" ] && break; sleep 0.1; done
+timeout 20 "$doorbell" ping smoke --count 3 --interval 1
+if timeout 20 "$doorbell" ping nobody 2>"$place/error"; then
+    echo "a server that does not exist has answered"
+    exit 1
+fi
+grep -q 'no server is listening' "$place/error" || { cat "$place/error"; exit 1; }
+kill -INT "$server"
+wait "$server"
+
+# The examples that a new user copies.
+cargo build --locked --workspace --all-features --examples
+timeout 60 "$CARGO_TARGET_DIR/debug/examples/editor" "$place/tree"
 
 left="$(find "$place/run" -type s)"
 [ -z "$left" ] || { echo "sockets are left over: $left"; exit 1; }
