@@ -347,7 +347,7 @@ impl State {
         self.end_call(id, None, effects);
     }
 
-    /// Marks a call as ended and wakes everybody who waits for something of it.
+    /// Marks a call as ended, wakes everybody who waits for something of it, and closes its ticket if that belongs to nobody.
     pub(super) fn end_call(&mut self, id: CallId, error: Option<CallError>, effects: &mut Effects) {
         let Some(key) = self.tickets.find(id) else {
             return;
@@ -359,6 +359,7 @@ impl State {
         }
         effects.wake(self.tickets.forget(key, Awaited::Arrival));
         self.wake_others(id, effects);
+        self.tickets.close_unowned(key);
     }
 
     fn wake_others(&mut self, id: CallId, effects: &mut Effects) {

@@ -163,7 +163,6 @@ impl Connection {
         };
         let mut effects = Effects::default();
         state.end_call(id, None, &mut effects);
-        state.close_unowned(id);
         if publish || result.is_err() || state.has_backlog() {
             self.sent(guard, result);
         } else {
@@ -254,6 +253,11 @@ impl Connection {
     /// Closes a handle of a ticket without touching the call.
     pub(crate) fn close_ticket(&self, key: TicketKey, spare: Vec<u8>) {
         self.lock().tickets.close(key, spare);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn open_tickets(&self) -> usize {
+        self.lock().tickets.open_tickets()
     }
 
     /// Ready when the call has ended, whoever brought it about.
@@ -451,19 +455,11 @@ impl State {
         Ok(())
     }
 
-    /// Opens a ticket without a handle: it goes when the call is answered.
+    /// Opens a ticket without a handle: it goes when the call [ends](Self::end_call).
     fn open_unowned(&mut self, id: CallId) -> TicketKey {
         let key = self.tickets.open(id);
         self.tickets.get(key).disown();
         key
-    }
-
-    fn close_unowned(&mut self, id: CallId) {
-        if let Some(key) = self.tickets.find(id)
-            && self.tickets.get(key).is_unowned()
-        {
-            self.tickets.close(key, Vec::new());
-        }
     }
 
     fn fail(&mut self, id: CallId, status: Status) -> Result<(), Violation> {

@@ -130,13 +130,9 @@ impl Ticket {
         }
     }
 
-    /// Gives the ticket up to the call: it is closed when that is answered.
+    /// Gives the ticket up to the call: it is closed when that ends.
     pub(crate) fn disown(&mut self) {
         self.handles = 0;
-    }
-
-    pub(crate) fn is_unowned(&self) -> bool {
-        self.handles == 0
     }
 
     /// Remembers somebody who waits for the end of the call, whoever brings it about.
@@ -217,6 +213,18 @@ impl Tickets {
             *slot = None;
         }
         self.free.push(key.0);
+    }
+
+    /// Closes a ticket that was [given up](Ticket::disown) to its call, which has ended.
+    pub(crate) fn close_unowned(&mut self, key: TicketKey) {
+        if self.get(key).handles == 0 {
+            self.close(key, Vec::new());
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn open_tickets(&self) -> usize {
+        self.entries.iter().filter(|ticket| ticket.open).count()
     }
 
     /// Remembers who waits.

@@ -85,3 +85,73 @@ impl std::fmt::Debug for Context {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        sync::mpsc,
+        task::{Context as TaskContext, Waker},
+        time::Duration,
+    };
+
+    use doorbell_proto::Status;
+    use doorbell_testkit::{Place, eventually};
+
+    use super::*;
+    use crate::{Message, MessageType, Upload, blocking};
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Watched;
+    impl Message for Watched {
+        const TYPE: MessageType = MessageType::new(1);
+        type Reply = ();
+    }
+    impl Upload for Watched {
+        type Item = ();
+    }
+
+    /// The handler has given its items up, so nobody but who waits for the end of the call has made a ticket for it.
+    #[test]
+    fn ticket_of_who_only_waits_for_the_end_goes_with_a_call_that_is_not_answered() {
+        let place = Place::new();
+        let (started, contexts) = mpsc::channel();
+        let started = std::sync::Mutex::new(started);
+        let _server = blocking::Server::builder(place.name())
+            .on_upload(
+                move |context: Context, _: Watched, items: blocking::ItemStream<()>| {
+                    drop(items);
+                    let (busy, until_dropped) = mpsc::channel::<()>();
+                    started.lock().unwrap().send((context, busy)).unwrap();
+                    let _ = until_dropped.recv();
+                    Ok::<_, Status>(())
+                },
+            )
+            .bind()
+            .unwrap();
+        let client = blocking::Client::connect(place.name()).unwrap();
+        for is_cancelled in [true, false] {
+            let call = client.upload(Watched).timeout(Duration::from_secs(1));
+            let call = call.open().unwrap();
+            let (context, _busy) = contexts.recv().unwrap();
+            let connection = &context.connection;
+            let mut ended = pin!(context.cancelled());
+            let mut has_ended = || {
+                let mut cx = TaskContext::from_waker(Waker::noop());
+                ended.as_mut().poll(&mut cx).is_ready()
+            };
+            assert!(!has_ended());
+            assert_eq!(connection.open_tickets(), 1);
+            if is_cancelled {
+                drop(call);
+                eventually("the call is cancelled", has_ended);
+            } else {
+                eventually("the call expires", || {
+                    connection.expire();
+                    has_ended()
+                });
+            }
+            assert_eq!(connection.open_tickets(), 0, "cancelled: {is_cancelled}");
+        }
+    }
+}
