@@ -180,7 +180,7 @@ pub enum NotifyError {
     /// The server does not keep up. Wait with `writable()`, or leave the notification out.
     #[error("the server does not keep up: {queued_bytes} bytes wait to be sent")]
     Full {
-        /// Bytes that wait.
+        /// Bytes that wait, of notifications that fit into a frame or of larger ones: they do not hold each other up.
         queued_bytes: usize,
     },
     /// The same reasons for which a call is not sent.

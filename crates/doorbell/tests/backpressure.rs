@@ -10,7 +10,7 @@ use std::sync::{
 use bytes::Bytes;
 use doorbell::{Client, Message, NotifyError, blocking};
 use doorbell_proto::frame::{CallId, FrameHeader, FrameKind};
-use doorbell_testkit::{RawClient, descriptors, eventually, is_asleep, mappings};
+use doorbell_testkit::{Place, RawClient, RawServer, descriptors, eventually, is_asleep, mappings};
 use support::{Host, in_time, messages::*, server_has_seen};
 
 /// Credit that a client gives the server for one stream.
@@ -214,6 +214,50 @@ async fn notifications_are_refused_when_the_server_does_not_keep_up_and_none_is_
             recalled.into_iter().eq(0..200_000),
             "in order and complete, {refused} refused in between"
         );
+    })
+    .await;
+}
+
+/// Larger than a chunk, so that it travels as a call; two of them wait for a server that does not keep up.
+const LARGE_NOTIFICATION_BYTES: usize = 100_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_notifications_are_refused_when_the_server_does_not_keep_up() {
+    in_time(async {
+        let place = Place::new();
+        let listener = RawServer::listen(&place.socket());
+        let connecting = tokio::spawn(Client::connect(place.name()));
+        let mut server = RawServer::accept(&listener);
+        let client = connecting.await.unwrap().unwrap();
+        let mut sent = 0;
+        let full = loop {
+            match client.notify(Echo(pattern(LARGE_NOTIFICATION_BYTES))) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        let queued = sent * LARGE_NOTIFICATION_BYTES;
+        assert!(
+            matches!(full, NotifyError::Full { queued_bytes } if queued_bytes == queued),
+            "{full:?} after {sent}"
+        );
+        assert_eq!(sent, 2);
+        client
+            .notify(Remember(1))
+            .expect("a small one passes the large ones");
+
+        let (mut received, bytes) = (0, queued + size_of::<u64>() * sent + 1);
+        eventually("everything arrives", || {
+            while let Some((_, body)) = server.read() {
+                received += body.len();
+            }
+            server.wake_for_room();
+            received == bytes
+        });
+        client.writable().await.unwrap();
+        client
+            .notify(Echo(pattern(LARGE_NOTIFICATION_BYTES)))
+            .expect("there is room again");
     })
     .await;
 }

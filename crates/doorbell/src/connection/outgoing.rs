@@ -5,7 +5,8 @@
 //! call waits behind it.
 //!
 //! The queue has no limit of its own: every entry is paid for elsewhere. Calls and replies by the limit on calls, stream items by
-//! credit, notifications by a byte limit that the sender checks against [`Outgoing::notify_bytes`].
+//! credit, notifications by a byte limit that the sender checks against [`Outgoing::notify_bytes`] and, for large ones, which
+//! do not hold up the small ones, against [`Outgoing::large_notify_bytes`].
 
 use std::collections::VecDeque;
 
@@ -30,6 +31,8 @@ pub(super) struct Large {
     pub(super) payload: Bytes,
     /// Payload bytes already written.
     pub(super) sent: usize,
+    /// Nobody waits for its answer.
+    is_notification: bool,
     /// What must follow it: frames of the same call.
     then: VecDeque<Queued>,
 }
@@ -54,6 +57,7 @@ impl Large {
             prefix,
             payload,
             sent: 0,
+            is_notification: false,
             then: VecDeque::new(),
         }
     }
@@ -69,9 +73,22 @@ impl Outgoing {
         self.small.is_empty() && (self.large.is_empty() || !self.follows_large(header))
     }
 
-    /// Bytes of notifications that wait.
+    /// Bytes of small notifications that wait.
     pub(super) fn notify_bytes(&self) -> usize {
         self.notify_bytes
+    }
+
+    /// Bytes of the large notifications of which something waits: each keeps all of its memory until its last chunk is sent.
+    pub(super) fn large_notify_bytes(&self) -> usize {
+        let notifications = self.large.iter().filter(|large| large.is_notification);
+        notifications.map(|large| large.payload.len()).sum()
+    }
+
+    /// The large message of this call, if it still waits, is a notification.
+    pub(super) fn mark_notification(&mut self, id: u64) {
+        if let Some(large) = self.large_of(id) {
+            large.is_notification = true;
+        }
     }
 
     pub(super) fn push_small(&mut self, small: Small) {

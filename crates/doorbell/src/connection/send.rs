@@ -330,7 +330,12 @@ impl Connection {
         state.check_open()?;
         let bytes = payload.as_slice().len();
         state.check_size(bytes, metadata)?;
-        let queued_bytes = state.outgoing.notify_bytes();
+        let fits = bytes + metadata.map_or(0, Metadata::encoded_bytes) <= state.max_body_bytes();
+        let queued_bytes = if fits {
+            state.outgoing.notify_bytes()
+        } else {
+            state.outgoing.large_notify_bytes()
+        };
         if queued_bytes > 0 && queued_bytes + bytes > NOTIFY_QUEUE_BYTES {
             return Err(NotifyError::Full { queued_bytes });
         }
@@ -338,7 +343,6 @@ impl Connection {
             remaining: None,
             metadata,
         };
-        let fits = bytes + metadata.map_or(0, Metadata::encoded_bytes) <= state.max_body_bytes();
         let header = if fits {
             header(FrameKind::Notify, Flags::default(), 0, message_type.get())
         } else {
@@ -355,6 +359,9 @@ impl Connection {
             )
         };
         let result = state.send(header, preamble, payload);
+        if !fits {
+            state.outgoing.mark_notification(header.id);
+        }
         self.sent(guard, result);
         Ok(())
     }
@@ -512,7 +519,7 @@ fn refused(error: StartError) -> CallError {
     }
 }
 
-/// Bytes of notifications that may wait for room before more are refused: sixteen chunks.
+/// Bytes of notifications that may wait for room before more are refused: sixteen chunks. One that is larger waits alone.
 const NOTIFY_QUEUE_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
