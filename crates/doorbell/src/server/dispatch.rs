@@ -11,7 +11,11 @@ use crate::{
 };
 
 /// Hands one message to its handler.
-pub(super) fn dispatch(connection: &Arc<Connection>, handlers: &Snapshot, message: Dispatch<'_>) {
+pub(super) fn dispatch(
+    connection: &Arc<Connection>,
+    handlers: &mut Snapshot,
+    message: Dispatch<'_>,
+) {
     match message {
         Dispatch::Request {
             id,
@@ -70,7 +74,7 @@ pub(super) fn dispatch(connection: &Arc<Connection>, handlers: &Snapshot, messag
 }
 
 fn find(
-    handlers: &Snapshot,
+    handlers: &mut Snapshot,
     message_type: MessageType,
     kind: CallKind,
 ) -> Result<&Arc<dyn Handler>, Status> {

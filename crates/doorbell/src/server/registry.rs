@@ -1,7 +1,7 @@
 //! Handlers by message type, replaceable while the server runs.
 //!
-//! A worker keeps a snapshot of the table and looks at one counter per turn to see whether it is still current, so finding a
-//! handler takes no lock.
+//! A worker keeps a snapshot of the table and looks at one counter per message to see whether it is still current, so finding a
+//! handler takes no lock. It looks after it has seen the message: whoever changes a handler and calls it then gets the new one.
 
 use std::sync::{
     Arc, Mutex,
@@ -80,6 +80,7 @@ pub(crate) struct Registry {
 
 /// One worker's view of it.
 pub(crate) struct Snapshot {
+    registry: Arc<Registry>,
     table: Arc<Table>,
     version: u64,
 }
@@ -105,28 +106,32 @@ impl Registry {
     fn change(&self, change: impl FnOnce(&mut Table) -> bool) -> bool {
         let mut current = lock(&self.current);
         let result = change(Arc::make_mut(&mut current));
-        self.version.fetch_add(1, Ordering::Release); // pairs with `refresh`
+        self.version.fetch_add(1, Ordering::Release); // pairs with `Snapshot::get`
         result
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    fn latest(&self) -> (Arc<Table>, u64) {
         let version = self.version.load(Ordering::Acquire);
-        Snapshot {
-            table: Arc::clone(&lock(&self.current)),
-            version,
-        }
+        (Arc::clone(&lock(&self.current)), version)
     }
 }
 
 impl Snapshot {
-    /// Takes the latest table if it has changed.
-    pub(crate) fn refresh(&mut self, registry: &Registry) {
-        if registry.version.load(Ordering::Acquire) != self.version {
-            *self = registry.snapshot();
+    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+        let (table, version) = registry.latest();
+        Self {
+            registry,
+            table,
+            version,
         }
     }
 
-    pub(crate) fn get(&self, message_type: MessageType) -> Option<&Arc<dyn Handler>> {
+    /// Returns the handler that is registered now.
+    pub(crate) fn get(&mut self, message_type: MessageType) -> Option<&Arc<dyn Handler>> {
+        // Pairs with `change`, through the ring: the client has called after that, and we look after we have seen the call.
+        if self.registry.version.load(Ordering::Acquire) != self.version {
+            (self.table, self.version) = self.registry.latest();
+        }
         self.table.get(message_type)
     }
 }

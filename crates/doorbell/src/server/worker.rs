@@ -116,7 +116,7 @@ struct Owned {
 
 impl Worker {
     pub(super) fn new(mailbox: Arc<Mailbox>, duties: Duties) -> Self {
-        let handlers = duties.registry.snapshot();
+        let handlers = Snapshot::new(Arc::clone(&duties.registry));
         let spin = Spin::new(duties.spin, sys::cpu_count());
         let idle_check_at = duties.idle_timeout.map(after);
         Self {
@@ -152,7 +152,6 @@ impl Worker {
         let mut polled_at = Instant::now();
         let mut turns_since_poll = 0;
         while !self.hot.is_empty() {
-            self.handlers.refresh(&self.duties.registry);
             if self.serve_hot() {
                 turn = self.spin.start();
             } else if !turn.again() {
@@ -212,7 +211,7 @@ impl Worker {
             self.hot.retain(|&hot| hot != index);
             return Ok(true);
         }
-        let served = serve(&owned.connection, &self.handlers)?;
+        let served = serve(&owned.connection, &mut self.handlers)?;
         if served {
             owned.quiet_turns = 0;
         } else {
@@ -311,7 +310,7 @@ impl Worker {
         let Some(Some(owned)) = self.connections.get(index) else {
             return;
         };
-        serve_the_dead(&owned.connection, &self.handlers);
+        serve_the_dead(&owned.connection, &mut self.handlers);
         self.end(index, Disconnected::PeerGone);
     }
 
@@ -421,7 +420,7 @@ impl Worker {
     }
 }
 
-fn serve(connection: &Arc<Connection>, handlers: &Snapshot) -> Result<bool, Disconnected> {
+fn serve(connection: &Arc<Connection>, handlers: &mut Snapshot) -> Result<bool, Disconnected> {
     let Some(mut receive) = connection.try_receive() else {
         return Ok(false);
     };
@@ -435,7 +434,7 @@ fn serve(connection: &Arc<Connection>, handlers: &Snapshot) -> Result<bool, Disc
 }
 
 /// Reads what a dead client has left: its notifications count, its calls have nobody to answer to.
-fn serve_the_dead(connection: &Arc<Connection>, handlers: &Snapshot) {
+fn serve_the_dead(connection: &Arc<Connection>, handlers: &mut Snapshot) {
     let Some(mut receive) = connection.try_receive() else {
         return;
     };
