@@ -35,9 +35,10 @@ grep -q 'no server is listening' "$place/error" || { cat "$place/error"; exit 1;
 kill -INT "$server"
 wait "$server"
 
-# The examples that a new user copies.
+left="$(find "$place/run" -type s)"
+[ -z "$left" ] || { echo "sockets are left over: $left"; exit 1; }
+
+# The examples that a new user copies. The editor kills its engine, whose socket then waits for the next one to replace it.
 cargo build --locked --workspace --all-features --examples
 timeout 60 "$CARGO_TARGET_DIR/debug/examples/editor" "$place/tree"
 
-left="$(find "$place/run" -type s)"
-[ -z "$left" ] || { echo "sockets are left over: $left"; exit 1; }
