@@ -233,8 +233,9 @@ const MAXIMUM: Duration = Duration::from_micros(50);
 const LEAST: Duration = Duration::from_micros(5);
 /// A turn in [`SpinMode::Always`].
 const ALWAYS: Duration = Duration::from_millis(1);
-/// From here on a sleep was one that no spin should have replaced.
-const LONG_SLEEP: Duration = Duration::from_micros(200);
+/// From here on a sleep was one that no spin should have replaced. Well above what a sleep takes that need not have been: two wake-ups,
+/// which on a virtual machine in a bad mood have been seen to take 150 µs each. Below that, sleeping once would mean sleeping always.
+const LONG_SLEEP: Duration = Duration::from_micros(500);
 /// Time between two looks at the clock that no number of pauses explains: twice the longest turn.
 const STOLEN: Duration = Duration::from_micros(100);
 /// Turns of the maximum without success before spinning is given up for a while.
