@@ -25,6 +25,8 @@ pub enum SpinMode {
 /// - What counts as *soon* is longer than the longest spin, because a sleep that ended at once still
 ///   takes the 40–60 µs that waking an idle virtual CPU costs.
 /// - A budget that stays at its maximum without paying is given up for a while.
+/// - If sleeps took less during that while than the shortest spin does, and the next spin misses nevertheless, then the spin is
+///   what the answer waits for: both sides run on one CPU. The while doubles each time, until spinning pays again.
 /// - A spin that the scheduler interrupted is worse than useless: the peer wanted this CPU. It costs the
 ///   budget at once.
 ///
@@ -63,6 +65,11 @@ pub struct Spin {
     missed_turns: u32,
     /// Sleeps that must pass before the budget may grow again.
     rest_sleeps: u32,
+    /// How many sleeps a rest lasts, and how many of the latest one were shorter than any spin.
+    rest_length: u32,
+    quick_sleeps: u32,
+    /// The first turn after a rest is still to come.
+    is_trial: bool,
 }
 
 impl Spin {
@@ -82,6 +89,9 @@ impl Spin {
             budget,
             missed_turns: 0,
             rest_sleeps: 0,
+            rest_length: REST_SLEEPS,
+            quick_sleeps: 0,
+            is_trial: false,
         }
     }
 
@@ -106,6 +116,10 @@ impl Spin {
     #[inline]
     pub fn paid(&mut self) {
         self.missed_turns = 0;
+        if self.is_trial {
+            self.is_trial = false;
+            self.rest_length = REST_SLEEPS;
+        }
     }
 
     /// Learns that the turn ended with nothing and that the sleep after it lasted for `duration`.
@@ -117,11 +131,21 @@ impl Spin {
             self.shrink();
         } else if self.rest_sleeps > 0 {
             self.rest_sleeps -= 1;
+            self.quick_sleeps += u32::from(duration < START);
+        } else if self.is_in_the_way() {
+            self.rest_length = (2 * self.rest_length).min(LONGEST_REST);
+            self.rest();
         } else if self.budget < MAXIMUM {
             self.grow();
         } else {
             self.miss();
         }
+    }
+
+    /// A turn has missed, although most sleeps without one had been shorter than it.
+    fn is_in_the_way(&mut self) -> bool {
+        let tried = !self.budget.is_zero() && std::mem::take(&mut self.is_trial);
+        tried && 2 * self.quick_sleeps > self.rest_length
     }
 
     /// Learns that the operating system took the CPU away during the turn: see
@@ -154,7 +178,9 @@ impl Spin {
     fn rest(&mut self) {
         self.budget = Duration::ZERO;
         self.missed_turns = 0;
-        self.rest_sleeps = REST_SLEEPS;
+        self.rest_sleeps = self.rest_length;
+        self.quick_sleeps = 0;
+        self.is_trial = true;
     }
 }
 
@@ -240,8 +266,10 @@ const LONG_SLEEP: Duration = Duration::from_micros(500);
 const STOLEN: Duration = Duration::from_micros(100);
 /// Turns of the maximum without success before spinning is given up for a while.
 const MISSES: u32 = 8;
-/// How long that is, in sleeps.
+/// How long that is at first, in sleeps.
 const REST_SLEEPS: u32 = 32;
+/// How long at most: 20 ms of calls on one CPU, during which a turn of 20 µs does not count.
+const LONGEST_REST: u32 = 4096;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -288,6 +316,54 @@ mod tests {
         }
         spin.slept(SHORT);
         assert_eq!(spin.budget(), START);
+    }
+
+    /// Sleeps until the budget is not zero, and returns how often.
+    fn sleeps_of_a_rest(spin: &mut Spin, duration: Duration) -> u32 {
+        let mut sleeps = 0;
+        while spin.budget().is_zero() {
+            spin.slept(duration);
+            sleeps += 1;
+        }
+        sleeps
+    }
+
+    #[test]
+    fn spin_that_keeps_the_answer_away_is_tried_ever_more_rarely() {
+        let quick = START / 4;
+        let mut spin = adaptive();
+        for _ in 0..2 + MISSES {
+            spin.slept(quick);
+        }
+        assert_eq!(sleeps_of_a_rest(&mut spin, quick), REST_SLEEPS + 1);
+        spin.slept(quick);
+        assert_eq!(sleeps_of_a_rest(&mut spin, quick), 2 * REST_SLEEPS + 1);
+        for _ in 0..8 {
+            spin.slept(quick);
+            sleeps_of_a_rest(&mut spin, quick);
+        }
+        spin.slept(quick);
+        assert_eq!(sleeps_of_a_rest(&mut spin, quick), LONGEST_REST + 1);
+
+        // Somewhere else it pays: all is as at first.
+        spin.paid();
+        spin.slept(quick);
+        assert_eq!(spin.budget(), 2 * START);
+        for _ in 0..1 + MISSES {
+            spin.slept(quick);
+        }
+        assert_eq!(sleeps_of_a_rest(&mut spin, quick), REST_SLEEPS + 1);
+    }
+
+    #[test]
+    fn spin_that_misses_although_sleeps_are_slow_is_tried_as_often_as_before() {
+        let mut spin = adaptive();
+        for _ in 0..2 {
+            for _ in 0..2 + MISSES {
+                spin.slept(SHORT);
+            }
+            assert_eq!(sleeps_of_a_rest(&mut spin, SHORT), REST_SLEEPS + 1);
+        }
     }
 
     #[test]
