@@ -68,10 +68,12 @@ notify-fence      loom_publish_racing_with_sleep_on_a_futex_wakes
 notify-fence      loom_publish_racing_with_sleep_on_a_doorbell_wakes
 notify-fence      loom_release_racing_with_sleep_for_space_on_a_doorbell_wakes
 notify-fence      loom_answer_and_room_under_one_fence_wake_the_client
+look-once-more    loom_publish_racing_with_sleep_on_a_futex_wakes
 look-once-more    loom_publish_racing_with_sleep_on_a_doorbell_wakes
 look-once-more    loom_release_racing_with_sleep_for_space_on_a_doorbell_wakes
 announce-number   loom_each_sleep_is_notified_once
 announce-space    loom_release_racing_with_sleep_for_space_on_a_futex_wakes
+store-notified    loom_each_sleep_on_a_futex_is_notified_once
 notify-once       loom_each_sleep_is_notified_once
 kick-covered      loom_close_racing_with_sleep_ends_it
 kick-covered      loom_two_kicks_are_seen_as_one_or_two

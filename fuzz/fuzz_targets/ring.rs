@@ -42,7 +42,7 @@ enum Step {
 struct Victim {
     consumer: Consumer<HeapRegion, HeapRegion>,
     producer: Producer<HeapRegion, HeapRegion>,
-    notifier: Notifier<HeapRegion>,
+    notifier: Notifier<HeapRegion, HeapRegion>,
 }
 
 fuzz_target!(|steps: Vec<Step>| {
@@ -50,8 +50,8 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut writer = theirs.claim_writer();
     let mut victim = Victim {
         consumer: Consumer::new(ours.clone(), theirs.clone()),
-        producer: Producer::new(ours, theirs.clone()),
-        notifier: Notifier::new(theirs.clone()),
+        producer: Producer::new(ours.clone(), theirs.clone()),
+        notifier: Notifier::new(ours, theirs.clone()),
     };
     let mut tail = 0;
     for step in &steps {

@@ -36,8 +36,8 @@ fn ends() -> Ends {
     let (own, peer): (OwnRegion, PeerRegion) =
         adopt(handles.0, handles.1, layout, layout).expect("regions we have just made");
     Ends {
-        producer: Producer::new(server.own, server.peer.clone()),
-        notifier: Notifier::new(server.peer),
+        producer: Producer::new(server.own.clone(), server.peer.clone()),
+        notifier: Notifier::new(server.own, server.peer),
         consumer: Consumer::new(own, peer),
     }
 }

@@ -10,9 +10,7 @@ mod sync;
 
 #[cfg(not(loom))]
 pub use memory::{AdoptError, ServerMemory, adopt, create};
-pub use memory::{
-    Kick, Layout, LayoutError, OwnRegion, PeerRegion, Positions, crc32c, crc32c_header,
-};
+pub use memory::{Kick, Layout, LayoutError, OwnRegion, PeerRegion, crc32c, crc32c_header};
 pub use ring::{Consumer, Corrupt, Producer, Reservation};
 pub use wake::{Announcer, Notifier, SleepOn, Spin, SpinMode, SpinTurn};
 

@@ -72,7 +72,7 @@ fn tell(region: &HeapRegion, writer: &mut HeapWriter, lie: &Lie) {
 fn look(
     consumer: &mut Consumer<HeapRegion, HeapRegion>,
     producer: &mut Producer<HeapRegion, HeapRegion>,
-    notifier: &mut Notifier<HeapRegion>,
+    notifier: &mut Notifier<HeapRegion, HeapRegion>,
 ) {
     let mut scratch = Vec::new();
     for _ in 0..8 {
@@ -99,8 +99,8 @@ proptest! {
         let (ours, theirs) = (HeapRegion::new(CAPACITY), HeapRegion::new(CAPACITY));
         let mut writer = theirs.claim_writer();
         let mut consumer = Consumer::new(ours.clone(), theirs.clone());
-        let mut producer = Producer::new(ours, theirs.clone());
-        let mut notifier = Notifier::new(theirs.clone());
+        let mut producer = Producer::new(ours.clone(), theirs.clone());
+        let mut notifier = Notifier::new(ours, theirs.clone());
         for lie in &lies {
             tell(&theirs, &mut writer, lie);
             let before = consumer.peek().err();

@@ -4,9 +4,7 @@ mod sys_support;
 
 use std::time::{Duration, Instant};
 
-use doorbell_shm::memory::{
-    HEADER_BYTES, Kick, Layout, OwnRegion, PeerRegion, Positions, adopt, create,
-};
+use doorbell_shm::memory::{HEADER_BYTES, Kick, Layout, OwnRegion, PeerRegion, adopt, create};
 use doorbell_shm::ring::{Consumer, Producer};
 use doorbell_shm::sys::{ControlStream, RegionHandle, Woken, cpu_count};
 use doorbell_shm::wake::{Announcer, Notifier, SleepOn, Spin, SpinMode};
@@ -38,7 +36,7 @@ impl End {
             producer: Producer::new(own.clone(), peer.clone()),
             consumer: Consumer::new(own.clone(), peer.clone()),
             announcer: Announcer::new(own.clone()),
-            notifier: Notifier::new(peer.clone()),
+            notifier: Notifier::new(own.clone(), peer.clone()),
             kick: Kick::new(),
             spin: Spin::new(SpinMode::Adaptive, cpu_count()),
             own,
@@ -86,8 +84,7 @@ impl End {
 
     fn notify(&mut self, published: bool, released: bool) {
         match self.notifier.after_publish_and_release(published, released) {
-            Some(SleepOn::Futex) if published => self.own.wake_tail().unwrap(),
-            Some(SleepOn::Futex) => self.own.wake_head().unwrap(),
+            Some(SleepOn::Futex) => self.own.wake().unwrap(),
             Some(SleepOn::Doorbell) => panic!("nobody sleeps on a doorbell here"),
             None => {}
         }
@@ -133,14 +130,10 @@ impl End {
         if turn.was_stolen() {
             self.spin.stolen();
         }
-        self.announcer.announce(SleepOn::Futex, space);
+        let number = self.announcer.announce(SleepOn::Futex, space);
         if !self.is_ready(space) {
-            let seen = Positions {
-                tail: self.consumer.seen_tail(),
-                head: self.producer.seen_head(),
-            };
             let asleep = Instant::now();
-            let woken = self.peer.wait(seen, space, &self.kick, in_time()).unwrap();
+            let woken = self.peer.wait(number, &self.kick, in_time()).unwrap();
             assert_eq!(woken, Woken::Notified, "a wake-up was lost");
             self.spin.slept(asleep.elapsed());
         }
@@ -265,15 +258,15 @@ fn records_of_a_killed_producer_are_whole() {
 fn kick_of_another_thread_ends_a_sleep() {
     let peer = Peer::spawn("kick");
     let end = End::server(&peer.stream);
-    let nothing = Positions { tail: 0, head: 0 };
+    const FIRST: u32 = 1;
     std::thread::scope(|scope| {
-        let sleeper = scope.spawn(|| end.peer.wait(nothing, true, &end.kick, in_time()).unwrap());
+        let sleeper = scope.spawn(|| end.peer.wait(FIRST, &end.kick, in_time()).unwrap());
         end.kick.raise();
         assert_eq!(sleeper.join().unwrap(), Woken::Notified);
     });
     assert!(end.kick.lower());
     assert!(!end.kick.lower());
-    let deadline = end.peer.wait(nothing, true, &end.kick, shortly()).unwrap();
+    let deadline = end.peer.wait(FIRST, &end.kick, shortly()).unwrap();
     assert_eq!(deadline, Woken::Deadline);
     say(&peer.stream, b'k');
     hear(&peer.stream, b'e');

@@ -107,7 +107,7 @@ impl RawServer {
         Self {
             control,
             consumer: Consumer::new(memory.own.clone(), memory.peer.clone()),
-            notifier: Notifier::new(memory.peer.clone()),
+            notifier: Notifier::new(memory.own.clone(), memory.peer.clone()),
             peer: memory.peer,
             writer: memory.own.claim_writer(),
             own: memory.own,
@@ -149,7 +149,7 @@ impl RawServer {
     pub fn wake_for_room(&mut self) {
         match self.notifier.after_release() {
             None => {}
-            Some(SleepOn::Futex) => self.own.wake_head().expect("a futex"),
+            Some(SleepOn::Futex) => self.own.wake().expect("a futex"),
             Some(SleepOn::Doorbell) => self.ring(),
         }
     }
@@ -195,8 +195,19 @@ impl RawServer {
     pub fn publish(&mut self, tail: u32) {
         self.tail = tail;
         self.own.store_tail(tail);
-        self.own.wake_tail().expect("a futex");
-        self.client_bell.notify().expect("the client's bell");
+        self.wake();
+        self.ring();
+    }
+
+    /// Wakes the client if it sleeps on a futex.
+    ///
+    /// # Panics
+    ///
+    /// If that is not possible.
+    pub fn wake(&mut self) {
+        if self.notifier.after_publish() == Some(SleepOn::Futex) {
+            self.own.wake().expect("a futex");
+        }
     }
 
     /// Waits until the client has closed the connection.

@@ -236,7 +236,7 @@ fn thread_that_has_given_up_is_not_chosen_to_drive() {
     driver.join().unwrap().unwrap_err();
     let pong = FrameHeader::new(FrameKind::Pong, pings, 0);
     server.write(&RawClient::seal(pong, &[]), &[]);
-    server.own.wake_tail().unwrap(); // the bell stays silent: whoever hears it would drain for everybody
+    server.wake(); // the bell stays silent: whoever hears it would drain for everybody
     let took = patient.join().unwrap().unwrap();
     assert!(took < PATIENCE / 2, "nobody drove before the deadline");
 }

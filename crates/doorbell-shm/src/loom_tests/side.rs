@@ -2,7 +2,7 @@
 
 use loom::sync::{Arc, Condvar, Mutex};
 
-use crate::memory::{HEADER_BYTES, HeapRegion, Kick, PeerMemory};
+use crate::memory::{HEADER_BYTES, HeapRegion, Kick};
 use crate::ring::{Consumer, Producer};
 use crate::sync::{Ordering, kept};
 use crate::wake::{Announcer, Notifier, SleepOn};
@@ -68,7 +68,7 @@ pub(super) struct Side {
     producer: Producer<HeapRegion, HeapRegion>,
     consumer: Consumer<HeapRegion, HeapRegion>,
     announcer: Announcer<HeapRegion>,
-    notifier: Notifier<HeapRegion>,
+    notifier: Notifier<HeapRegion, HeapRegion>,
     peer: HeapRegion,
     on: SleepOn,
     /// Through this we wake the peer.
@@ -88,7 +88,7 @@ pub(super) fn sides(on: SleepOn) -> (Side, Side) {
         producer: Producer::new(regions[own].clone(), regions[peer].clone()),
         consumer: Consumer::new(regions[own].clone(), regions[peer].clone()),
         announcer: Announcer::new(regions[own].clone()),
-        notifier: Notifier::new(regions[peer].clone()),
+        notifier: Notifier::new(regions[own].clone(), regions[peer].clone()),
         peer: regions[peer].clone(),
         on,
         own_wires: Arc::clone(&wires[own]),
@@ -175,9 +175,9 @@ impl Side {
     /// Announces, looks once more, sleeps and withdraws, as every waiter does.
     pub(super) fn sleep(&mut self, space: bool) {
         self.sleeps += 1;
-        self.announcer.announce(self.on, space);
+        let number = self.announcer.announce(self.on, space);
         if !kept("look-once-more") || !self.is_ready(space) {
-            self.block(space);
+            self.block(number);
         }
         self.announcer.withdraw();
     }
@@ -190,18 +190,23 @@ impl Side {
         self.producer.reserve(8).unwrap().is_some()
     }
 
-    fn block(&self, space: bool) {
+    fn block(&self, number: u32) {
         match self.on {
             SleepOn::Doorbell => self.peer_wires.bell.wait(),
-            SleepOn::Futex => self.peer_wires.futex.wait(|| self.is_unchanged(space)),
+            SleepOn::Futex => self.wait(number),
         }
     }
 
-    /// What the kernel compares for `PeerRegion::wait`.
-    fn is_unchanged(&self, space: bool) -> bool {
-        self.peer.load_tail() == self.consumer.seen_tail()
-            && (!space || self.peer.load_head() == self.producer.seen_head())
-            && (!kept("kick-covered") || !self.is_kicked())
+    /// As `PeerRegion::wait`.
+    fn wait(&self, number: u32) {
+        let before = self.peer.load_notified();
+        if before == number {
+            return;
+        }
+        // What the kernel compares.
+        let is_unchanged =
+            || self.peer.load_notified() == before && (!kept("kick-covered") || !self.is_kicked());
+        self.peer_wires.futex.wait(is_unchanged);
     }
 
     fn is_kicked(&self) -> bool {

@@ -23,6 +23,7 @@ struct Shared {
     tail: AtomicU32,
     head: AtomicU32,
     sleep: AtomicU32,
+    notified: AtomicU32,
     data: Box<[Cell]>,
     claimed: std::sync::atomic::AtomicBool,
 }
@@ -46,12 +47,21 @@ impl HeapRegion {
             tail: AtomicU32::new(0),
             head: AtomicU32::new(0),
             sleep: AtomicU32::new(0),
+            notified: AtomicU32::new(0),
             data,
             claimed: std::sync::atomic::AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
         }
+    }
+}
+
+#[cfg(loom)]
+impl HeapRegion {
+    /// Returns which of our sleeps the peer has ended: what the kernel compares for a waiter.
+    pub(crate) fn load_notified(&self) -> u32 {
+        self.shared.notified.load(Ordering::Relaxed)
     }
 }
 
@@ -86,6 +96,10 @@ impl OwnMemory for HeapRegion {
 
     fn store_sleep(&self, word: u32) {
         self.shared.sleep.store(word, Ordering::Relaxed);
+    }
+
+    fn store_notified(&self, number: u32) {
+        self.shared.notified.store(number, Ordering::Relaxed);
     }
 
     fn claim_writer(&self) -> HeapWriter {

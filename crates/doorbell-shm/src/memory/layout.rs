@@ -21,6 +21,7 @@ impl Layout {
     pub(super) const TAIL: usize = 128;
     pub(super) const HEAD: usize = 132;
     pub(super) const SLEEP: usize = 256;
+    pub(super) const NOTIFIED: usize = 260;
     pub(super) const RING: usize = 1024;
 
     /// Returns the layout of a region with a ring of `ring_capacity_bytes` and `cancel_slots` words.

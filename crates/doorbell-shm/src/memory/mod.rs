@@ -62,15 +62,6 @@ pub const HEADER_BYTES: usize = 24;
 /// A header as little-endian words.
 pub type HeaderWords = [u64; HEADER_BYTES / 8];
 
-/// The two position words of a peer, as last seen by us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Positions {
-    /// Bytes the peer has ever published.
-    pub tail: u32,
-    /// Bytes the peer has ever consumed.
-    pub head: u32,
-}
-
 /// A region that we write: control words and the right to write its ring.
 ///
 /// Nothing is ever read back from it.
@@ -89,6 +80,9 @@ pub trait OwnMemory {
 
     /// Stores our sleep word, `Relaxed`.
     fn store_sleep(&self, word: u32);
+
+    /// Stores the number of the peer's sleep that we are about to end, `Relaxed`.
+    fn store_notified(&self, number: u32);
 
     /// Returns the right to write ring data.
     ///

@@ -9,8 +9,8 @@ use std::time::Instant;
 use super::copy::{copy_in, copy_out, load_shared, prefetch, prefetch_to_write, store_shared};
 use super::words::{Position, observe, publish};
 use super::{
-    HEADER_BYTES, HeaderWords, Kick, Layout, OwnMemory, PeerMemory, Positions, RingWriter,
-    assert_aligned, assert_inside,
+    HEADER_BYTES, HeaderWords, Kick, Layout, OwnMemory, PeerMemory, RingWriter, assert_aligned,
+    assert_inside,
 };
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys::{Mapping, RegionHandle, Woken, futex_wait_any, futex_wake};
@@ -54,22 +54,15 @@ impl OwnRegion {
             .store(generation, Ordering::Relaxed);
     }
 
-    /// Wakes a peer that sleeps on the futex of our tail. Costs a system call.
+    /// Wakes a peer that sleeps in [`PeerRegion::wait`], once [`Notifier`](crate::wake::Notifier) has said that it is due. Costs a
+    /// system call.
     ///
     /// # Errors
     ///
     /// What the operating system says; does not happen on a mapped region.
-    pub fn wake_tail(&self) -> io::Result<()> {
-        self.region.wake(Layout::TAIL)
-    }
-
-    /// Wakes a peer that sleeps on the futex of our head. Costs a system call.
-    ///
-    /// # Errors
-    ///
-    /// As [`wake_tail`](Self::wake_tail).
-    pub fn wake_head(&self) -> io::Result<()> {
-        self.region.wake(Layout::HEAD)
+    pub fn wake(&self) -> io::Result<()> {
+        // One: a connection has one sleeper at most, and a hostile peer could queue up many.
+        futex_wake(self.region.word(Layout::NOTIFIED), 1).map(drop)
     }
 }
 
@@ -96,6 +89,13 @@ impl OwnMemory for OwnRegion {
         self.region
             .word(Layout::SLEEP)
             .store(word, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn store_notified(&self, number: u32) {
+        self.region
+            .word(Layout::NOTIFIED)
+            .store(number, Ordering::Relaxed);
     }
 
     fn claim_writer(&self) -> RegionWriter {
@@ -173,30 +173,22 @@ impl PeerRegion {
         offset.map_or(0, |offset| self.region.word(offset).load(Ordering::Relaxed))
     }
 
-    /// Sleeps on a futex until the peer moves its tail on from `seen`, with `space` also its head; or
-    /// until `kick` is raised; or until the deadline.
+    /// Sleeps on a futex until the peer has notified the sleep with this number; or until `kick` is raised; or until the deadline.
     ///
-    /// Returns at once if one of that has happened already. The sleep must have been announced, and the
-    /// positions loaded once more since (see [`crate::wake`]); `seen` are the positions of that look.
-    /// [`Woken::Notified`] promises nothing: look again.
+    /// Returns at once if one of that has happened already. The sleep must have been
+    /// [announced](crate::wake::Announcer::announce), which gives it its number, and the positions loaded once more since (see
+    /// [`crate::wake`]). [`Woken::Notified`] promises nothing: look again.
     ///
     /// # Errors
     ///
     /// What the operating system says: it cannot sleep on several words.
-    pub fn wait(
-        &self,
-        seen: Positions,
-        space: bool,
-        kick: &Kick,
-        deadline: Option<Instant>,
-    ) -> io::Result<Woken> {
-        let words = [
-            (kick.word(), Kick::LOWERED),
-            (self.region.word(Layout::TAIL), seen.tail),
-            (self.region.word(Layout::HEAD), seen.head),
-        ];
-        let (all, without_head) = (&words[..], &words[..2]);
-        futex_wait_any(if space { all } else { without_head }, deadline)
+    pub fn wait(&self, sleep: u32, kick: &Kick, deadline: Option<Instant>) -> io::Result<Woken> {
+        let word = self.region.word(Layout::NOTIFIED);
+        let before = word.load(Ordering::Relaxed);
+        if before == sleep {
+            return Ok(Woken::Notified);
+        }
+        futex_wait_any(&[(kick.word(), Kick::LOWERED), (word, before)], deadline)
     }
 
     /// Returns the first eight bytes, which say what kind of region this is.
@@ -319,11 +311,6 @@ impl Mapped {
         self.base
             .as_ptr()
             .wrapping_add(Layout::RING + place as usize)
-    }
-
-    fn wake(&self, offset: usize) -> io::Result<()> {
-        // One: a connection has one sleeper at most, and a hostile peer could queue up many.
-        futex_wake(self.word(offset), 1).map(drop)
     }
 }
 

@@ -143,12 +143,6 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
         self.head
     }
 
-    /// Returns the peer's tail as last loaded, to sleep on.
-    #[inline]
-    pub fn seen_tail(&self) -> u32 {
-        self.tail
-    }
-
     #[inline]
     fn peeked(&self) -> &Record {
         self.record

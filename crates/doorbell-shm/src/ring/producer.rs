@@ -188,12 +188,6 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         Ok(self.tail.wrapping_sub(self.head) as usize)
     }
 
-    /// Returns the peer's head as last loaded, to sleep on.
-    #[inline]
-    pub fn seen_head(&self) -> u32 {
-        self.head
-    }
-
     /// Returns the bytes of a record, which our own caller must have kept within bounds.
     #[inline]
     fn record_bytes(&self, body_bytes: usize) -> u32 {

@@ -28,6 +28,13 @@
 //! last number it has notified. So a burst of records costs one notification, and a sleeper that has
 //! been woken, has drained the ring and sleeps again is notified again.
 //!
+//! A notification may come between the announcement and the sleep, for something that the sleeper had taken before it announced
+//! itself: the other side has published, the sleeper has taken it and gone to sleep, and only then does the other side look. Its
+//! notification uses the number up. So it must not get lost, or what is published next wakes nobody. A doorbell remembers that it was
+//! rung. A futex remembers nothing, and no position has changed that it could compare; so the other side writes the number into its own
+//! region before it wakes, and that word is what the sleeper sleeps on. (Sleeping on the position words themselves, as is done
+//! where every publication wakes, is not enough here.)
+//!
 //! # Trust
 //!
 //! A peer that lies in its sleep word harms itself (it is not woken) or costs us one notification for

@@ -6,8 +6,8 @@ use crate::sync::{Ordering, fence_at, kept};
 /// What a side sleeps on, and so how it is to be notified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SleepOn {
-    /// A futex on the other side's position words: [`PeerRegion::wait`], woken by
-    /// `OwnRegion::wake_tail` and `OwnRegion::wake_head`.
+    /// A futex on the word in which the other side writes which sleep it has notified: [`PeerRegion::wait`], woken by
+    /// `OwnRegion::wake`.
     Futex,
     /// A doorbell descriptor.
     Doorbell,
@@ -40,8 +40,8 @@ impl<O: OwnMemory> Announcer<O> {
     /// `space` also when it consumes one.
     ///
     /// The caller **must** look once more at the peer's positions before it sleeps. Announcing again is
-    /// a new sleep and earns a new notification.
-    pub fn announce(&mut self, on: SleepOn, space: bool) {
+    /// a new sleep and earns a new notification. Returns the number of the sleep.
+    pub fn announce(&mut self, on: SleepOn, space: bool) -> u32 {
         if kept("announce-number") || self.number == 0 {
             self.number = self.number.wrapping_add(1) & NUMBER_MASK;
         }
@@ -52,6 +52,7 @@ impl<O: OwnMemory> Announcer<O> {
         // Closes the race of this announcement with the peer's publishing: orders our sleep word
         // before the positions that the caller loads next. Pairs with the fence in `Notifier`.
         fence_at("announce-fence", Ordering::SeqCst);
+        self.number
     }
 
     /// Takes the announcement back: we are awake and look by ourselves.
@@ -81,40 +82,38 @@ impl<O: OwnMemory> Announcer<O> {
 /// Watches the peer's sleep word and says when a notification is due.
 ///
 /// Call it after the positions have been stored. The caller notifies: a doorbell for
-/// [`SleepOn::Doorbell`], the futex of the position that moved for [`SleepOn::Futex`].
+/// [`SleepOn::Doorbell`], `OwnRegion::wake` for [`SleepOn::Futex`].
 #[derive(Debug)]
-pub struct Notifier<P = PeerRegion> {
+pub struct Notifier<O = OwnRegion, P = PeerRegion> {
+    own: O,
     peer: P,
     /// Number of the last sleep that we have notified.
     notified: u32,
 }
 
-impl<P: PeerMemory> Notifier<P> {
-    /// Returns the watcher of the sleep word in `peer`.
-    pub fn new(peer: P) -> Self {
-        Self { peer, notified: 0 } // the first sleep has number 1
+impl<O: OwnMemory, P: PeerMemory> Notifier<O, P> {
+    /// Returns the watcher of the sleep word in `peer`, which tells in `own` what it has notified.
+    pub fn new(own: O, peer: P) -> Self {
+        Self {
+            own,
+            peer,
+            notified: 0, // the first sleep has number 1
+        }
     }
 
     /// Returns how to notify the peer that our tail has moved, or `None` if it need not be.
-    ///
-    /// On a futex: `wake_tail`.
     #[inline]
     pub fn after_publish(&mut self) -> Option<SleepOn> {
         self.after_publish_and_release(true, false)
     }
 
     /// Returns how to notify the peer that our head has moved, or `None` if it does not wait for that.
-    ///
-    /// On a futex: `wake_head`.
     #[inline]
     pub fn after_release(&mut self) -> Option<SleepOn> {
         self.after_publish_and_release(false, true)
     }
 
     /// Returns how to notify the peer of whatever has moved, paying for the fence once.
-    ///
-    /// On a futex: `wake_tail` if `published`, else `wake_head`. One of them is enough, because who
-    /// waits for the head waits for the tail too.
     #[inline]
     pub fn after_publish_and_release(
         &mut self,
@@ -137,6 +136,11 @@ impl<P: PeerMemory> Notifier<P> {
             return None;
         }
         self.notified = number;
+        // The sleeper may have announced itself and not be asleep yet, and may have seen all that we are telling it of. It then
+        // finds by this word that its sleep has been used up.
+        if kept("store-notified") {
+            self.own.store_notified(number);
+        }
         Some(on)
     }
 }
@@ -172,9 +176,10 @@ mod tests {
     use super::*;
     use crate::memory::HeapRegion;
 
-    fn pair() -> (Announcer<HeapRegion>, Notifier<HeapRegion>) {
+    fn pair() -> (Announcer<HeapRegion>, Notifier<HeapRegion, HeapRegion>) {
         let region = HeapRegion::new(4096);
-        (Announcer::new(region.clone()), Notifier::new(region))
+        let notifier = Notifier::new(HeapRegion::new(4096), region.clone());
+        (Announcer::new(region), notifier)
     }
 
     #[test]
@@ -221,7 +226,7 @@ mod tests {
     #[test]
     fn any_word_of_a_hostile_peer_is_survived() {
         let region = HeapRegion::new(4096);
-        let mut notifier = Notifier::new(region.clone());
+        let mut notifier = Notifier::new(HeapRegion::new(4096), region.clone());
         for word in [0, 3, 7, u32::MAX, u32::MAX - 1, 5, 8, 9] {
             region.store_sleep(word);
             let _ = notifier.after_publish_and_release(true, true);

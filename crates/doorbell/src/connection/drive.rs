@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use doorbell_shm::{Positions, SleepOn, SpinTurn};
+use doorbell_shm::{SleepOn, SpinTurn};
 
 use super::{Awaited, Connection, Effects, NewCall, Receive, Sleeper, TicketKey, state::State};
 use crate::error::{CallError, Disconnected};
@@ -360,26 +360,17 @@ impl Connection {
 
     pub(crate) fn sleep_on_futex(&self, receive: &mut Receive, deadline: Option<Instant>) {
         self.kick.lower();
-        let (seen, space, gone) = {
+        let (sleep, gone) = {
             let mut state = self.lock();
-            let space = state.has_backlog();
             receive.consumer.release();
-            state.announce(SleepOn::Futex);
             state.counters.sleeps += 1;
-            (
-                Positions {
-                    tail: receive.consumer.seen_tail(),
-                    head: state.producer.seen_head(),
-                },
-                space,
-                state.gone,
-            )
+            (state.announce(SleepOn::Futex), state.gone)
         };
         let more = self.look_once_more(receive);
         // Whoever closes, or sees the peer go, raises the kick afterwards: what is missed here ends the sleep.
         if matches!(more, Ok(false)) && !gone && !self.is_closed() {
             let since = Instant::now();
-            if let Err(error) = self.peer.wait(seen, space, &self.kick, deadline) {
+            if let Err(error) = self.peer.wait(sleep, &self.kick, deadline) {
                 self.close(Disconnected::System(Arc::new(error)));
             }
             self.slept(since);

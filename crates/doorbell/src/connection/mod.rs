@@ -278,7 +278,7 @@ impl Connection {
 
     fn notify_peer(&self, on: SleepOn) {
         let result = match on {
-            SleepOn::Futex => self.own.wake_tail(),
+            SleepOn::Futex => self.own.wake(),
             SleepOn::Doorbell => self.peer_bell.notify(),
         };
         // A bell that cannot be rung belongs to a peer that is gone, which its socket shows as well.

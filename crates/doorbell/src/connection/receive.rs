@@ -7,7 +7,7 @@ use doorbell_proto::{
     connection::{Destination, Event, Payload},
     frame::{Flags, FrameHeader, HeaderWords},
 };
-use doorbell_shm::{SleepOn, crc32c, crc32c_header, memory::PeerMemory};
+use doorbell_shm::{crc32c, crc32c_header, memory::PeerMemory};
 
 use super::{Awaited, Connection, Effects, Item, Receive, Reply, state::State};
 use crate::error::{CallError, Disconnected, Violation};
@@ -133,9 +133,9 @@ impl Connection {
     ) -> Result<(), Violation> {
         state.pump()?;
         receive.give_room_back(state);
-        let woken = state.publish();
-        let space = receive.look_for_space_waiter(state);
-        effects.notify = effects.notify.or(woken).or(space);
+        let released = receive.must_look_for_space_waiter(state);
+        let published = state.producer.publish();
+        effects.notify = state.tell(published, released);
         self.leaving
             .store(state.going_away.is_some(), Ordering::Release);
         let backlog = state.has_backlog();
@@ -173,7 +173,8 @@ impl Connection {
         // A chunk is large: give its room back at once, so that the peer can write the next one while we copy.
         receive.consumer.release();
         let mut state = self.lock();
-        let space = receive.look_for_space_waiter(&mut state);
+        let released = receive.must_look_for_space_waiter(&state);
+        let space = state.tell(false, released);
         let event = state
             .machine
             .handle_continuation(Time::default(), header, destination)?;
@@ -208,7 +209,7 @@ impl Receive {
         }
     }
 
-    /// Returns how the peer must be woken if it waits for the room that has been released.
+    /// Returns `true` if we must look whether the peer waits for the room that has been released.
     ///
     /// That look costs a fence, which waits for our position to reach the peer, so it is made once per chunk of room and not for
     /// every frame. No wake-up is lost by that. A peer that waits for room has seen more than
@@ -216,18 +217,16 @@ impl Receive {
     /// If there is nothing unread now, then less than a chunk of it is unreleased, and less than a chunk has been released since
     /// the last look: so that look came after a release that the peer had not seen, and has woken it. If there is something
     /// unread, whoever reads it looks again.
-    fn look_for_space_waiter(&mut self, state: &mut State) -> Option<SleepOn> {
+    fn must_look_for_space_waiter(&mut self, state: &State) -> bool {
         let released = self
             .consumer
             .head()
             .wrapping_sub(self.consumer.unreleased_bytes());
         if (released.wrapping_sub(self.checked_release) as usize) < state.max_body_bytes() {
-            return None;
+            return false;
         }
         self.checked_release = released;
-        let due = state.notifier.after_release();
-        state.counters.notifies += u64::from(due.is_some());
-        due
+        true
     }
 }
 

@@ -54,7 +54,8 @@ impl Connection {
         }
         let mut state = self.lock();
         let result = state.pump();
-        let (written, due) = state.publish_written();
+        let written = state.producer.publish();
+        let due = state.tell(written, false);
         let backlog = state.has_backlog();
         self.backlog.store(backlog, Ordering::Relaxed);
         let mut quiet = state.take_quiet_wakers();

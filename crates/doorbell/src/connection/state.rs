@@ -251,10 +251,11 @@ impl State {
     }
 
     /// Tells the peer that we are about to sleep, and whether it is room that we wait for as well. Look once more afterwards.
-    pub(super) fn announce(&mut self, on: SleepOn) {
-        self.announcer.announce(on, self.has_backlog());
+    /// Returns the number of the sleep.
+    pub(super) fn announce(&mut self, on: SleepOn) -> u32 {
         self.announced_on = on;
         self.bell_used = false;
+        self.announcer.announce(on, self.has_backlog())
     }
 
     /// Tells the peer that we are awake.
@@ -289,17 +290,15 @@ impl State {
 
     /// Makes what was written visible. Returns how the peer must be woken, if it sleeps.
     pub(super) fn publish(&mut self) -> Option<SleepOn> {
-        self.publish_written().1
+        let published = self.producer.publish();
+        self.tell(published, false)
     }
 
-    /// Makes what was written visible. Returns whether there was something, and how the peer must be woken.
-    pub(super) fn publish_written(&mut self) -> (bool, Option<SleepOn>) {
-        if !self.producer.publish() {
-            return (false, None);
-        }
-        let due = self.notifier.after_publish();
+    /// Returns how the peer must be woken for what has been published or released, if it sleeps.
+    pub(super) fn tell(&mut self, published: bool, released: bool) -> Option<SleepOn> {
+        let due = self.notifier.after_publish_and_release(published, released);
         self.counters.notifies += u64::from(due.is_some());
-        (true, due)
+        due
     }
 
     /// Returns the ticket of a caller.

@@ -102,7 +102,7 @@ impl Link {
     pub(crate) fn sleep_words(&self) -> (Announcer, Notifier) {
         (
             Announcer::new(self.own.clone()),
-            Notifier::new(self.peer.clone()),
+            Notifier::new(self.own.clone(), self.peer.clone()),
         )
     }
 }
