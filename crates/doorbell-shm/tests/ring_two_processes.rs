@@ -124,7 +124,7 @@ impl End {
         let mut turn = self.spin.start();
         while turn.again() {
             if self.is_ready(space) {
-                return self.spin.paid();
+                return self.spin.paid(&turn);
             }
         }
         if turn.was_stolen() {

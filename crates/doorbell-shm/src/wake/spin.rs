@@ -50,7 +50,7 @@ pub enum SpinMode {
 ///     spin.stolen();
 /// }
 /// if found {
-///     spin.paid();
+///     spin.paid(&turn);
 /// } else {
 ///     let asleep = Instant::now();
 ///     sleep();
@@ -112,9 +112,14 @@ impl Spin {
         self.budget
     }
 
-    /// Learns that what was waited for came during the turn.
+    /// Learns that what was waited for came during `turn`.
+    ///
+    /// What was there at once teaches nothing: with both sides on one CPU an answer can come before the wait for it begins.
     #[inline]
-    pub fn paid(&mut self) {
+    pub fn paid(&mut self, turn: &SpinTurn) {
+        if !turn.has_paused() {
+            return;
+        }
         self.missed_turns = 0;
         if self.is_trial {
             self.is_trial = false;
@@ -223,6 +228,11 @@ impl SpinTurn {
             return true;
         }
         !self.budget.is_zero() && self.look_at_clock(Instant::now())
+    }
+
+    #[inline]
+    fn has_paused(&self) -> bool {
+        self.clock.is_some() || (self.pauses_left < PAUSES && !self.budget.is_zero())
     }
 
     /// Returns `true` if this turn ended because we had lost the CPU in the middle of it.
@@ -345,8 +355,15 @@ mod tests {
         spin.slept(quick);
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), LONGEST_REST + 1);
 
-        // Somewhere else it pays: all is as at first.
-        spin.paid();
+        // What is there at once changes nothing.
+        spin.paid(&spin.start());
+        spin.slept(quick);
+        assert_eq!(sleeps_of_a_rest(&mut spin, quick), LONGEST_REST + 1);
+
+        // A turn that pays does: all is as at first.
+        let mut turn = spin.start();
+        assert!(turn.again());
+        spin.paid(&turn);
         spin.slept(quick);
         assert_eq!(spin.budget(), 2 * START);
         for _ in 0..1 + MISSES {

@@ -24,6 +24,16 @@ pub(crate) type Ready<'a, T> = &'a mut dyn FnMut(&mut State) -> Option<T>;
 /// The caller's deadline passed.
 pub(crate) struct TimedOut;
 
+/// How a driver's spin ended.
+enum Spun<'r, T> {
+    /// With what was waited for; the receive half has been left.
+    Value(T),
+    /// Nothing came for as long as it pays to spin, or the connection has ended.
+    Quiet(MutexGuard<'r, Receive>),
+    /// Much came, but not what was waited for: the driver should look whether it has something better to do, then go on.
+    Busy(MutexGuard<'r, Receive>),
+}
+
 impl Connection {
     /// Waits as a task.
     pub(crate) fn poll_until<T>(
@@ -63,12 +73,16 @@ impl Connection {
         awaited: Awaited,
         ready: Ready<'_, T>,
     ) -> Poll<T> {
-        let receive = match self.spin_until(receive, key, awaited, ready) {
-            Ok(value) => return Poll::Ready(value),
-            Err(receive) => receive,
+        let (receive, busy) = match self.spin_until(receive, key, awaited, ready) {
+            Spun::Value(value) => return Poll::Ready(value),
+            Spun::Quiet(receive) => (receive, false),
+            Spun::Busy(receive) => (receive, true),
         };
         let polled = register_unless(&mut self.lock(), key, awaited, cx.waker(), ready);
         self.leave(receive);
+        if busy && polled.is_pending() {
+            cx.waker().wake_by_ref(); // other tasks have their turn, then we go on
+        }
         polled
     }
 
@@ -95,9 +109,13 @@ impl Connection {
         };
         let ready: Ready<'_, T> = &mut |state| ready(state, key);
         match self.spin(receive, turn, key, Awaited::Arrival, ready) {
-            Ok(value) => Ok((key, Some(value))),
-            Err(receive) => {
+            Spun::Value(value) => Ok((key, Some(value))),
+            Spun::Quiet(receive) => {
                 self.lock().tickets.get(key).spun = true;
+                self.leave(receive);
+                Ok((key, None))
+            }
+            Spun::Busy(receive) => {
                 self.leave(receive);
                 Ok((key, None))
             }
@@ -111,13 +129,13 @@ impl Connection {
         key: TicketKey,
         awaited: Awaited,
         ready: Ready<'_, T>,
-    ) -> Result<T, MutexGuard<'r, Receive>> {
+    ) -> Spun<'r, T> {
         let turn = {
             let mut state = self.lock();
             if let Some(value) = take(&mut state, key, awaited, ready) {
                 drop(state);
                 self.leave(receive);
-                return Ok(value);
+                return Spun::Value(value);
             }
             state.withdraw();
             if std::mem::take(&mut state.tickets.get(key).spun) {
@@ -136,11 +154,13 @@ impl Connection {
         key: TicketKey,
         awaited: Awaited,
         ready: Ready<'_, T>,
-    ) -> Result<T, MutexGuard<'r, Receive>> {
+    ) -> Spun<'r, T> {
+        let mut batches = 0;
         loop {
             if self.looks_quiet() {
                 if !turn.again() {
-                    return Err(receive);
+                    self.learn_from(&turn);
+                    return Spun::Quiet(receive);
                 }
                 continue;
             }
@@ -148,17 +168,28 @@ impl Connection {
             match self.drain_and_hold(&mut receive, DRAIN_FRAMES, &mut |_| {}, &mut effects) {
                 Ok((_, Some(mut state))) => {
                     let Some(value) = take(&mut state, key, awaited, ready) else {
+                        state.spin.paid(&turn);
+                        turn = state.spin.start(); // something came: the wait begins anew
                         drop(state);
                         self.apply(effects);
+                        batches += 1;
+                        if batches == BATCHES {
+                            return Spun::Busy(receive);
+                        }
                         continue;
                     };
-                    state.spin.paid();
+                    state.spin.paid(&turn);
                     self.leave_holding(receive, state);
                     self.apply(effects);
-                    return Ok(value);
+                    return Spun::Value(value);
                 }
                 Ok((_, None)) => {
-                    if !self.relieve() && (self.is_closed() || !turn.again()) {
+                    if self.relieve() {
+                        let mut state = self.lock();
+                        state.spin.paid(&turn);
+                        turn = state.spin.start();
+                    } else if self.is_closed() || !turn.again() {
+                        self.learn_from(&turn);
                         break;
                     }
                 }
@@ -174,9 +205,16 @@ impl Connection {
         match value {
             Some(value) => {
                 self.leave(receive);
-                Ok(value)
+                Spun::Value(value)
             }
-            None => Err(receive),
+            None => Spun::Quiet(receive),
+        }
+    }
+
+    /// Tells the spin budget of a turn that ended because somebody else wanted the CPU.
+    fn learn_from(&self, turn: &SpinTurn) {
+        if turn.was_stolen() {
+            self.lock().spin.stolen();
         }
     }
 
@@ -343,12 +381,17 @@ impl Connection {
         deadline: Option<Instant>,
         ready: Ready<'_, T>,
     ) -> Result<Option<T>, TimedOut> {
-        let mut receive = match self.spin_until(receive, key, awaited, ready) {
-            Ok(value) => return Ok(Some(value)),
-            Err(receive) => receive,
+        let (mut receive, busy) = match self.spin_until(receive, key, awaited, ready) {
+            Spun::Value(value) => return Ok(Some(value)),
+            Spun::Quiet(receive) => (receive, false),
+            Spun::Busy(receive) => (receive, true),
         };
         if deadline.is_some_and(|at| at <= Instant::now()) {
             return Err(TimedOut);
+        }
+        if busy {
+            self.leave(receive);
+            return Ok(None);
         }
         self.sleep_on_futex(&mut receive, deadline);
         if self.lock().must_end() {
@@ -478,3 +521,6 @@ pub(super) fn thread_waker() -> Waker {
 
 /// Frames that are read in one go before a waiting caller looks whether its own was among them.
 const DRAIN_FRAMES: usize = 64;
+
+/// Times that a driver does so before it looks up from it: up to a few milliseconds of large messages.
+const BATCHES: usize = 32;

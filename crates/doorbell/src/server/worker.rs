@@ -153,8 +153,12 @@ impl Worker {
         let mut turns_since_poll = 0;
         while !self.hot.is_empty() {
             if self.serve_hot() {
+                self.spin.paid(&turn);
                 turn = self.spin.start();
             } else if !turn.again() {
+                if turn.was_stolen() {
+                    self.spin.stolen();
+                }
                 self.cool_down(0);
             }
             turns_since_poll += 1;
