@@ -24,6 +24,9 @@ pub struct Producer<O: OwnMemory = OwnRegion, P = PeerRegion> {
     head: u32,
     /// Place from which on a rewind is worth a look at the peer's `head`.
     rewind_look: u32,
+    /// Where the last record that begins the ring again lies, and how many bytes were skipped before it.
+    lap: u32,
+    skipped: u32,
     poison: Option<Corrupt>,
 }
 
@@ -43,6 +46,8 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
             published: 0,
             head: 0,
             rewind_look: REWIND_PLACE,
+            lap: 0,
+            skipped: 0,
             poison: None,
         }
     }
@@ -77,8 +82,11 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
                 return Ok(None);
             }
         }
-        self.pad(place, skip);
         let start = self.tail.wrapping_add(skip);
+        if skip > 0 {
+            self.pad(place, skip);
+            (self.lap, self.skipped) = (start, skip);
+        }
         let place = self.place(start);
         Ok(Some(Reservation {
             place,
@@ -175,7 +183,7 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         Ok(self.head == self.published)
     }
 
-    /// Returns how many bytes the peer has not consumed yet, padding and unpublished records included.
+    /// Returns how many bytes of records the peer has not consumed yet, those not published yet included.
     ///
     /// # Errors
     ///
@@ -185,7 +193,10 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         if self.head != self.tail {
             self.load_head()?;
         }
-        Ok(self.tail.wrapping_sub(self.head) as usize)
+        let unread = self.tail.wrapping_sub(self.head);
+        let in_this_lap = self.tail.wrapping_sub(self.lap); // huge if the record of the lap has not been committed
+        let skipped = self.skipped.min(unread.saturating_sub(in_this_lap));
+        Ok((unread - skipped) as usize)
     }
 
     /// Returns the bytes of a record, which our own caller must have kept within bounds.

@@ -361,3 +361,23 @@ fn impossible_heads_are_reported_for_good() {
     c.store_head(24);
     assert_eq!(producer.push(&header(0), &[]), Err(expected), "poisoned");
 }
+
+#[test]
+fn skipped_bytes_do_not_count_as_unread() {
+    let mut pair = pair();
+    for _ in 0..4 {
+        pair.bounce(&[1; 800]);
+    }
+    let record = record_bytes(800) as usize;
+    for count in 1..=3 {
+        assert!(pair.send(&[2; 800]), "the ring begins again with the first");
+        assert_eq!(pair.producer.unread_bytes(), Ok(count * record));
+    }
+    assert!(pair.producer.publish());
+    for left in [2, 1, 0] {
+        assert!(pair.receive().is_some() && pair.consumer.release());
+        assert_eq!(pair.producer.unread_bytes(), Ok(left * record));
+    }
+    drop(pair.producer.reserve(800));
+    assert_eq!(pair.producer.unread_bytes(), Ok(0), "nothing was committed");
+}
