@@ -108,76 +108,80 @@ impl fmt::Display for Code {
 }
 
 /// The failure of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// One pointer wide: results that may hold a status are moved about for every call, and failures are rare.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Status {
+    parts: Box<Parts>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Parts {
     code: Code,
     executed: bool,
     message: Cow<'static, str>,
     details: Vec<u8>,
-    metadata: Option<Box<Metadata>>,
+    metadata: Option<Metadata>,
 }
 
 impl Status {
     /// Returns a status with this code and text, for a request that a handler has seen.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
+        let parts = Box::new(Parts {
             code,
             executed: true,
             message: message.into(),
             details: Vec::new(),
             metadata: None,
-        }
+        });
+        Self { parts }
     }
 
     /// Adds details, a message of the application's own. More than
     /// [`MAX_ERROR_DETAILS_BYTES`] are left out when the status is written.
     #[must_use]
     pub fn with_details(mut self, details: impl Into<Vec<u8>>) -> Self {
-        self.details = details.into();
+        self.parts.details = details.into();
         self
     }
 
     /// Adds metadata.
     #[must_use]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
-        self.metadata = if metadata.is_empty() {
-            None
-        } else {
-            Some(Box::new(metadata))
-        };
+        self.parts.metadata = Some(metadata).filter(|metadata| !metadata.is_empty());
         self
     }
 
     /// States that no handler has seen the request, so that it is safe to send it again.
     #[must_use]
     pub fn not_executed(mut self) -> Self {
-        self.executed = false;
+        self.parts.executed = false;
         self
     }
 
     /// Returns the code.
     pub fn code(&self) -> Code {
-        self.code
+        self.parts.code
     }
 
     /// Returns the text.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.parts.message
     }
 
     /// Returns the details, empty if there are none.
     pub fn details(&self) -> &[u8] {
-        &self.details
+        &self.parts.details
     }
 
     /// Returns the metadata, if there is any.
     pub fn metadata(&self) -> Option<&Metadata> {
-        self.metadata.as_deref()
+        self.parts.metadata.as_ref()
     }
 
     /// Returns `true` if a handler may have seen the request.
     pub fn was_executed(&self) -> bool {
-        self.executed
+        self.parts.executed
     }
 
     /// Writes the status as an `ERROR` frame for call `id`, with a body of at most `max_body_bytes`.
@@ -185,17 +189,16 @@ impl Status {
     /// A text that is too long is cut; details and metadata that do not fit are left out whole. [`Code::Ok`] cannot be an error and
     /// is written as [`Code::Unknown`].
     pub fn to_frame(&self, id: u64, max_body_bytes: usize) -> (FrameHeader, Vec<u8>) {
-        let code = if self.code == Code::Ok {
-            Code::Unknown
-        } else {
-            self.code
+        let code = match self.code() {
+            Code::Ok => Code::Unknown,
+            code => code,
         };
         let mut header = FrameHeader::new(FrameKind::Error, id, code.as_u32());
-        if !self.executed {
+        if !self.was_executed() {
             header.flags.insert(Flags::NOT_EXECUTED);
         }
         let mut room = max_body_bytes.saturating_sub(TEXT_LENGTH_BYTES);
-        let text = cut(&self.message, room.min(MAX_ERROR_TEXT_BYTES));
+        let text = cut(self.message(), room.min(MAX_ERROR_TEXT_BYTES));
         room = room.saturating_sub(text.len());
         let metadata = self
             .metadata()
@@ -248,13 +251,14 @@ impl Status {
             return Err(invalid);
         }
         let message = std::str::from_utf8(text).map_err(|_| invalid)?.to_owned();
-        Ok(Self {
+        let parts = Box::new(Parts {
             code,
             executed: !header.flags.contains(Flags::NOT_EXECUTED),
             message: Cow::Owned(message),
             details: details.to_vec(),
-            metadata: metadata.map(Box::new),
-        })
+            metadata,
+        });
+        Ok(Self { parts })
     }
 }
 
@@ -293,10 +297,23 @@ constructors! {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.message.is_empty() {
-            return self.code.fmt(f);
+        if self.message().is_empty() {
+            return self.code().fmt(f);
         }
-        write!(f, "{}: {}", self.code, self.message)
+        write!(f, "{}: {}", self.code(), self.message())
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = &self.parts;
+        f.debug_struct("Status")
+            .field("code", &parts.code)
+            .field("executed", &parts.executed)
+            .field("message", &parts.message)
+            .field("details", &parts.details)
+            .field("metadata", &parts.metadata)
+            .finish()
     }
 }
 
