@@ -68,6 +68,23 @@ impl Connection {
         is_active
     }
 
+    /// Ends a call with a reply of `payload_bytes` whose header [is bare](FrameHeader::is_bare_response). Returns `false`, and has
+    /// changed nothing, if it is not that simple: [`handle_frame`](Self::handle_frame) then says what the frame is.
+    #[inline]
+    pub fn take_reply(&mut self, id: CallId, payload_bytes: usize) -> bool {
+        let expected = self.calls.peek(id.slot()).is_some_and(|slot| {
+            slot.generation == id.generation()
+                && slot.phase == Phase::Active
+                && !slot.kind.is_streaming()
+                && !slot.is_assembling()
+        });
+        let takes = expected && !self.is_too_large(payload_bytes);
+        if takes {
+            self.end_and_free(id.slot());
+        }
+        takes
+    }
+
     #[inline(always)] // saves moving the event once more
     pub(super) fn handle_response<'a>(
         &mut self,

@@ -131,6 +131,14 @@ impl FrameHeader {
         [*c0, *c1, *c2, *c3] = crc.to_le_bytes();
     }
 
+    /// Returns `true` for the header of a reply to the call `id` in one frame that has nothing but its payload: by far the commonest
+    /// frame that a caller waits for, told without decoding it.
+    #[inline]
+    pub fn is_bare_response([first, id, _]: &HeaderWords, call: CallId) -> bool {
+        let covered = u64::from(Flags::BODY_CRC.bits()) << 40;
+        *id == call.raw() && (first & !covered) >> 32 == FrameKind::Response as u64
+    }
+
     /// Returns `true` if the checksum covers the body too.
     #[inline]
     pub fn covers_body(&self) -> bool {

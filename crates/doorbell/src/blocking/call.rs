@@ -6,10 +6,8 @@ use doorbell_proto::CallKind;
 
 use super::{Client, ItemSender, ItemStream};
 use crate::{
-    client::{
-        Bidirectional, Streaming, Unary, Unsent, Uploading, call_settings, take_outcome, take_reply,
-    },
-    connection::{Awaited, Connection, TicketKey},
+    client::{Bidirectional, Streaming, Unary, Unsent, Uploading, call_settings, take_reply},
+    connection::{Awaited, Connection, TicketKey, take_outcome},
     error::CallError,
     message::{Message, Upload},
     stream::ItemError,

@@ -13,11 +13,10 @@ use doorbell_proto::CallKind;
 use tokio::time::Sleep;
 
 use super::{
-    Bidirectional, Client, Streaming, Unary, Unsent, Uploading, call_settings, take_outcome,
-    take_reply,
+    Bidirectional, Client, Streaming, Unary, Unsent, Uploading, call_settings, take_reply,
 };
 use crate::{
-    connection::{Awaited, Connection, TicketKey},
+    connection::{Awaited, Connection, TicketKey, take_outcome},
     error::CallError,
     message::{Message, Upload},
     stream::{ItemError, ItemSender, ItemStream},

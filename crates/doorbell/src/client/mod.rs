@@ -18,6 +18,6 @@ pub use call::{Call, PendingReply, UnaryFuture, UploadStream};
 #[cfg(feature = "tokio")]
 pub use dialer::ConnectionState;
 pub(crate) use options::{BackOff, Options, option_methods};
-pub(crate) use outcome::{Waited, add_metadata, take_outcome, take_reply};
+pub(crate) use outcome::{add_metadata, take_reply};
 pub use shape::{Bidirectional, Streaming, Unary, Uploading};
 pub(crate) use unsent::{Unsent, call_settings};

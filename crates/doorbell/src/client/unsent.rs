@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use doorbell_proto::{CallKind, Metadata};
 
-use super::{Waited, add_metadata, take_outcome};
+use super::add_metadata;
 use crate::{
-    connection::{Connection, NewCall, TicketKey},
+    connection::{Connection, NewCall, TicketKey, Waited},
     error::CallError,
     message::Message,
     scratch,
@@ -55,9 +55,7 @@ impl<M: Message> Unsent<M> {
         &mut self,
         connection: &Connection,
     ) -> Result<(TicketKey, Option<Waited>), CallError> {
-        self.encoded(CallKind::Unary, |call| {
-            connection.start_and_spin(call, &mut take_outcome)
-        })
+        self.encoded(CallKind::Unary, |call| connection.start_and_spin(call))
     }
 
     fn encoded<T>(

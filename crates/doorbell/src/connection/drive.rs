@@ -15,8 +15,12 @@ use std::{
 
 use doorbell_shm::{SleepOn, SpinTurn};
 
-use super::{Awaited, Connection, Effects, NewCall, Receive, Sleeper, TicketKey, state::State};
+use super::{
+    Awaited, Connection, Effects, NewCall, Receive, Sleeper, TicketKey, Waited, state::State,
+    take_outcome,
+};
 use crate::error::{CallError, Disconnected};
+use doorbell_proto::CallId;
 
 /// What somebody waits for, looked up under the state lock.
 pub(crate) type Ready<'a, T> = &'a mut dyn FnMut(&mut State) -> Option<T>;
@@ -92,23 +96,21 @@ impl Connection {
     /// # Errors
     ///
     /// Nothing has been sent.
-    pub(crate) fn start_and_spin<T>(
+    pub(crate) fn start_and_spin(
         &self,
         call: NewCall<'_>,
-        ready: &mut dyn FnMut(&mut State, TicketKey) -> Option<T>,
-    ) -> Result<(TicketKey, Option<T>), CallError> {
+    ) -> Result<(TicketKey, Option<Waited>), CallError> {
         let Some(mut receive) = self.try_receive() else {
             return Ok((self.start(call)?, None));
         };
-        let (key, turn) = match self.start_driving(call, &mut receive) {
+        let ((id, key), turn) = match self.start_driving(call, &mut receive) {
             Ok(started) => started,
             Err(error) => {
                 self.leave(receive);
                 return Err(error);
             }
         };
-        let ready: Ready<'_, T> = &mut |state| ready(state, key);
-        match self.spin(receive, turn, key, Awaited::Arrival, ready) {
+        match self.spin_for_reply(receive, turn, (id, key)) {
             Spun::Value(value) => Ok((key, Some(value))),
             Spun::Quiet(receive) => {
                 self.lock().tickets.get(key).spun = true;
@@ -120,6 +122,39 @@ impl Connection {
                 Ok((key, None))
             }
         }
+    }
+
+    /// As [`spin`](Self::spin), for the reply to a call that has just been sent: usually the very next frame.
+    fn spin_for_reply<'r>(
+        &self,
+        mut receive: MutexGuard<'r, Receive>,
+        mut turn: SpinTurn,
+        call: (CallId, TicketKey),
+    ) -> Spun<'r, Waited> {
+        while self.looks_quiet() {
+            if !turn.again() {
+                self.learn_from(&turn);
+                return Spun::Quiet(receive);
+            }
+        }
+        let mut effects = Effects::default();
+        match self.take_own_reply(&mut receive, call, &mut effects) {
+            Ok(Some((reply, mut state))) => {
+                state.spin.paid(&turn);
+                self.leave_holding(receive, state);
+                self.apply(effects);
+                return Spun::Value(Ok(reply));
+            }
+            Ok(None) => {}
+            Err(violation) => {
+                self.apply(effects);
+                self.end_for(violation);
+            }
+        }
+        let (_, key) = call;
+        self.spin(receive, turn, key, Awaited::Arrival, &mut |state| {
+            take_outcome(state, key)
+        })
     }
 
     /// Drains the ring until `ready`, for no longer than the spin budget. Leaves the receive half if there is a value.

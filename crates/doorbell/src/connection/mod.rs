@@ -15,6 +15,7 @@ mod load;
 mod outgoing;
 mod ready;
 mod receive;
+mod reply;
 mod send;
 mod serve;
 mod state;
@@ -38,6 +39,7 @@ use doorbell_shm::{
     sys::{self, ControlStream, Doorbell, PeerIdentity, ProcessHandle},
 };
 pub(crate) use receive::Dispatch;
+pub(crate) use reply::{Waited, recycle, take_outcome};
 pub(crate) use send::{Answer, ItemRefused, NewCall};
 pub(crate) use state::{Outbound, Preamble, State};
 pub(crate) use ticket::{Awaited, Item, Reply, TicketKey};

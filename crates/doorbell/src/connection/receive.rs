@@ -125,7 +125,7 @@ impl Connection {
     }
 
     /// Gives room back to the peer, writes what waits, and publishes.
-    fn finish_batch(
+    pub(super) fn finish_batch(
         &self,
         receive: &mut Receive,
         state: &mut State,
@@ -383,7 +383,11 @@ fn failure(status: Status) -> CallError {
 }
 
 #[inline]
-fn check_crc(words: &HeaderWords, header: &FrameHeader, body: &[u8]) -> Result<(), Violation> {
+pub(super) fn check_crc(
+    words: &HeaderWords,
+    header: &FrameHeader,
+    body: &[u8],
+) -> Result<(), Violation> {
     let mut found = crc32c_header(words);
     if header.covers_body() {
         found = crc32c(found, body);

@@ -64,7 +64,7 @@ impl Connection {
     pub(crate) fn start(&self, call: NewCall<'_>) -> Result<TicketKey, CallError> {
         let remaining = remaining(&call)?;
         let mut guard = self.lock();
-        let (key, result) = self.write_request(&mut guard, call, remaining)?;
+        let (_, key, result) = self.write_request(&mut guard, call, remaining)?;
         self.sent(guard, result);
         Ok(key)
     }
@@ -79,16 +79,16 @@ impl Connection {
         &self,
         call: NewCall<'_>,
         receive: &mut Receive,
-    ) -> Result<(TicketKey, SpinTurn), CallError> {
+    ) -> Result<((CallId, TicketKey), SpinTurn), CallError> {
         let remaining = remaining(&call)?;
         let mut guard = self.lock();
         guard.withdraw();
-        let (key, result) = self.write_request(&mut guard, call, remaining)?;
+        let (id, key, result) = self.write_request(&mut guard, call, remaining)?;
         let turn = guard.spin.start();
         // Just before the request is published: both words lie in one cache line, which the peer fetches again after each change.
         receive.consumer.release();
         self.sent(guard, result);
-        Ok((key, turn))
+        Ok(((id, key), turn))
     }
 
     fn write_request(
@@ -96,7 +96,7 @@ impl Connection {
         state: &mut State,
         call: NewCall<'_>,
         remaining: Option<Duration>,
-    ) -> Result<(TicketKey, Result<(), Violation>), CallError> {
+    ) -> Result<(CallId, TicketKey, Result<(), Violation>), CallError> {
         state.producer.prefetch_room();
         state.check_open()?;
         state.check_size(call.payload.as_slice().len(), call.metadata)?;
@@ -115,7 +115,7 @@ impl Connection {
             remaining,
             metadata: call.metadata,
         };
-        Ok((key, state.send(header, preamble, call.payload)))
+        Ok((id, key, state.send(header, preamble, call.payload)))
     }
 
     /// Ends a call with its answer. Does nothing if it is over already.

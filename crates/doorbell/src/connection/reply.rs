@@ -1,0 +1,69 @@
+//! The reply to a call, from the ring to its caller.
+
+use std::{cell::Cell, sync::MutexGuard, sync::atomic::Ordering};
+
+use doorbell_proto::{CallId, frame::FrameHeader};
+
+use super::{Connection, Effects, Receive, Reply, TicketKey, receive::check_crc, state::State};
+use crate::error::{CallError, Violation};
+
+/// What ended a wait for a reply.
+pub(crate) type Waited = Result<Reply, CallError>;
+
+/// Takes the outcome of a call and closes its ticket, if it has one.
+pub(crate) fn take_outcome(state: &mut State, key: TicketKey) -> Option<Waited> {
+    let outcome = state.ticket(key).outcome.take()?;
+    state.close_ticket(key, SPARE.take());
+    Some(outcome)
+}
+
+/// Lends the buffer of a small reply to the next one, so that small replies need no allocation.
+pub(crate) fn recycle(buffer: Vec<u8>) {
+    SPARE.set(buffer);
+}
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Connection {
+    /// Takes the reply to the call `id` straight to its caller, if it is the next frame and small. Returns the state lock if it was;
+    /// the call has ended then and its ticket is closed. If not, nothing has changed, and the frame is for
+    /// [`drain_and_hold`](Self::drain_and_hold).
+    ///
+    /// # Errors
+    ///
+    /// The peer broke the protocol: the caller must [end](Self::end_for) the connection.
+    pub(super) fn take_own_reply(
+        &self,
+        receive: &mut Receive,
+        (id, key): (CallId, TicketKey),
+        effects: &mut Effects,
+    ) -> Result<Option<(Reply, MutexGuard<'_, State>)>, Violation> {
+        let consumer = &mut receive.consumer;
+        let Some(words) = consumer.peek_words()? else {
+            return Ok(None);
+        };
+        let body_bytes = consumer.body_bytes();
+        if !FrameHeader::is_bare_response(&words, id) || body_bytes > SMALL_BYTES {
+            return Ok(None);
+        }
+        let mut buffer = SPARE.take();
+        buffer.clear();
+        consumer.copy_body(&mut buffer);
+        check_crc(&words, &FrameHeader::from_words(words)?, &buffer)?;
+        let mut state = self.lock();
+        if !state.machine.take_reply(id, body_bytes) {
+            return Ok(None);
+        }
+        consumer.advance();
+        self.read_to.store(consumer.head(), Ordering::Relaxed);
+        state.counters.frames_received += 1;
+        state.tickets.close(key, Vec::new());
+        self.finish_batch(receive, &mut state, effects)?;
+        Ok(Some((Reply::Small(buffer), state)))
+    }
+}
+
+/// Largest reply that is copied straight to its caller's thread: one that a buffer is kept for.
+const SMALL_BYTES: usize = 512;
