@@ -61,8 +61,8 @@ where
             return;
         };
         match catch_unwind(AssertUnwindSafe(|| (self.run)(context, message))) {
-            Ok(output) => reply_to.finish(reply::<M::Reply, E>, output, false),
-            Err(_) => reply_to.panicked(false),
+            Ok(output) => reply_to.finish(reply::<M::Reply, E>, output),
+            Err(_) => reply_to.panicked(),
         }
     }
 }
@@ -161,7 +161,7 @@ where
             return;
         };
         if catch_unwind(AssertUnwindSafe(|| (self.run)(context, message))).is_err() {
-            reply_to.panicked(false);
+            reply_to.panicked();
         }
     }
 }
@@ -182,32 +182,32 @@ impl Threads {
 
     fn run<T: 'static>(
         self: &Arc<Self>,
-        reply_to: ReplyTo,
+        reply_to: ReplyTo<'_>,
         handler: impl FnOnce() -> T + Send + 'static,
-        finish: fn(&ReplyTo, T, bool),
+        finish: fn(&ReplyTo<'_>, T),
     ) {
         if self.running.fetch_add(1, Ordering::AcqRel) >= self.limit {
             self.running.fetch_sub(1, Ordering::AcqRel);
             let text = format!("{} streaming calls are being answered already", self.limit);
-            return reply_to.answer(
-                Answer::Fail(Status::resource_exhausted(text).not_executed()),
-                false,
-            );
+            let status = Status::resource_exhausted(text);
+            return reply_to.answer(Answer::Fail(status.not_executed()));
         }
-        let (this, of_thread) = (Arc::clone(self), reply_to.clone());
+        let (this, connection) = (Arc::clone(self), Arc::clone(reply_to.connection));
+        let call = reply_to.call;
         let thread = std::thread::Builder::new()
             .name("doorbell-handler".to_owned())
             .spawn(move || {
+                let reply_to = ReplyTo::later(&connection, call);
                 match catch_unwind(AssertUnwindSafe(handler)) {
-                    Ok(output) => of_thread.finish(finish, output, true),
-                    Err(_) => of_thread.panicked(true),
+                    Ok(output) => reply_to.finish(finish, output),
+                    Err(_) => reply_to.panicked(),
                 }
                 this.running.fetch_sub(1, Ordering::AcqRel);
             });
         if let Err(error) = thread {
             self.running.fetch_sub(1, Ordering::AcqRel);
             let status = Status::resource_exhausted(format!("no thread for the handler: {error}"));
-            reply_to.answer(Answer::Fail(status.not_executed()), false);
+            reply_to.answer(Answer::Fail(status.not_executed()));
         }
     }
 }

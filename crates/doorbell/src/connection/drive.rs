@@ -200,7 +200,7 @@ impl Connection {
                 continue;
             }
             let mut effects = Effects::default();
-            match self.drain_and_hold(&mut receive, DRAIN_FRAMES, &mut |_| {}, &mut effects) {
+            match self.drain_and_hold(&mut receive, DRAIN_FRAMES, &mut |_, _| {}, &mut effects) {
                 Ok((_, Some(mut state))) => {
                     let Some(value) = take(&mut state, key, awaited, ready) else {
                         state.spin.paid(&turn);
@@ -320,7 +320,7 @@ impl Connection {
         let unread = self.has_unread(receive)?;
         if unread {
             self.lock().withdraw();
-            self.drain(receive, DRAIN_FRAMES, &mut |_| {})?;
+            self.drain(receive, DRAIN_FRAMES, &mut |_, _| {})?;
         }
         Ok(unread)
     }
@@ -345,7 +345,7 @@ impl Connection {
             return;
         };
         self.lock().withdraw();
-        while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_| {}), Ok(count) if count > 0)
+        while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_, _| {}), Ok(count) if count > 0)
         {
         }
         self.relieve();

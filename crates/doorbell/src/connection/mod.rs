@@ -39,7 +39,7 @@ use doorbell_shm::{
     sys::{self, ControlStream, Doorbell, PeerIdentity, ProcessHandle},
 };
 pub(crate) use receive::Dispatch;
-pub(crate) use reply::{Waited, recycle, take_outcome};
+pub(crate) use reply::{InlineReply, Waited, recycle, take_outcome};
 pub(crate) use send::{Answer, ItemRefused, NewCall};
 pub(crate) use state::{Outbound, Preamble, State};
 pub(crate) use ticket::{Awaited, Item, Reply, TicketKey};
@@ -77,6 +77,7 @@ pub(crate) struct Connection {
 pub(crate) struct Receive {
     consumer: Consumer,
     scratch: Vec<u8>,
+    inline: InlineReply,
     /// What we had released when we last looked whether the peer waits for room.
     checked_release: u32,
 }
@@ -130,6 +131,7 @@ impl Connection {
             receive: Mutex::new(Receive {
                 consumer,
                 scratch: Vec::new(),
+                inline: InlineReply::default(),
                 checked_release: 0,
             }),
             own: link.own,
@@ -220,7 +222,7 @@ impl Connection {
             self.kick.raise();
             return false;
         };
-        let _ = self.drain(&mut receive, self.frames_in_a_ring(), &mut |_| {});
+        let _ = self.drain(&mut receive, self.frames_in_a_ring(), &mut |_, _| {});
         true
     }
 

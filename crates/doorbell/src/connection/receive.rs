@@ -9,7 +9,9 @@ use doorbell_proto::{
 };
 use doorbell_shm::{crc32c, crc32c_header, memory::PeerMemory};
 
-use super::{Awaited, Connection, Effects, Item, Receive, Reply, state::State};
+use super::{
+    Answer, Awaited, Connection, Effects, InlineReply, Item, Outbound, Receive, Reply, state::State,
+};
 use crate::error::{CallError, Disconnected, Violation};
 
 /// What the server must hand to a handler.
@@ -42,7 +44,7 @@ impl Connection {
         &self,
         receive: &mut Receive,
         max_frames: usize,
-        dispatch: &mut dyn FnMut(Dispatch<'_>),
+        dispatch: &mut dyn FnMut(Dispatch<'_>, &InlineReply),
     ) -> Result<usize, Disconnected> {
         let mut effects = Effects::default();
         let drained = self.drain_and_hold(receive, max_frames, dispatch, &mut effects);
@@ -61,7 +63,7 @@ impl Connection {
         &self,
         receive: &mut Receive,
         max_frames: usize,
-        dispatch: &mut dyn FnMut(Dispatch<'_>),
+        dispatch: &mut dyn FnMut(Dispatch<'_>, &InlineReply),
         effects: &mut Effects,
     ) -> Result<(usize, Option<MutexGuard<'_, State>>), Violation> {
         let mut count = 0;
@@ -92,7 +94,13 @@ impl Connection {
             if let Some(request) = state.take_event(event, effects) {
                 state.producer.prefetch_room(); // for the answer
                 held = None;
-                dispatch(request);
+                dispatch(request, &receive.inline);
+                if let Some((id, message_type, body)) = receive.inline.take() {
+                    let state = held.get_or_insert_with(|| self.lock());
+                    let reply = Answer::Reply(Outbound::Copy(&body));
+                    state.answer(id, message_type, reply, effects)?;
+                    receive.inline.recycle(body);
+                }
             }
         }
         self.read_to

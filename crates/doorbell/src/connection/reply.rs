@@ -1,8 +1,8 @@
-//! The reply to a call, from the ring to its caller.
+//! The short ways of a reply: from its handler into the ring, and from the ring to its caller.
 
 use std::{cell::Cell, sync::MutexGuard, sync::atomic::Ordering};
 
-use doorbell_proto::{CallId, frame::FrameHeader};
+use doorbell_proto::{CallId, MessageType, frame::FrameHeader};
 
 use super::{Connection, Effects, Receive, Reply, TicketKey, receive::check_crc, state::State};
 use crate::error::{CallError, Violation};
@@ -24,6 +24,50 @@ pub(crate) fn recycle(buffer: Vec<u8>) {
 
 thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The reply that a handler gives while the I/O worker waits for it. The worker writes it under a lock that it takes anyway, and
+/// publishes it together with others.
+#[derive(Default)]
+pub(crate) struct InlineReply {
+    call: Cell<Option<(CallId, MessageType)>>,
+    body: Cell<Vec<u8>>,
+}
+
+impl InlineReply {
+    /// Leaves a reply.
+    ///
+    /// # Errors
+    ///
+    /// Those of `encode`; nothing is left then.
+    pub(crate) fn leave<E>(
+        &self,
+        id: CallId,
+        message_type: MessageType,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut body = self.body.take();
+        body.clear();
+        encode(&mut body)?;
+        self.body.set(body);
+        self.call.set(Some((id, message_type)));
+        Ok(())
+    }
+
+    /// Takes the reply, if there is one.
+    #[inline]
+    pub(super) fn take(&self) -> Option<(CallId, MessageType, Vec<u8>)> {
+        let (id, message_type) = self.call.take()?;
+        Some((id, message_type, self.body.take()))
+    }
+
+    /// Gives the buffer back for the next one, unless it has become large.
+    #[inline]
+    pub(super) fn recycle(&self, body: Vec<u8>) {
+        if body.capacity() <= KEPT_BYTES {
+            self.body.set(body);
+        }
+    }
 }
 
 impl Connection {
@@ -67,3 +111,6 @@ impl Connection {
 
 /// Largest reply that is copied straight to its caller's thread: one that a buffer is kept for.
 const SMALL_BYTES: usize = 512;
+
+/// Largest buffer for encoding that is kept.
+const KEPT_BYTES: usize = 64 * 1024;

@@ -127,43 +127,9 @@ impl Connection {
         publish: bool,
     ) {
         let mut guard = self.lock();
-        let state = &mut *guard;
-        if state.end.is_some() {
-            return;
-        }
-        let result = match answer {
-            Answer::Reply(payload)
-                if let Err(error) = state.check_size(payload.as_slice().len(), None) =>
-            {
-                state.fail(
-                    id,
-                    Status::resource_exhausted(format!("the reply cannot be sent: {error}")),
-                )
-            }
-            Answer::Reply(payload) => {
-                if !state.machine.finish_and_hold(id) {
-                    return;
-                }
-                let header = header(
-                    FrameKind::Response,
-                    Flags::default(),
-                    id.raw(),
-                    message_type.get(),
-                );
-                state.send(header, Preamble::default(), payload)
-            }
-            Answer::End => {
-                if !state.machine.finish_and_hold(id) {
-                    return;
-                }
-                let header = header(FrameKind::End, Flags::default(), id.raw(), 0);
-                state.send(header, Preamble::default(), Outbound::Copy(&[]))
-            }
-            Answer::Fail(status) => state.fail(id, status),
-        };
         let mut effects = Effects::default();
-        state.end_call(id, None, &mut effects);
-        if publish || result.is_err() || state.has_backlog() {
+        let result = guard.answer(id, message_type, answer, &mut effects);
+        if publish || result.is_err() || guard.has_backlog() {
             self.sent(guard, result);
         } else {
             drop(guard);
@@ -467,6 +433,51 @@ impl State {
         let key = self.tickets.open(id);
         self.tickets.get(key).disown();
         key
+    }
+
+    /// Ends a call with its answer. Does nothing if it is over already.
+    pub(super) fn answer(
+        &mut self,
+        id: CallId,
+        message_type: MessageType,
+        answer: Answer<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), Violation> {
+        if self.end.is_some() {
+            return Ok(());
+        }
+        let result = match answer {
+            Answer::Reply(payload)
+                if let Err(error) = self.check_size(payload.as_slice().len(), None) =>
+            {
+                self.fail(
+                    id,
+                    Status::resource_exhausted(format!("the reply cannot be sent: {error}")),
+                )
+            }
+            Answer::Reply(payload) => {
+                if !self.machine.finish_and_hold(id) {
+                    return Ok(());
+                }
+                let header = header(
+                    FrameKind::Response,
+                    Flags::default(),
+                    id.raw(),
+                    message_type.get(),
+                );
+                self.send(header, Preamble::default(), payload)
+            }
+            Answer::End => {
+                if !self.machine.finish_and_hold(id) {
+                    return Ok(());
+                }
+                let header = header(FrameKind::End, Flags::default(), id.raw(), 0);
+                self.send(header, Preamble::default(), Outbound::Copy(&[]))
+            }
+            Answer::Fail(status) => self.fail(id, status),
+        };
+        self.end_call(id, None, effects);
+        result
     }
 
     fn fail(&mut self, id: CallId, status: Status) -> Result<(), Violation> {

@@ -6,7 +6,7 @@ use doorbell_proto::{CallId, CallKind, MessageType, Status, connection::Payload}
 
 use super::registry::{Handler, Request, Snapshot};
 use crate::{
-    connection::{Answer, Connection, Dispatch},
+    connection::{Answer, Connection, Dispatch, InlineReply},
     message::Incoming,
 };
 
@@ -15,6 +15,7 @@ pub(super) fn dispatch(
     connection: &Arc<Connection>,
     handlers: &mut Snapshot,
     message: Dispatch<'_>,
+    inline: &InlineReply,
 ) {
     match message {
         Dispatch::Request {
@@ -37,6 +38,7 @@ pub(super) fn dispatch(
                 deadline,
                 metadata,
                 payload: incoming(payload),
+                inline,
             };
             handler.handle(request);
             if notification {
@@ -68,6 +70,7 @@ pub(super) fn dispatch(
                 deadline: None,
                 metadata,
                 payload: Incoming::Borrowed(payload),
+                inline,
             });
         }
     }

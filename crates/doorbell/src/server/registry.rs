@@ -11,7 +11,7 @@ use std::sync::{
 use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Time};
 
 use crate::{
-    connection::{Connection, lock},
+    connection::{Connection, InlineReply, lock},
     message::Incoming,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Request<'a> {
     pub(crate) deadline: Option<Time>,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) payload: Incoming<'a>,
+    /// Where an answer that is given before `handle` returns may be left.
+    pub(crate) inline: &'a InlineReply,
 }
 
 /// Handlers, sorted by message type: servers have tens of them, and a binary search beats hashing then.

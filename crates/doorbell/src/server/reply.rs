@@ -9,31 +9,51 @@ use doorbell_proto::{CallId, MessageType, Status};
 
 use super::{Context, registry::Request};
 use crate::{
-    connection::{Answer, Connection},
-    message::Payload,
+    connection::{Answer, Connection, InlineReply},
+    message::{EncodeError, Payload},
     scratch,
     stream::{ItemSender, ItemStream},
 };
 
-/// Where the answer of a call goes.
-#[derive(Clone)]
-pub(crate) struct ReplyTo {
-    pub(super) connection: Arc<Connection>,
+/// What an answer needs to know of its call.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
     pub(super) id: Option<CallId>,
     message_type: MessageType,
     #[cfg(feature = "tokio")]
     pub(super) deadline: Option<doorbell_proto::Time>,
 }
 
-impl ReplyTo {
+/// Where the answer of a call goes.
+#[derive(Clone, Copy)]
+pub(crate) struct ReplyTo<'a> {
+    pub(crate) connection: &'a Arc<Connection>,
+    pub(crate) call: Call,
+    /// Where the answer is left while an I/O worker waits for it. Later answers are published at once.
+    inline: Option<&'a InlineReply>,
+}
+
+impl<'a> ReplyTo<'a> {
+    /// Returns where an answer goes that is given when no I/O worker waits for it any more.
+    pub(crate) fn later(connection: &'a Arc<Connection>, call: Call) -> Self {
+        Self {
+            connection,
+            call,
+            inline: None,
+        }
+    }
+
     /// Decodes a request, or answers that it cannot be read.
-    pub(crate) fn open<M: Payload>(request: Request<'_>) -> Option<(Self, Context, M)> {
+    pub(crate) fn open<M: Payload>(request: Request<'a>) -> Option<(Self, Context, M)> {
         let reply_to = Self {
-            connection: Arc::clone(request.connection),
-            id: request.id,
-            message_type: request.message_type,
-            #[cfg(feature = "tokio")]
-            deadline: request.deadline,
+            connection: request.connection,
+            call: Call {
+                id: request.id,
+                message_type: request.message_type,
+                #[cfg(feature = "tokio")]
+                deadline: request.deadline,
+            },
+            inline: Some(request.inline),
         };
         let decoded = catch_unwind(AssertUnwindSafe(|| M::decode(request.payload)));
         let status = match decoded {
@@ -51,20 +71,20 @@ impl ReplyTo {
             Err(_) => Status::internal("decoding the request panicked"),
         };
         tracing::debug!(message_type = %request.message_type, %status, "undecodable payload");
-        reply_to.answer(Answer::Fail(status.not_executed()), false);
+        reply_to.answer(Answer::Fail(status.not_executed()));
         None
     }
 
     pub(crate) fn item_sender<T: Payload>(&self) -> Option<ItemSender<T>> {
-        let key = self.connection.open_ticket(self.id?)?;
-        Some(ItemSender::new(Arc::clone(&self.connection), key, false))
+        let key = self.connection.open_ticket(self.call.id?)?;
+        Some(ItemSender::new(Arc::clone(self.connection), key, false))
     }
 
     pub(crate) fn item_stream<T: Payload>(&self) -> Option<ItemStream<T>> {
-        let id = self.id?;
+        let id = self.call.id?;
         let key = self.connection.open_ticket(id)?;
         Some(ItemStream::new(
-            Arc::clone(&self.connection),
+            Arc::clone(self.connection),
             key,
             id,
             false,
@@ -72,52 +92,55 @@ impl ReplyTo {
         ))
     }
 
-    pub(crate) fn answer(&self, answer: Answer<'_>, publish: bool) {
-        if let Some(id) = self.id {
+    pub(crate) fn answer(&self, answer: Answer<'_>) {
+        if let Some(id) = self.call.id {
+            let publish = self.inline.is_none();
             self.connection
-                .answer(id, self.message_type, answer, publish);
+                .answer(id, self.call.message_type, answer, publish);
         }
     }
 
     /// Answers with what a handler has returned. Encoding it, and turning its error into a status, is code of the user's as well.
-    pub(crate) fn finish<T>(&self, finish: fn(&Self, T, bool), output: T, publish: bool) {
-        if catch_unwind(AssertUnwindSafe(|| finish(self, output, publish))).is_err() {
-            self.panicked(publish);
+    pub(crate) fn finish<T>(&self, finish: fn(&Self, T), output: T) {
+        if catch_unwind(AssertUnwindSafe(|| finish(self, output))).is_err() {
+            self.panicked();
         }
     }
 
-    pub(crate) fn panicked(&self, publish: bool) {
-        tracing::error!(message_type = %self.message_type, "a handler panicked");
-        self.answer(
-            Answer::Fail(Status::internal("the handler panicked")),
-            publish,
-        );
+    pub(crate) fn panicked(&self) {
+        tracing::error!(message_type = %self.call.message_type, "a handler panicked");
+        self.answer(Answer::Fail(Status::internal("the handler panicked")));
+    }
+
+    fn reply<R: Payload>(&self, value: &R) -> Result<(), EncodeError> {
+        let Some(id) = self.call.id else {
+            return Ok(());
+        };
+        match self.inline {
+            Some(inline) if value.as_bytes().is_none() => {
+                inline.leave(id, self.call.message_type, |out| value.encode(out))
+            }
+            _ => scratch::encoded(value, |payload| self.answer(Answer::Reply(payload))),
+        }
     }
 }
 
 /// Answers a call that has one reply.
-pub(crate) fn reply<R: Payload, E: Into<Status>>(
-    reply_to: &ReplyTo,
-    output: Result<R, E>,
-    publish: bool,
-) {
+pub(crate) fn reply<R: Payload, E: Into<Status>>(reply_to: &ReplyTo<'_>, output: Result<R, E>) {
     match output {
         Ok(value) => {
-            let sent = scratch::encoded(&value, |payload| {
-                reply_to.answer(Answer::Reply(payload), publish)
-            });
-            if let Err(error) = sent {
-                reply_to.answer(Answer::Fail(Status::internal(error.to_string())), publish);
+            if let Err(error) = reply_to.reply(&value) {
+                reply_to.answer(Answer::Fail(Status::internal(error.to_string())));
             }
         }
-        Err(error) => reply_to.answer(Answer::Fail(error.into()), publish),
+        Err(error) => reply_to.answer(Answer::Fail(error.into())),
     }
 }
 
 /// Ends a call whose items have been sent.
-pub(crate) fn end<E: Into<Status>>(reply_to: &ReplyTo, output: Result<(), E>, publish: bool) {
+pub(crate) fn end<E: Into<Status>>(reply_to: &ReplyTo<'_>, output: Result<(), E>) {
     match output {
-        Ok(()) => reply_to.answer(Answer::End, publish),
-        Err(error) => reply_to.answer(Answer::Fail(error.into()), publish),
+        Ok(()) => reply_to.answer(Answer::End),
+        Err(error) => reply_to.answer(Answer::Fail(error.into())),
     }
 }

@@ -15,10 +15,10 @@ use tokio::{runtime::Handle, time::Sleep};
 use super::{
     Context,
     registry::{Handler, Request},
-    reply::{ReplyTo, end, reply},
+    reply::{Call, ReplyTo, end, reply},
 };
 use crate::{
-    connection::{Answer, TicketKey},
+    connection::{Answer, Connection, TicketKey},
     message::{Message, Upload},
     stream::{ItemSender, ItemStream},
 };
@@ -162,18 +162,14 @@ where
         let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
             return;
         };
-        reply_to.run(
-            &self.runtime,
-            || (self.run)(context, message),
-            |_, (), _| {},
-        );
+        reply_to.run(&self.runtime, || (self.run)(context, message), |_, ()| {});
     }
 }
 
-/// How an output becomes an answer; the last argument says whether to publish at once.
-type Finish<T> = fn(&ReplyTo, T, bool);
+/// How an output becomes an answer.
+type Finish<T> = fn(&ReplyTo<'_>, T);
 
-impl ReplyTo {
+impl ReplyTo<'_> {
     /// Polls the handler's future once here; spawns it if it is not ready.
     fn run<Fut, T>(self, runtime: &Handle, start: impl FnOnce() -> Fut, finish: Finish<T>)
     where
@@ -191,9 +187,9 @@ impl ReplyTo {
             }
         }));
         match polled {
-            Ok(Ok(output)) => self.finish(finish, output, false),
+            Ok(Ok(output)) => self.finish(finish, output),
             Ok(Err(future)) => self.spawn(runtime, future, finish),
-            Err(_) => self.panicked(false),
+            Err(_) => self.panicked(),
         }
     }
 
@@ -203,16 +199,16 @@ impl ReplyTo {
         Fut: Future<Output = T> + Send + 'static,
         T: 'static,
     {
-        let ticket = self.id.and_then(|id| self.connection.open_ticket(id));
-        if self.id.is_some() && ticket.is_none() {
+        let Call { id, deadline, .. } = self.call;
+        let ticket = id.and_then(|id| self.connection.open_ticket(id));
+        if id.is_some() && ticket.is_none() {
             return; // cancelled meanwhile: the future is dropped here
         }
-        if self.id.is_none() {
+        if id.is_none() {
             self.connection.background_began();
         }
         let _entered = runtime.enter();
-        let deadline = self
-            .deadline
+        let deadline = deadline
             .map(|at| Box::pin(tokio::time::sleep_until(self.connection.instant(at).into())));
         runtime.spawn(Supervised {
             future,
@@ -220,7 +216,8 @@ impl ReplyTo {
             deadline,
             finish,
             finished: false,
-            reply_to: self,
+            connection: Arc::clone(self.connection),
+            call: self.call,
         });
     }
 }
@@ -232,7 +229,8 @@ struct Supervised<Fut, T> {
     deadline: Option<Pin<Box<Sleep>>>,
     finish: Finish<T>,
     finished: bool,
-    reply_to: ReplyTo,
+    connection: Arc<Connection>,
+    call: Call,
 }
 
 impl<Fut: Future<Output = T>, T> Future for Supervised<Fut, T> {
@@ -245,28 +243,34 @@ impl<Fut: Future<Output = T>, T> Future for Supervised<Fut, T> {
     }
 }
 
+impl<Fut, T> Supervised<Fut, T> {
+    fn reply_to(&self) -> ReplyTo<'_> {
+        ReplyTo::later(&self.connection, self.call)
+    }
+}
+
 impl<Fut: Future<Output = T>, T> Supervised<Fut, T> {
     fn poll_handler(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self;
         match catch_unwind(AssertUnwindSafe(|| this.future.as_mut().poll(cx))) {
             Ok(Poll::Ready(output)) => {
-                this.reply_to.finish(this.finish, output, true);
+                this.reply_to().finish(this.finish, output);
                 return Poll::Ready(());
             }
             Ok(Poll::Pending) => {}
             Err(_) => {
-                this.reply_to.panicked(true);
+                this.reply_to().panicked();
                 return Poll::Ready(());
             }
         }
         if let Some(deadline) = &mut this.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            this.reply_to.connection.expire();
+            this.connection.expire();
             return Poll::Ready(());
         }
-        match this.reply_to.id {
-            Some(id) => this.reply_to.connection.poll_ended(cx, id),
+        match this.call.id {
+            Some(id) => this.connection.poll_ended(cx, id),
             None => Poll::Pending,
         }
     }
@@ -276,16 +280,14 @@ impl<Fut, T> Drop for Supervised<Fut, T> {
     fn drop(&mut self) {
         if !self.finished {
             // Only a runtime that shuts down drops a handler before its end.
-            self.reply_to.answer(
-                Answer::Fail(Status::unavailable("the server's runtime has ended")),
-                true,
-            );
+            let status = Status::unavailable("the server's runtime has ended");
+            self.reply_to().answer(Answer::Fail(status));
         }
         if let Some(ticket) = self.ticket.take() {
-            self.reply_to.connection.close_ticket(ticket, Vec::new());
+            self.connection.close_ticket(ticket, Vec::new());
         }
-        if self.reply_to.id.is_none() {
-            self.reply_to.connection.background_ended();
+        if self.call.id.is_none() {
+            self.connection.background_ended();
         }
     }
 }

@@ -22,7 +22,7 @@ use super::{
     registry::{Registry, Snapshot},
 };
 use crate::{
-    connection::{Connection, Dispatch, Watched, lock},
+    connection::{Connection, Dispatch, InlineReply, Watched, lock},
     deadline::{after, after_since},
     error::Disconnected,
     stats::Stats,
@@ -432,7 +432,9 @@ fn serve(connection: &Arc<Connection>, handlers: &mut Snapshot) -> Result<bool, 
         // Answers wait for room: no new requests until they are on their way.
         return Ok(connection.relieve());
     }
-    let mut hand_over = |message: Dispatch<'_>| dispatch(connection, handlers, message);
+    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| {
+        dispatch(connection, handlers, message, inline);
+    };
     let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
     Ok(count > 0 || connection.relieve())
 }
@@ -442,8 +444,8 @@ fn serve_the_dead(connection: &Arc<Connection>, handlers: &mut Snapshot) {
     let Some(mut receive) = connection.try_receive() else {
         return;
     };
-    let mut hand_over = |message: Dispatch<'_>| match message {
-        notify @ Dispatch::Notify { .. } => dispatch(connection, handlers, notify),
+    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| match message {
+        notify @ Dispatch::Notify { .. } => dispatch(connection, handlers, notify, inline),
         Dispatch::Request { .. } => {}
     };
     let result = connection.drain(&mut receive, connection.frames_in_a_ring(), &mut hand_over);
