@@ -58,7 +58,7 @@ pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
 pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
     let (_peer, runtime, mut socket) = connect(Role::SocketEcho, setting)?;
     let most = BATCH_BYTES / (PREFIX_BYTES + setting.size_bytes);
-    let requests = Frames::of(setting.size_bytes, setting.window.min(most).max(1));
+    let mut requests = Frames::of(setting.size_bytes, setting.window.min(most).max(1));
     runtime.block_on(async {
         let mut reader = FrameReader::new(setting.size_bytes);
         socket.writer.write_all(&requests.bytes).await?;
@@ -68,7 +68,7 @@ pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
             if !counter.add(finished as u64) {
                 return Ok(counter.finish(setting.size_bytes));
             }
-            socket.writer.write_all(requests.first(finished)).await?;
+            socket.writer.write_all(requests.fill(finished)).await?;
         }
     })
 }
@@ -81,11 +81,11 @@ pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
 pub(crate) fn one_way(setting: &Setting) -> anyhow::Result<Sample> {
     let (_peer, runtime, mut socket) = connect(Role::SocketSink, setting)?;
     let batch = BATCH_BYTES / (PREFIX_BYTES + setting.size_bytes);
-    let frames = Frames::of(setting.size_bytes, batch.max(1));
+    let mut frames = Frames::of(setting.size_bytes, batch.max(1));
     runtime.block_on(async {
         let mut counter = Counter::start(setting.limit);
         while counter.add(frames.count as u64) {
-            socket.writer.write_all(&frames.bytes).await?;
+            socket.writer.write_all(frames.fill(frames.count)).await?;
         }
         Ok(counter.finish(setting.size_bytes))
     })
@@ -196,6 +196,8 @@ struct Frames {
     bytes: Vec<u8>,
     frame_bytes: usize,
     count: usize,
+    message: Vec<u8>,
+    number: u64,
 }
 
 impl Frames {
@@ -208,11 +210,22 @@ impl Frames {
             bytes,
             frame_bytes: PREFIX_BYTES + size_bytes,
             count,
+            message: vec![0x5A; size_bytes],
+            number: 0,
         }
     }
 
-    fn first(&self, count: usize) -> &[u8] {
-        &self.bytes[..count * self.frame_bytes]
+    /// Writes each of the first frames anew, as somebody who has something to say must, and returns them.
+    fn fill(&mut self, count: usize) -> &[u8] {
+        let bytes = &mut self.bytes[..count * self.frame_bytes];
+        for frame in bytes.chunks_exact_mut(self.frame_bytes) {
+            self.number += 1;
+            if let Some(stamp) = self.message.first_chunk_mut() {
+                *stamp = self.number.to_le_bytes();
+            }
+            frame[PREFIX_BYTES..].copy_from_slice(&self.message);
+        }
+        bytes
     }
 }
 
