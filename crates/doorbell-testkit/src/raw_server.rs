@@ -187,6 +187,27 @@ impl RawServer {
         self.own.store_tail(self.tail);
     }
 
+    /// Writes as many of these headers, without a body, as there is room for, publishes them and wakes the client.
+    ///
+    /// # Panics
+    ///
+    /// If the client cannot be woken.
+    pub fn flood(&mut self, header: &[u8; HEADER_BYTES]) {
+        const RECORD: u32 = HEADER_BYTES as u32;
+        let capacity = self.own.ring_capacity_bytes();
+        let end = self.peer.load_head().wrapping_add(capacity - 2 * RECORD);
+        while end.wrapping_sub(self.tail) <= capacity {
+            let place = self.tail & (capacity - 1);
+            if capacity - place < RECORD {
+                self.tail = self.tail.wrapping_add(capacity - place); // too few bytes even for padding
+            } else {
+                self.writer.write(place, header);
+                self.tail = self.tail.wrapping_add(RECORD);
+            }
+        }
+        self.publish(self.tail);
+    }
+
     /// Says that so much has been written, and wakes the client however it sleeps.
     ///
     /// # Panics

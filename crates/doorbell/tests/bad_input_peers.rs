@@ -2,9 +2,12 @@
 
 mod support;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use doorbell::{
@@ -19,7 +22,7 @@ use doorbell_shm::sys::Doorbell;
 use doorbell_testkit::{
     PATIENCE, Place, RawClient, RawControl, RawServer, descriptors, eventually, mappings,
 };
-use support::{Host, in_time, messages::*};
+use support::{Host, SHORT, in_time, messages::*};
 
 #[test]
 #[ignore = "the body of the child processes"]
@@ -426,4 +429,67 @@ async fn client_that_hangs_up_and_goes_on_writing_holds_nobody_up() {
         flooding.join().unwrap();
     })
     .await;
+}
+
+/// A server that never stops talking, about nothing.
+fn with_flood(test: impl FnOnce(String)) {
+    let place = Place::new();
+    let listener = RawServer::listen(&place.socket());
+    let over = Arc::new(AtomicBool::new(false));
+    let server = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let mut server = RawServer::accept(&listener);
+            server.wait_for_frame();
+            let pong = RawClient::seal(FrameHeader::new(FrameKind::Pong, 0, 0), &[]);
+            let start = Instant::now();
+            while !over.load(Ordering::Relaxed) && start.elapsed() < PATIENCE {
+                server.flood(&pong);
+            }
+        }
+    });
+    test(place.name());
+    over.store(true, Ordering::Relaxed);
+    server.join().unwrap();
+}
+
+#[test]
+fn flood_does_not_keep_a_thread_beyond_its_deadline() {
+    with_flood(|name| {
+        let client = blocking::Client::connect(name).unwrap();
+        let start = Instant::now();
+        let error = client.call(Who).timeout(SHORT).wait().unwrap_err();
+        assert!(matches!(error, CallError::DeadlineExceeded), "{error:?}");
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn flood_does_not_keep_a_task_beyond_its_deadline_nor_others_from_running() {
+    with_flood(|name| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let client = Client::connect(name).await.unwrap();
+            let start = Instant::now();
+            let turns = Arc::new(AtomicU64::new(0));
+            let other = tokio::spawn({
+                let turns = Arc::clone(&turns);
+                async move {
+                    loop {
+                        turns.fetch_add(1, Ordering::Relaxed);
+                        tokio::task::yield_now().await;
+                    }
+                }
+            });
+            let error = client.call(Who).timeout(SHORT).await.unwrap_err();
+            assert!(matches!(error, CallError::DeadlineExceeded), "{error:?}");
+            assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+            assert!(turns.load(Ordering::Relaxed) > 10, "nobody else ran");
+            other.abort();
+            client.close();
+        });
+    });
 }
