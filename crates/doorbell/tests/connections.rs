@@ -5,7 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use doorbell::{
-    BindError, Client, ConnectError, Outcome, RefuseReason, blocking, client::ConnectionState,
+    BindError, Client, ConnectError, NotifyError, Outcome, RefuseReason, blocking,
+    client::ConnectionState,
 };
 use doorbell_testkit::{Child, PATIENCE, Place, descriptors, eventually, mappings};
 use support::{Host, in_time, messages::*, service};
@@ -348,6 +349,33 @@ async fn death_of_the_server_ends_calls_at_once() {
         for error in [one, two, stream] {
             assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
         }
+    })
+    .await;
+}
+
+/// A notification does not wait for a connection. However many are sent meanwhile, one task makes it, and then they arrive.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_without_a_connection_start_one_attempt_together() {
+    let place = Place::new();
+    in_time(async {
+        let client = Client::builder(place.name()).lazy().unwrap();
+        let tasks = || {
+            tokio::runtime::Handle::current()
+                .metrics()
+                .num_alive_tasks()
+        };
+        let before = tasks();
+        for number in 0..1_000 {
+            let error = client.notify(Remember(number)).unwrap_err();
+            assert!(matches!(error, NotifyError::Call(_)), "{error}");
+        }
+        assert!(tasks() <= before + 1, "{} tasks", tasks());
+
+        let _server = service::awaiting(&place.name()).bind().await.unwrap();
+        while client.notify(Remember(7)).is_err() {
+            client.ping().await.unwrap();
+        }
+        assert_eq!(client.call(Recall).await.unwrap(), [7]);
     })
     .await;
 }

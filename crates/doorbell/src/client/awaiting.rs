@@ -159,12 +159,9 @@ impl Client {
         if let Some(connection) = self.live() {
             return Ok(connection);
         }
-        let client = self.clone();
-        tokio::spawn(async move {
-            let _ = client.connection(None).await; // whoever needs it next sees why, if it fails again
-        });
+        self.dialer.connect_in_background();
         Err(CallError::GoingAway {
-            text: "the connection was lost and is being made again".to_owned(),
+            text: "there is no connection now; one is being made".to_owned(),
         })
     }
 }

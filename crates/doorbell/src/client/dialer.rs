@@ -40,6 +40,8 @@ pub(super) struct Dialer {
     dialing: tokio::sync::Mutex<()>,
     state: watch::Sender<ConnectionState>,
     closed: AtomicBool,
+    /// A task makes the connection for those who cannot wait for it.
+    in_background: AtomicBool,
 }
 
 impl Dialer {
@@ -51,6 +53,7 @@ impl Dialer {
             dialing: tokio::sync::Mutex::new(()),
             state: watch::Sender::new(ConnectionState::Disconnected),
             closed: AtomicBool::new(false),
+            in_background: AtomicBool::new(false),
         })
     }
 
@@ -119,6 +122,23 @@ impl Dialer {
                 after: self.options.reconnect_timeout,
             }))),
         }
+    }
+
+    /// Makes the connection in a task of its own, unless one is at it.
+    pub(super) fn connect_in_background(self: &Arc<Self>) {
+        struct AtIt(Arc<Dialer>);
+        impl Drop for AtIt {
+            fn drop(&mut self) {
+                self.0.in_background.store(false, Ordering::Release);
+            }
+        }
+        if self.in_background.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let task = AtIt(Arc::clone(self));
+        tokio::spawn(async move {
+            let _ = task.0.connect_for_call(None).await; // whoever needs it next sees why, if it fails again
+        });
     }
 
     async fn dial_once(self: &Arc<Self>) -> Result<Arc<Connection>, ConnectError> {
