@@ -123,6 +123,28 @@ fn bench_throughput_prints_a_row_for_doorbell_and_for_each_reference() {
 }
 
 #[test]
+fn bench_mixed_compares_the_slow_ones_with_undisturbed_ones() {
+    for size in ["64", "4KiB"] {
+        let rows = rows(&["mixed", "--quick", "--json", "--size", size]);
+        rows.iter().for_each(assert_has_keys);
+        assert_eq!(peers(&rows), ["doorbell"]);
+        assert!(
+            rows.iter().any(|row| row["ratio_of"] == "p99_ns"),
+            "{rows:?}"
+        );
+    }
+}
+
+#[test]
+fn bench_idle_gap_has_a_row_for_each_gap() {
+    let rows = rows(&["idle-gap", "--quick", "--json", "--only", "Hz-blocking"]);
+    rows.iter().for_each(assert_has_keys);
+    for group in ["10kHz-blocking", "100Hz-blocking", "1Hz-blocking"] {
+        assert!(rows.iter().any(|row| row["group"] == group), "{rows:?}");
+    }
+}
+
+#[test]
 fn bench_prints_a_table_for_people() {
     let output = bench(&["rtt", "--quick", "--only", "awake", "--size", "64"]);
     let text = String::from_utf8(output.stdout).unwrap();

@@ -20,6 +20,17 @@ pub(crate) struct Group {
     pub(crate) reference: Case,
     /// The rows that are compared with it.
     pub(crate) subjects: Vec<Case>,
+    /// What of them.
+    pub(crate) compared: Compared,
+}
+
+/// What of a row is compared with the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// The median time where round trips are timed, else the rate.
+    Typical,
+    /// The time that one round trip in a hundred exceeds.
+    P99,
 }
 
 impl Group {
@@ -81,11 +92,20 @@ impl Case {
             })
     }
 
+    /// Long enough for a few round trips, however long the pauses between them.
+    fn length(&self, options: &Options) -> Duration {
+        let least = self
+            .pause
+            .filter(|_| !options.quick)
+            .map(|pause| LEAST_PAUSES * pause);
+        options.length().max(least.unwrap_or_default())
+    }
+
     fn setting(&self, options: &Options) -> Setting {
         Setting {
             limit: Limit {
                 warm_up: options.warm_up(),
-                length: options.length(),
+                length: self.length(options),
                 pause: self.pause,
             },
             size_bytes: self.size_bytes,
@@ -146,3 +166,6 @@ pub(crate) fn pin_current_thread(cpu: Option<usize>) -> anyhow::Result<()> {
         )
     })
 }
+
+/// Pauses that a measurement has at least.
+const LEAST_PAUSES: u32 = 8;

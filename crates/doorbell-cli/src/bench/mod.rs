@@ -4,12 +4,14 @@
 //! measured right after its reference, a few lines of code that do only what cannot be avoided, and between two processes
 //! that bounce one cache line, which shows where the CPUs are. What is printed first of all is the ratio.
 //!
-//! [`rtt`], [`throughput`] and [`idle`] say what is measured; [`runner`] measures it; [`mod@reference`] holds the references
+//! [`rtt`], [`throughput`], [`mod@mixed`], [`idle_gap`] and [`idle`] say what is measured; [`runner`] measures it; [`mod@reference`] holds the references
 //! and [`subject`] the rows of Doorbell itself; [`peer`] is the second process.
 
 mod case;
 mod clock;
 mod idle;
+mod idle_gap;
+mod mixed;
 mod options;
 pub(crate) mod peer;
 mod process_cost;
@@ -43,6 +45,10 @@ enum What {
     Rtt(Options),
     /// Many messages under way: pipelined calls, streams and notifies
     Throughput(Options),
+    /// Small calls while large ones go on beside them
+    Mixed(Options),
+    /// Round trips with a pause before each: 100 µs, 10 ms and 1 s
+    IdleGap(Options),
     /// What a server with idle connections costs: memory, CPU time and wake-ups
     Idle(IdleArgs),
 }
@@ -57,6 +63,8 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.what {
         What::Rtt(options) => run_groups("rtt", rtt::groups(options), options),
         What::Throughput(options) => run_groups("throughput", throughput::groups(options), options),
+        What::Mixed(options) => run_groups("mixed", mixed::groups(options), options),
+        What::IdleGap(options) => run_groups("idle-gap", idle_gap::groups(options), options),
         What::Idle(args) => idle::run(args),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::case::Case;
+use super::case::{Case, Compared};
 use super::sample::{Figures, median};
 
 /// Where the two CPUs of the bounce were while something was measured.
@@ -89,6 +89,8 @@ pub(crate) struct Row {
     pub(crate) reference: Option<String>,
     /// Median, least and greatest ratio to the reference.
     pub(crate) ratio: Option<[f64; 3]>,
+    /// What that is the ratio of.
+    pub(crate) compared: Compared,
 }
 
 impl Row {
@@ -98,6 +100,7 @@ impl Row {
         group: &'static str,
         case: &Case,
         reference: Option<&Case>,
+        compared: Compared,
         outcomes: &[Outcome],
     ) -> Vec<Self> {
         let mut placements: Vec<_> = outcomes.iter().map(|outcome| outcome.placement).collect();
@@ -130,6 +133,7 @@ impl Row {
                 reference: reference
                     .map(|reference| format!("{} {}", reference.peer, reference.mode)),
                 ratio: spread(runs.iter().filter_map(|outcome| outcome.ratio)),
+                compared,
             }
         };
         placements.into_iter().map(row).collect()
@@ -160,14 +164,26 @@ impl Row {
             "ratio": self.ratio.map(|[median, ..]| median),
             "ratio_min": self.ratio.map(|[_, least, _]| least),
             "ratio_max": self.ratio.map(|[.., greatest]| greatest),
-            "ratio_of": self.ratio.map(|_| if self.figures.p50_ns.is_some() { "p50_ns" } else { "per_s" }),
+            "ratio_of": self.ratio.map(|_| self.ratio_of()),
         })
+    }
+
+    fn ratio_of(&self) -> &'static str {
+        match self.compared {
+            Compared::P99 => "p99_ns",
+            Compared::Typical if self.figures.p50_ns.is_some() => "p50_ns",
+            Compared::Typical => "per_s",
+        }
     }
 }
 
 /// Returns `subject` in multiples of `reference`: of its time where round trips were timed, else of its rate.
-pub(crate) fn ratio(subject: &Figures, reference: &Figures) -> Option<f64> {
-    match (subject.p50_ns, reference.p50_ns) {
+pub(crate) fn ratio(compared: Compared, subject: &Figures, reference: &Figures) -> Option<f64> {
+    let time = |figures: &Figures| match compared {
+        Compared::Typical => figures.p50_ns,
+        Compared::P99 => figures.p99_ns,
+    };
+    match (time(subject), time(reference)) {
         (Some(subject), Some(reference)) if reference > 0.0 => Some(subject / reference),
         _ if reference.per_s > 0.0 => Some(subject.per_s / reference.per_s),
         _ => None,
@@ -235,7 +251,7 @@ mod tests {
             outcome(120.0, Placement::Near, 2.5),
             outcome(110.0, Placement::Near, 2.2),
         ];
-        let rows = Row::of_runs("rtt", "spin", &case(), None, &outcomes);
+        let rows = Row::of_runs("rtt", "spin", &case(), None, Compared::Typical, &outcomes);
         let found: Vec<_> = rows
             .iter()
             .map(|row| (row.placement, row.runs, row.figures.p50_ns))
@@ -266,8 +282,10 @@ mod tests {
     fn ratio_is_of_times_where_both_have_one_and_else_of_rates() {
         let mut subject = outcome(300.0, Placement::Near, 1.0).figures;
         let mut reference = outcome(100.0, Placement::Near, 1.0).figures;
-        assert_eq!(ratio(&subject, &reference), Some(3.0));
+        assert_eq!(ratio(Compared::Typical, &subject, &reference), Some(3.0));
+        (subject.p99_ns, reference.p99_ns) = (Some(800.0), Some(200.0));
+        assert_eq!(ratio(Compared::P99, &subject, &reference), Some(4.0));
         (subject.p50_ns, subject.per_s, reference.per_s) = (None, 6.0, 4.0);
-        assert_eq!(ratio(&subject, &reference), Some(1.5));
+        assert_eq!(ratio(Compared::Typical, &subject, &reference), Some(1.5));
     }
 }

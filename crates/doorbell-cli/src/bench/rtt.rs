@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::case::{Case, Group};
+use super::case::{Case, Compared, Group};
 use super::options::{Options, Pin};
 use super::reference::{bounce, copy, event, futex, socket};
 use super::subject::{awaiting, blocking};
@@ -40,6 +40,7 @@ fn bounce_alone(options: &Options) -> Group {
         name: "bounce",
         reference,
         subjects: vec![],
+        compared: Compared::Typical,
     }
 }
 
@@ -59,6 +60,7 @@ fn awake(options: &Options, size: usize) -> Group {
             ),
             case("doorbell", "blocking", size, pin, blocking::round_trips),
         ],
+        compared: Compared::Typical,
     }
 }
 
@@ -69,6 +71,7 @@ fn awaited(options: &Options, size: usize) -> Group {
         name: "awaited",
         reference: case("tokio-socket", "async", size, pin, socket::round_trips),
         subjects: vec![case("doorbell", "async", size, pin, awaiting::round_trips)],
+        compared: Compared::Typical,
     }
 }
 
@@ -85,6 +88,7 @@ fn asleep_blocking(options: &Options, size: usize) -> Group {
             pin,
             blocking::round_trips,
         ))],
+        compared: Compared::Typical,
     }
 }
 
@@ -101,6 +105,7 @@ fn asleep_awaited(options: &Options, size: usize) -> Group {
             pin,
             awaiting::round_trips,
         ))],
+        compared: Compared::Typical,
     }
 }
 
@@ -117,6 +122,7 @@ fn one_cpu_blocking(options: &Options, size: usize) -> Group {
             pin,
             blocking::round_trips,
         )],
+        compared: Compared::Typical,
     }
 }
 
@@ -127,6 +133,7 @@ fn one_cpu_awaited(options: &Options, size: usize) -> Group {
         name: "one-cpu-awaited",
         reference: case("tokio-socket", "async", size, pin, socket::round_trips),
         subjects: vec![case("doorbell", "async", size, pin, awaiting::round_trips)],
+        compared: Compared::Typical,
     }
 }
 

@@ -118,6 +118,7 @@ impl<'a> GroupRuns<'a> {
             name,
             reference,
             subjects,
+            compared,
         } = self.group;
         let cases = std::iter::once((reference, None))
             .chain(subjects.iter().map(|case| (case, Some(reference))));
@@ -126,7 +127,7 @@ impl<'a> GroupRuns<'a> {
             .filter(|(_, outcomes)| !outcomes.is_empty());
         measured
             .flat_map(|((case, reference), outcomes)| {
-                Row::of_runs(bench, name, case, reference, outcomes)
+                Row::of_runs(bench, name, case, reference, *compared, outcomes)
             })
             .collect()
     }
@@ -168,7 +169,7 @@ impl Attempt {
                 other_load,
                 ratio: reference
                     .as_ref()
-                    .and_then(|reference| ratio(&figures, reference)),
+                    .and_then(|reference| ratio(group.compared, &figures, reference)),
             });
             reference = reference.or(Some(figures));
             if interrupted() {

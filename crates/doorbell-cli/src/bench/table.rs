@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
+use super::case::Compared;
 use super::row::Row;
 
 /// Returns the rows as a table.
@@ -56,11 +57,15 @@ fn comparison(row: &Row) -> String {
     let Some(reference) = &row.reference else {
         return "reference".into();
     };
+    let of = match row.compared {
+        Compared::Typical => "",
+        Compared::P99 => " p99",
+    };
     match row.ratio {
         Some(_) if !row.placement.is_steady() => format!("({}) {reference}", row.placement.name()),
-        Some([median, ..]) if row.runs == 1 => format!("{median:.2} × {reference}"),
+        Some([median, ..]) if row.runs == 1 => format!("{median:.2} × {reference}{of}"),
         Some([median, least, greatest]) => {
-            format!("{median:.2} ({least:.2}–{greatest:.2}) × {reference}")
+            format!("{median:.2} ({least:.2}–{greatest:.2}) × {reference}{of}")
         }
         None => "–".into(),
     }

@@ -1,6 +1,6 @@
 //! What `bench throughput` measures: many messages under way.
 
-use super::case::{Case, Group, Measure};
+use super::case::{Case, Compared, Group, Measure};
 use super::options::{Options, Pin};
 use super::reference::{memcpy, ring, socket};
 use super::subject::{awaiting, blocking};
@@ -34,6 +34,7 @@ fn copies(options: &Options, size: usize) -> Group {
             ..case(options, "memcpy", "one-way", size, memcpy::copies)
         },
         subjects: vec![],
+        compared: Compared::Typical,
     }
 }
 
@@ -46,6 +47,7 @@ fn rings(options: &Options, size: usize) -> Group {
             case(options, "raw-ring", "one-way", size, ring::one_way),
             case(options, "raw-ring", "echo", size, ring::echo),
         ],
+        compared: Compared::Typical,
     }
 }
 
@@ -58,6 +60,7 @@ fn pipelined(options: &Options, size: usize) -> Group {
             case(options, "doorbell", "blocking", size, blocking::pipelined),
             case(options, "doorbell", "async", size, awaiting::pipelined),
         ],
+        compared: Compared::Typical,
     }
 }
 
@@ -96,6 +99,7 @@ fn one_way(options: &Options, size: usize) -> Group {
             ),
             case(options, "doorbell", "async-stream", size, awaiting::stream),
         ],
+        compared: Compared::Typical,
     }
 }
 

@@ -8,7 +8,7 @@ use doorbell::{Client, NotifyError, Raw};
 use tokio::runtime::Runtime;
 
 use super::serving::runtime;
-use super::{Api, ServedBy, Waiting};
+use super::{Api, BESIDE_BYTES, ServedBy, Waiting};
 use crate::bench::case::Setting;
 use crate::bench::clock::{Counter, Laps};
 use crate::bench::sample::Sample;
@@ -23,6 +23,34 @@ pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
     Session::start(setting)?.run(match setting.size_bytes {
         Block::BYTES => |client, setting| Box::pin(call_by_call::<Block>(client, setting)),
         _ => |client, setting| Box::pin(call_by_call::<Raw>(client, setting)),
+    })
+}
+
+/// Times calls one after the other while another task makes large ones on the same connection.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn round_trips_beside_large(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(|client, setting| {
+        Box::pin(async move {
+            let beside = client.clone();
+            let large = tokio::spawn(async move {
+                let body = Raw::of_size(BESIDE_BYTES);
+                loop {
+                    if let Err(error) = beside.call(Echo(body.clone())).await {
+                        return error;
+                    }
+                }
+            });
+            let sample = match setting.size_bytes {
+                Block::BYTES => call_by_call::<Block>(client, setting).await,
+                _ => call_by_call::<Raw>(client, setting).await,
+            };
+            ensure!(!large.is_finished(), "a large call has failed");
+            large.abort();
+            sample
+        })
     })
 }
 

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use anyhow::{Context as _, ensure};
 use doorbell::Raw;
 use doorbell::blocking::Client;
 
-use super::{Api, ServedBy, Waiting};
+use super::{Api, BESIDE_BYTES, ServedBy, Waiting};
 use crate::bench::case::Setting;
 use crate::bench::clock::{Counter, closed_loop};
 use crate::bench::sample::Sample;
@@ -34,6 +36,33 @@ pub(crate) fn spinning_round_trips(setting: &Setting) -> anyhow::Result<Sample> 
     Session::start(setting, Waiting::Spinning)?.run(match setting.size_bytes {
         Block::BYTES => call_by_call::<Block>,
         _ => call_by_call::<Raw>,
+    })
+}
+
+/// Times calls one after the other while another thread makes large ones on the same connection.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn round_trips_beside_large(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting, Waiting::Adaptive)?.run(|client, setting| {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let large = scope.spawn(|| {
+                let body = Raw::of_size(BESIDE_BYTES);
+                while !over.load(Ordering::Relaxed) {
+                    client.call(Echo(body.clone())).wait()?;
+                }
+                anyhow::Ok(())
+            });
+            let sample = match setting.size_bytes {
+                Block::BYTES => call_by_call::<Block>(client, setting),
+                _ => call_by_call::<Raw>(client, setting),
+            };
+            over.store(true, Ordering::Relaxed);
+            large.join().expect("the other thread does not panic")?;
+            sample
+        })
     })
 }
 

@@ -108,3 +108,6 @@ pub(crate) struct Report {
     /// Notifications that were handled.
     pub(crate) told: u64,
 }
+
+/// Size of the messages that go on beside small ones: a file that somebody opens.
+const BESIDE_BYTES: usize = 10 << 20;

@@ -1,0 +1,56 @@
+//! What `bench mixed` measures: what a small call has to suffer from large ones on the same connection.
+//!
+//! The reference is the same call undisturbed, and it is the slow ones that are compared: the 99th percentile.
+
+use super::case::{Case, Compared, Group, Measure};
+use super::options::{Options, Pin};
+use super::subject::{awaiting, blocking};
+
+/// Returns the groups of rows, references first.
+pub(crate) fn groups(options: &Options) -> Vec<Group> {
+    let sizes = options.sizes(&[SMALL]);
+    let both = |&size: &usize| [threads(options, size), tasks(options, size)];
+    sizes.iter().flat_map(both).collect()
+}
+
+fn threads(options: &Options, size: usize) -> Group {
+    Group {
+        name: "beside-large-blocking",
+        reference: case(options, "blocking", size, blocking::round_trips),
+        subjects: vec![case(
+            options,
+            "blocking-beside-10MiB",
+            size,
+            blocking::round_trips_beside_large,
+        )],
+        compared: Compared::P99,
+    }
+}
+
+fn tasks(options: &Options, size: usize) -> Group {
+    Group {
+        name: "beside-large-awaited",
+        reference: case(options, "async", size, awaiting::round_trips),
+        subjects: vec![case(
+            options,
+            "async-beside-10MiB",
+            size,
+            awaiting::round_trips_beside_large,
+        )],
+        compared: Compared::P99,
+    }
+}
+
+fn case(options: &Options, mode: &'static str, size_bytes: usize, measure: Measure) -> Case {
+    Case {
+        peer: "doorbell",
+        mode,
+        size_bytes,
+        window: 1,
+        pin: options.pin(Pin::None),
+        pause: None,
+        measure,
+    }
+}
+
+const SMALL: usize = 64;
