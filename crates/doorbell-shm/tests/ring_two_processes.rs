@@ -127,6 +127,7 @@ impl End {
                 return self.spin.paid(&turn);
             }
         }
+        self.spin.missed(&turn);
         if turn.was_stolen() {
             self.spin.stolen();
         }

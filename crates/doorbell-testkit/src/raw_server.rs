@@ -187,25 +187,17 @@ impl RawServer {
         self.own.store_tail(self.tail);
     }
 
-    /// Writes as many of these headers, without a body, as there is room for, publishes them and wakes the client.
-    ///
-    /// # Panics
-    ///
-    /// If the client cannot be woken.
-    pub fn flood(&mut self, header: &[u8; HEADER_BYTES]) {
+    /// Fills the ring with one header, of a frame without a body, and returns what says at any time that a whole ring is unread: as
+    /// often as it is called, and faster than anybody reads.
+    pub fn flood(&mut self, header: &[u8; HEADER_BYTES]) -> impl Fn() + Send + 'static + use<> {
         const RECORD: u32 = HEADER_BYTES as u32;
         let capacity = self.own.ring_capacity_bytes();
-        let end = self.peer.load_head().wrapping_add(capacity - 2 * RECORD);
-        while end.wrapping_sub(self.tail) <= capacity {
-            let place = self.tail & (capacity - 1);
-            if capacity - place < RECORD {
-                self.tail = self.tail.wrapping_add(capacity - place); // too few bytes even for padding
-            } else {
-                self.writer.write(place, header);
-                self.tail = self.tail.wrapping_add(RECORD);
-            }
+        // What remains at the end is too small even for padding, and is skipped.
+        for place in (0..=capacity - RECORD).step_by(RECORD as usize) {
+            self.writer.write(place, header);
         }
-        self.publish(self.tail);
+        let (own, peer) = (self.own.clone(), self.peer.clone());
+        move || own.store_tail(peer.load_head().wrapping_add(capacity))
     }
 
     /// Says that so much has been written, and wakes the client however it sleeps.

@@ -18,7 +18,7 @@ use doorbell_proto::{
     frame::{CallId, Flags, FrameHeader, FrameKind},
     handshake::{Message, VersionRange},
 };
-use doorbell_shm::sys::Doorbell;
+use doorbell_shm::{memory::OwnMemory as _, sys::Doorbell};
 use doorbell_testkit::{
     PATIENCE, Place, RawClient, RawControl, RawServer, descriptors, eventually, mappings,
 };
@@ -440,11 +440,14 @@ fn with_flood(test: impl FnOnce(String)) {
         let over = Arc::clone(&over);
         move || {
             let mut server = RawServer::accept(&listener);
-            server.wait_for_frame();
             let pong = RawClient::seal(FrameHeader::new(FrameKind::Pong, 0, 0), &[]);
+            let more = server.flood(&pong);
+            server.wait_for_frame();
+            more();
+            server.ring();
             let start = Instant::now();
             while !over.load(Ordering::Relaxed) && start.elapsed() < PATIENCE {
-                server.flood(&pong);
+                (0..100).for_each(|_| more());
             }
         }
     });
@@ -492,4 +495,41 @@ fn flood_does_not_keep_a_task_beyond_its_deadline_nor_others_from_running() {
             client.close();
         });
     });
+}
+
+/// The thread that sees deaths for all connections is called by the doorbell of one whose server never stops talking.
+#[test]
+fn flood_does_not_hide_the_death_of_another_server() {
+    with_flood(|name| {
+        let flooded = blocking::Client::connect(name).unwrap();
+        flooded.notify(Remember(1)).unwrap();
+        let place = Place::new();
+        let listener = RawServer::listen(&place.socket());
+        let dying = std::thread::spawn(move || RawServer::accept(&listener).wait_for_frame());
+        let client = blocking::Client::connect(place.name()).unwrap();
+        let start = Instant::now();
+        let error = client.call(Who).wait().unwrap_err();
+        assert!(matches!(error, CallError::Disconnected(_)), "{error:?}");
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+        dying.join().unwrap();
+    });
+}
+
+/// A reply comes together with an impossible position. It counts, and the connection ends.
+#[test]
+fn reply_beside_a_corrupt_position_reaches_its_caller() {
+    let place = Place::new();
+    let listener = RawServer::listen(&place.socket());
+    let name = place.name();
+    let connecting = std::thread::spawn(move || blocking::Client::connect(name).unwrap());
+    let mut server = RawServer::accept(&listener);
+    let client = connecting.join().unwrap();
+    client.notify(Echo(pattern(1 << 20))).unwrap(); // more than there is room for: taking the reply means looking for room
+    client.notify(Remember(1)).unwrap();
+    let mut reply = FrameHeader::new(FrameKind::Response, CallId::new(1, 1).raw(), 0);
+    reply.length = 1;
+    server.write(&RawClient::seal(reply, &[7]), &[7]);
+    server.own.store_head(0xF000_0000);
+    assert_eq!(client.call(Who).timeout(PATIENCE).wait().unwrap(), 7);
+    server.wait_for_end();
 }

@@ -46,12 +46,13 @@ pub enum SpinMode {
 /// while turn.again() && !found {
 ///     found = look();
 /// }
-/// if turn.was_stolen() {
-///     spin.stolen();
-/// }
 /// if found {
 ///     spin.paid(&turn);
 /// } else {
+///     spin.missed(&turn);
+///     if turn.was_stolen() {
+///         spin.stolen();
+///     }
 ///     let asleep = Instant::now();
 ///     sleep();
 ///     spin.slept(asleep.elapsed());
@@ -70,6 +71,8 @@ pub struct Spin {
     quick_sleeps: u32,
     /// The first turn after a rest is still to come.
     is_trial: bool,
+    /// A turn has missed since the last sleep.
+    tried: bool,
 }
 
 impl Spin {
@@ -92,6 +95,7 @@ impl Spin {
             rest_length: REST_SLEEPS,
             quick_sleeps: 0,
             is_trial: false,
+            tried: false,
         }
     }
 
@@ -121,36 +125,41 @@ impl Spin {
             return;
         }
         self.missed_turns = 0;
-        if self.is_trial {
-            self.is_trial = false;
-            self.rest_length = REST_SLEEPS;
-        }
+        self.is_trial = false;
+        self.rest_length = REST_SLEEPS;
     }
 
-    /// Learns that the turn ended with nothing and that the sleep after it lasted for `duration`.
+    /// Learns that `turn` ended with nothing. Without that, a sleep says nothing of what spinning would have paid: it may have begun
+    /// while nobody spun, or belong to somebody else who waited for the same connection.
+    #[inline]
+    pub fn missed(&mut self, turn: &SpinTurn) {
+        self.tried |= turn.has_paused();
+    }
+
+    /// Learns that a sleep lasted for `duration`; the turn before it, if there was one, has [missed](Self::missed).
     pub fn slept(&mut self, duration: Duration) {
         if self.mode != SpinMode::Adaptive {
             return;
         }
+        let tried = std::mem::take(&mut self.tried);
         if duration >= LONG_SLEEP {
             self.shrink();
         } else if self.rest_sleeps > 0 {
             self.rest_sleeps -= 1;
             self.quick_sleeps += u32::from(duration < START);
-        } else if self.is_in_the_way() {
+        } else if tried && self.is_in_the_way() {
             self.rest_length = (2 * self.rest_length).min(LONGEST_REST);
             self.rest();
         } else if self.budget < MAXIMUM {
             self.grow();
-        } else {
+        } else if tried {
             self.miss();
         }
     }
 
-    /// A turn has missed, although most sleeps without one had been shorter than it.
+    /// The first turn after a rest has missed, although most sleeps of the rest had been shorter than it.
     fn is_in_the_way(&mut self) -> bool {
-        let tried = !self.budget.is_zero() && std::mem::take(&mut self.is_trial);
-        tried && 2 * self.quick_sleeps > self.rest_length
+        std::mem::take(&mut self.is_trial) && 2 * self.quick_sleeps > self.rest_length
     }
 
     /// Learns that the operating system took the CPU away during the turn: see
@@ -291,13 +300,21 @@ mod tests {
         Spin::new(SpinMode::Adaptive, 2)
     }
 
+    /// Spins in vain, as long as that is allowed at all, then sleeps.
+    fn sleep(spin: &mut Spin, duration: Duration) {
+        let mut turn = spin.start();
+        turn.again();
+        spin.missed(&turn);
+        spin.slept(duration);
+    }
+
     #[test]
     fn budget_grows_to_the_maximum_while_sleeps_are_short() {
         let mut spin = adaptive();
         assert_eq!(spin.budget(), START);
-        spin.slept(SHORT);
+        sleep(&mut spin, SHORT);
         assert_eq!(spin.budget(), 2 * START);
-        spin.slept(SHORT);
+        sleep(&mut spin, SHORT);
         assert_eq!(spin.budget(), MAXIMUM);
     }
 
@@ -305,11 +322,11 @@ mod tests {
     fn budget_shrinks_to_nothing_while_sleeps_are_long_and_comes_back() {
         let mut spin = adaptive();
         for _ in 0..3 {
-            spin.slept(LONG_SLEEP);
+            sleep(&mut spin, LONG_SLEEP);
         }
         assert_eq!(spin.budget(), Duration::ZERO);
         assert!(!spin.start().again());
-        spin.slept(SHORT);
+        sleep(&mut spin, SHORT);
         assert_eq!(spin.budget(), START);
     }
 
@@ -317,14 +334,14 @@ mod tests {
     fn maximum_that_never_pays_is_given_up_for_a_while() {
         let mut spin = adaptive();
         for _ in 0..2 + MISSES {
-            spin.slept(SHORT);
+            sleep(&mut spin, SHORT);
         }
         assert_eq!(spin.budget(), Duration::ZERO);
         for _ in 0..REST_SLEEPS {
-            spin.slept(SHORT);
+            sleep(&mut spin, SHORT);
             assert_eq!(spin.budget(), Duration::ZERO);
         }
-        spin.slept(SHORT);
+        sleep(&mut spin, SHORT);
         assert_eq!(spin.budget(), START);
     }
 
@@ -332,7 +349,7 @@ mod tests {
     fn sleeps_of_a_rest(spin: &mut Spin, duration: Duration) -> u32 {
         let mut sleeps = 0;
         while spin.budget().is_zero() {
-            spin.slept(duration);
+            sleep(spin, duration);
             sleeps += 1;
         }
         sleeps
@@ -343,33 +360,67 @@ mod tests {
         let quick = START / 4;
         let mut spin = adaptive();
         for _ in 0..2 + MISSES {
-            spin.slept(quick);
+            sleep(&mut spin, quick);
         }
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), REST_SLEEPS + 1);
-        spin.slept(quick);
+        sleep(&mut spin, quick);
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), 2 * REST_SLEEPS + 1);
         for _ in 0..8 {
-            spin.slept(quick);
+            sleep(&mut spin, quick);
             sleeps_of_a_rest(&mut spin, quick);
         }
-        spin.slept(quick);
+        sleep(&mut spin, quick);
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), LONGEST_REST + 1);
 
         // What is there at once changes nothing.
         spin.paid(&spin.start());
-        spin.slept(quick);
+        sleep(&mut spin, quick);
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), LONGEST_REST + 1);
 
         // A turn that pays does: all is as at first.
         let mut turn = spin.start();
         assert!(turn.again());
         spin.paid(&turn);
-        spin.slept(quick);
+        sleep(&mut spin, quick);
         assert_eq!(spin.budget(), 2 * START);
         for _ in 0..1 + MISSES {
-            spin.slept(quick);
+            sleep(&mut spin, quick);
         }
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), REST_SLEEPS + 1);
+    }
+
+    #[test]
+    fn rest_is_short_again_once_a_spin_has_paid() {
+        let quick = START / 4;
+        let mut spin = adaptive();
+        for _ in 0..3 {
+            while !spin.budget().is_zero() {
+                sleep(&mut spin, quick);
+            }
+            sleeps_of_a_rest(&mut spin, quick);
+        }
+        // Somewhere else sleeps are slow, and a spin pays that is longer than the trial.
+        sleep(&mut spin, quick);
+        sleeps_of_a_rest(&mut spin, SHORT);
+        sleep(&mut spin, SHORT);
+        assert_eq!(spin.budget(), 2 * START);
+        let mut turn = spin.start();
+        assert!(turn.again());
+        spin.paid(&turn);
+        spin.stolen();
+        assert_eq!(sleeps_of_a_rest(&mut spin, SHORT), REST_SLEEPS + 1);
+    }
+
+    #[test]
+    fn sleeps_of_others_do_not_judge_a_spin_that_nobody_did() {
+        let quick = START / 4;
+        let mut spin = adaptive();
+        while !spin.budget().is_zero() {
+            sleep(&mut spin, quick);
+        }
+        sleeps_of_a_rest(&mut spin, quick);
+        spin.slept(quick);
+        assert!(!spin.budget().is_zero(), "given up without a try");
     }
 
     #[test]
@@ -377,7 +428,7 @@ mod tests {
         let mut spin = adaptive();
         for _ in 0..2 {
             for _ in 0..2 + MISSES {
-                spin.slept(SHORT);
+                sleep(&mut spin, SHORT);
             }
             assert_eq!(sleeps_of_a_rest(&mut spin, SHORT), REST_SLEEPS + 1);
         }

@@ -20,6 +20,8 @@ use crate::{
 struct Watch {
     poller: Poller,
     watched: Mutex<HashMap<u64, (Weak<Connection>, Watched)>>,
+    /// Connections that have more to do than one visit allows.
+    again: Mutex<Vec<Weak<Connection>>>,
 }
 
 struct Current {
@@ -51,6 +53,14 @@ pub(super) fn watch(connection: &Arc<Connection>, watched: Watched) -> io::Resul
         watch.poller.add(process, token, Mode::Edge)?;
     }
     lock(&watch.watched).insert(token, (Arc::downgrade(connection), watched));
+    connection.set_attendant({
+        let (watch, connection) = (Arc::downgrade(&watch), Arc::downgrade(connection));
+        move || {
+            if let Some(watch) = watch.upgrade() {
+                watch.call(Weak::clone(&connection));
+            }
+        }
+    });
     current.watch = Some(watch);
     drop(current);
     connection.on_close(move || forget(token));
@@ -61,6 +71,7 @@ fn start() -> io::Result<Arc<Watch>> {
     let watch = Arc::new(Watch {
         poller: Poller::new()?,
         watched: Mutex::default(),
+        again: Mutex::default(),
     });
     let thread = std::thread::Builder::new()
         .name("doorbell-watch".to_owned())
@@ -103,10 +114,21 @@ fn run(watch: &Arc<Watch>) {
         for event in &events {
             watch.handle(event.token);
         }
+        let again = std::mem::take(&mut *lock(&watch.again));
+        for connection in again.iter().filter_map(Weak::upgrade) {
+            connection.attend();
+        }
     }
 }
 
 impl Watch {
+    fn call(&self, connection: Weak<Connection>) {
+        lock(&self.again).push(connection);
+        if let Err(error) = self.poller.wake() {
+            tracing::error!(%error, "cannot wake the thread that watches over connections");
+        }
+    }
+
     fn handle(&self, token: u64) {
         let is_bell = token % 2 == BELL;
         let connection = {

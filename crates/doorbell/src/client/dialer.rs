@@ -200,8 +200,13 @@ impl Dialer {
                 }
             }
         });
+        let again = Arc::new(Notify::new());
+        connection.set_attendant({
+            let again = Arc::clone(&again);
+            move || again.notify_one()
+        });
         let attended = Attended(Arc::clone(connection));
-        tokio::spawn(attend(attended, bell, peer, ended));
+        tokio::spawn(attend(attended, bell, peer, (again, ended)));
         Ok(())
     }
 
@@ -233,7 +238,12 @@ impl Drop for Attended {
     }
 }
 
-async fn attend(attended: Attended, bell: AsyncDoorbell, peer: AsyncPeer, ended: Arc<Notify>) {
+async fn attend(
+    attended: Attended,
+    bell: AsyncDoorbell,
+    peer: AsyncPeer,
+    (again, ended): (Arc<Notify>, Arc<Notify>),
+) {
     let connection = &attended.0;
     loop {
         tokio::select! {
@@ -244,6 +254,10 @@ async fn attend(attended: Attended, bell: AsyncDoorbell, peer: AsyncPeer, ended:
                     peer.gone().await;
                     return connection.close(Disconnected::PeerGone);
                 }
+            }
+            () = again.notified() => {
+                tokio::task::yield_now().await;
+                connection.attend();
             }
             () = peer.gone() => return connection.close(Disconnected::PeerGone),
             () = ended.notified() => return,

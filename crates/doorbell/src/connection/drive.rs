@@ -223,6 +223,11 @@ impl Connection {
                         let mut state = self.lock();
                         state.spin.paid(&turn);
                         turn = state.spin.start();
+                        drop(state);
+                        batches += 1;
+                        if batches == BATCHES {
+                            return Spun::Busy(receive);
+                        }
                     } else if self.is_closed() || !turn.again() {
                         self.learn_from(&turn);
                         break;
@@ -246,10 +251,12 @@ impl Connection {
         }
     }
 
-    /// Tells the spin budget of a turn that ended because somebody else wanted the CPU.
+    /// Tells the spin budget of a turn that ended with nothing.
     fn learn_from(&self, turn: &SpinTurn) {
+        let mut state = self.lock();
+        state.spin.missed(turn);
         if turn.was_stolen() {
-            self.lock().spin.stolen();
+            state.spin.stolen();
         }
     }
 
@@ -291,27 +298,32 @@ impl Connection {
             let Some(mut receive) = self.try_receive() else {
                 return;
             };
-            if self.settle(&mut receive).is_err() {
+            if !self.settle(&mut receive) {
                 return;
             }
         }
     }
 
-    /// Announces the doorbell if somebody waits, and looks once more.
-    fn settle(&self, receive: &mut Receive) -> Result<(), Disconnected> {
-        loop {
+    /// Announces the doorbell if somebody waits, and looks once more. Returns `false` if nothing is left to do here: the connection has
+    /// ended, or there is always more, and whoever watches the bell has been called to go on.
+    fn settle(&self, receive: &mut Receive) -> bool {
+        for _ in 0..BATCHES {
             {
                 let mut state = self.lock();
                 if !state.is_adrift() {
-                    return Ok(());
+                    return true;
                 }
                 receive.consumer.release();
                 state.announce(SleepOn::Doorbell);
             }
-            if !self.look_once_more(receive)? {
-                return Ok(());
+            match self.look_once_more(receive) {
+                Ok(true) => {}
+                Ok(false) => return true,
+                Err(_) => return false,
             }
         }
+        self.call_attendant();
+        false
     }
 
     /// After an announcement: handles what came just before it. Returns `true` if there was something.
@@ -340,16 +352,32 @@ impl Connection {
             state.counters.sleeps += 1;
             state.bell_was_used();
         }
+        self.attend();
+    }
+
+    /// Drives until there is nothing to do, or for a while: then whoever watches the doorbell is called to do so again.
+    pub(crate) fn attend(&self) {
         // If somebody drives, they see when they leave that nobody is announced.
         let Some(mut receive) = self.try_receive() else {
             return;
         };
         self.lock().withdraw();
-        while matches!(self.drain(&mut receive, DRAIN_FRAMES, &mut |_, _| {}), Ok(count) if count > 0)
-        {
+        for _ in 0..BATCHES {
+            let drained = self.drain(&mut receive, DRAIN_FRAMES, &mut |_, _| {});
+            if !matches!(drained, Ok(count) if count > 0) {
+                self.relieve();
+                return self.leave(receive);
+            }
         }
-        self.relieve();
-        self.leave(receive);
+        drop(receive);
+        self.call_attendant();
+    }
+
+    /// Makes whoever watches the doorbell [attend](Self::attend) as soon as it has looked at everything else.
+    fn call_attendant(&self) {
+        if let Some(call) = self.attendant.get() {
+            call();
+        }
     }
 
     /// Frames wait for room and nobody watches: somebody must.

@@ -23,7 +23,7 @@ mod ticket;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::Waker,
@@ -67,6 +67,7 @@ pub(crate) struct Connection {
     /// Where the holder of the receive half has come to; read without it by whoever glances.
     read_to: AtomicU32,
     on_close: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    attendant: OnceLock<Box<dyn Fn() + Send + Sync>>,
     load: load::Load,
     identity: PeerIdentity,
     terms: Terms,
@@ -144,6 +145,7 @@ impl Connection {
             backlog: AtomicBool::new(false),
             read_to: AtomicU32::new(0),
             on_close: Mutex::new(None),
+            attendant: OnceLock::new(),
             load: load::Load::default(),
             identity: link.identity,
             terms: link.terms,
@@ -190,6 +192,12 @@ impl Connection {
         if self.is_closed() {
             self.run_on_close();
         }
+    }
+
+    /// Registers how whoever watches the doorbell is called to [attend](Self::attend) without its having rung.
+    pub(crate) fn set_attendant(&self, call: impl Fn() + Send + Sync + 'static) {
+        let first = self.attendant.set(Box::new(call)).is_ok();
+        debug_assert!(first, "a connection is watched once");
     }
 
     /// Ends the connection: every call gets its outcome, everybody who waits is woken. Later calls do nothing.

@@ -9,9 +9,7 @@ use doorbell_proto::{
 };
 use doorbell_shm::{crc32c, crc32c_header, memory::PeerMemory};
 
-use super::{
-    Answer, Awaited, Connection, Effects, InlineReply, Item, Outbound, Receive, Reply, state::State,
-};
+use super::{Awaited, Connection, Effects, InlineReply, Item, Receive, Reply, state::State};
 use crate::error::{CallError, Disconnected, Violation};
 
 /// What the server must hand to a handler.
@@ -95,11 +93,12 @@ impl Connection {
                 state.producer.prefetch_room(); // for the answer
                 held = None;
                 dispatch(request, &receive.inline);
-                if let Some((id, message_type, body)) = receive.inline.take() {
+                if let Some(reply) = receive.inline.take() {
                     let state = held.get_or_insert_with(|| self.lock());
-                    let reply = Answer::Reply(Outbound::Copy(&body));
-                    state.answer(id, message_type, reply, effects)?;
-                    receive.inline.recycle(body);
+                    state.answer_inline(reply, &receive.inline, effects)?;
+                    if state.has_backlog() {
+                        break; // publish at once: the client makes room while we go on
+                    }
                 }
             }
         }

@@ -2,9 +2,13 @@
 
 use std::{cell::Cell, sync::MutexGuard, sync::atomic::Ordering};
 
+use bytes::Bytes;
 use doorbell_proto::{CallId, MessageType, frame::FrameHeader};
 
-use super::{Connection, Effects, Receive, Reply, TicketKey, receive::check_crc, state::State};
+use super::{
+    Answer, Connection, Effects, Outbound, Receive, Reply, TicketKey, receive::check_crc,
+    state::State,
+};
 use crate::error::{CallError, Violation};
 
 /// What ended a wait for a reply.
@@ -60,13 +64,34 @@ impl InlineReply {
         let (id, message_type) = self.call.take()?;
         Some((id, message_type, self.body.take()))
     }
+}
 
-    /// Gives the buffer back for the next one, unless it has become large.
-    #[inline]
-    pub(super) fn recycle(&self, body: Vec<u8>) {
-        if body.capacity() <= KEPT_BYTES {
-            self.body.set(body);
+impl State {
+    /// Writes a reply that a handler has left. A small one gives its buffer back for the next; a large one gives it away, so that it
+    /// is not copied while it waits for room.
+    pub(super) fn answer_inline(
+        &mut self,
+        (id, message_type, body): (CallId, MessageType, Vec<u8>),
+        inline: &InlineReply,
+        effects: &mut Effects,
+    ) -> Result<(), Violation> {
+        if body.capacity() > KEPT_BYTES {
+            let body = Bytes::from(body);
+            return self.answer(
+                id,
+                message_type,
+                Answer::Reply(Outbound::Share(&body)),
+                effects,
+            );
         }
+        let answered = self.answer(
+            id,
+            message_type,
+            Answer::Reply(Outbound::Copy(&body)),
+            effects,
+        );
+        inline.body.set(body);
+        answered
     }
 }
 
@@ -103,9 +128,15 @@ impl Connection {
         consumer.advance();
         self.read_to.store(consumer.head(), Ordering::Relaxed);
         state.counters.frames_received += 1;
+        let reply = Reply::Small(buffer);
+        if let Err(violation) = self.finish_batch(receive, &mut state, effects) {
+            // The reply counts, whatever the peer did to our ring. It waits in the ticket until the connection has been ended.
+            let ticket = state.tickets.get(key);
+            (ticket.outcome, ticket.over) = (Some(Ok(reply)), true);
+            return Err(violation);
+        }
         state.tickets.close(key, Vec::new());
-        self.finish_batch(receive, &mut state, effects)?;
-        Ok(Some((Reply::Small(buffer), state)))
+        Ok(Some((reply, state)))
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use doorbell_shm::{
-    Spin, SpinMode,
+    Spin, SpinMode, SpinTurn,
     sys::{self, Event, Mode, Poller, Wait},
 };
 
@@ -156,9 +156,8 @@ impl Worker {
                 self.spin.paid(&turn);
                 turn = self.spin.start();
             } else if !turn.again() {
-                if turn.was_stolen() {
-                    self.spin.stolen();
-                }
+                self.spin.missed(&turn);
+                turn = SpinTurn::over(); // whatever comes from now on, it was not this turn that paid
                 self.cool_down(0);
             }
             turns_since_poll += 1;
