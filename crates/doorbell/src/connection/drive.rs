@@ -1,4 +1,5 @@
-//! Waiting: who drains the ring while calls are under way, and how it sleeps.
+//! Waiting: who drains the ring while calls are under way, and how a driver leaves. How long it spins is in [`spin`](super::spin), how
+//! threads sleep in [`thread`](super::thread).
 //!
 //! # The race that must not be lost
 //!
@@ -8,35 +9,19 @@
 
 use std::{
     sync::{Arc, MutexGuard},
-    task::{Context, Poll, Wake, Waker},
-    thread::Thread,
-    time::Instant,
+    task::{Context, Poll, Waker},
 };
 
-use doorbell_shm::{SleepOn, SpinTurn};
+use doorbell_shm::SleepOn;
 
-use super::{
-    Awaited, Connection, Effects, NewCall, Receive, Sleeper, TicketKey, Waited, state::State,
-    take_outcome,
-};
-use crate::error::{CallError, Disconnected};
-use doorbell_proto::CallId;
+use super::{Awaited, Connection, Receive, Sleeper, TicketKey, spin::Spun, state::State};
+use crate::error::Disconnected;
 
 /// What somebody waits for, looked up under the state lock.
 pub(crate) type Ready<'a, T> = &'a mut dyn FnMut(&mut State) -> Option<T>;
 
 /// The caller's deadline passed.
 pub(crate) struct TimedOut;
-
-/// How a driver's spin ended.
-enum Spun<'r, T> {
-    /// With what was waited for; the receive half has been left.
-    Value(T),
-    /// Nothing came for as long as it pays to spin, or the connection has ended.
-    Quiet(MutexGuard<'r, Receive>),
-    /// Much came, but not what was waited for: the driver should look whether it has something better to do, then go on.
-    Busy(MutexGuard<'r, Receive>),
-}
 
 impl Connection {
     /// Waits as a task.
@@ -90,193 +75,6 @@ impl Connection {
         polled
     }
 
-    /// Sends a call and, if nobody else drives, waits for its end as the driver, for no longer than the spin budget. Returns its
-    /// ticket, and what ended it if that has come.
-    ///
-    /// # Errors
-    ///
-    /// Nothing has been sent.
-    pub(crate) fn start_and_spin(
-        &self,
-        call: NewCall<'_>,
-    ) -> Result<(TicketKey, Option<Waited>), CallError> {
-        let Some(mut receive) = self.try_receive() else {
-            return Ok((self.start(call)?, None));
-        };
-        let ((id, key), turn) = match self.start_driving(call, &mut receive) {
-            Ok(started) => started,
-            Err(error) => {
-                self.leave(receive);
-                return Err(error);
-            }
-        };
-        match self.spin_for_reply(receive, turn, (id, key)) {
-            Spun::Value(value) => Ok((key, Some(value))),
-            Spun::Quiet(receive) => {
-                self.lock().tickets.get(key).spun = true;
-                self.leave(receive);
-                Ok((key, None))
-            }
-            Spun::Busy(receive) => {
-                self.leave(receive);
-                Ok((key, None))
-            }
-        }
-    }
-
-    /// As [`spin`](Self::spin), for the reply to a call that has just been sent: usually the very next frame.
-    fn spin_for_reply<'r>(
-        &self,
-        mut receive: MutexGuard<'r, Receive>,
-        mut turn: SpinTurn,
-        call: (CallId, TicketKey),
-    ) -> Spun<'r, Waited> {
-        while self.looks_quiet() {
-            if !turn.again() {
-                self.learn_from(&turn);
-                return Spun::Quiet(receive);
-            }
-        }
-        let mut effects = Effects::default();
-        match self.take_own_reply(&mut receive, call, &mut effects) {
-            Ok(Some((reply, mut state))) => {
-                state.spin.paid(&turn);
-                self.leave_holding(receive, state);
-                self.apply(effects);
-                return Spun::Value(Ok(reply));
-            }
-            Ok(None) => {}
-            Err(violation) => {
-                self.apply(effects);
-                self.end_for(violation);
-            }
-        }
-        let (_, key) = call;
-        self.spin(receive, turn, key, Awaited::Arrival, &mut |state| {
-            take_outcome(state, key)
-        })
-    }
-
-    /// Drains the ring until `ready`, for no longer than the spin budget. Leaves the receive half if there is a value.
-    fn spin_until<'r, T>(
-        &self,
-        receive: MutexGuard<'r, Receive>,
-        key: TicketKey,
-        awaited: Awaited,
-        ready: Ready<'_, T>,
-    ) -> Spun<'r, T> {
-        let turn = {
-            let mut state = self.lock();
-            if let Some(value) = take(&mut state, key, awaited, ready) {
-                drop(state);
-                self.leave(receive);
-                return Spun::Value(value);
-            }
-            state.withdraw();
-            if std::mem::take(&mut state.tickets.get(key).spun) {
-                SpinTurn::over()
-            } else {
-                state.spin.start()
-            }
-        };
-        self.spin(receive, turn, key, awaited, ready)
-    }
-
-    fn spin<'r, T>(
-        &self,
-        mut receive: MutexGuard<'r, Receive>,
-        mut turn: SpinTurn,
-        key: TicketKey,
-        awaited: Awaited,
-        ready: Ready<'_, T>,
-    ) -> Spun<'r, T> {
-        let mut batches = 0;
-        loop {
-            if self.looks_quiet() {
-                if !turn.again() {
-                    self.learn_from(&turn);
-                    return Spun::Quiet(receive);
-                }
-                continue;
-            }
-            let mut effects = Effects::default();
-            match self.drain_and_hold(&mut receive, DRAIN_FRAMES, &mut |_, _| {}, &mut effects) {
-                Ok((_, Some(mut state))) => {
-                    let Some(value) = take(&mut state, key, awaited, ready) else {
-                        state.spin.paid(&turn);
-                        turn = state.spin.start(); // something came: the wait begins anew
-                        drop(state);
-                        self.apply(effects);
-                        batches += 1;
-                        if batches == BATCHES {
-                            return Spun::Busy(receive);
-                        }
-                        continue;
-                    };
-                    state.spin.paid(&turn);
-                    self.leave_holding(receive, state);
-                    self.apply(effects);
-                    return Spun::Value(value);
-                }
-                Ok((_, None)) => {
-                    if self.relieve() {
-                        let mut state = self.lock();
-                        state.spin.paid(&turn);
-                        turn = state.spin.start();
-                        drop(state);
-                        batches += 1;
-                        if batches == BATCHES {
-                            return Spun::Busy(receive);
-                        }
-                    } else if self.is_closed() || !turn.again() {
-                        self.learn_from(&turn);
-                        break;
-                    }
-                }
-                Err(violation) => {
-                    self.apply(effects);
-                    self.end_for(violation);
-                    break;
-                }
-            }
-        }
-        // What ended the spin may have ended the call.
-        let value = take(&mut self.lock(), key, awaited, ready);
-        match value {
-            Some(value) => {
-                self.leave(receive);
-                Spun::Value(value)
-            }
-            None => Spun::Quiet(receive),
-        }
-    }
-
-    /// Tells the spin budget of a turn that ended with nothing.
-    fn learn_from(&self, turn: &SpinTurn) {
-        let mut state = self.lock();
-        state.spin.missed(turn);
-        if turn.was_stolen() {
-            state.spin.stolen();
-        }
-    }
-
-    /// As [`leave`](Self::leave), for a driver that holds the state lock: if nobody else needs a driver, the receive half is given
-    /// back before the lock is, so whoever comes next finds it free.
-    fn leave_holding(&self, receive: MutexGuard<'_, Receive>, state: MutexGuard<'_, State>) {
-        if state.is_adrift() {
-            drop(state);
-            self.leave(receive);
-        } else {
-            drop(receive);
-            drop(state);
-        }
-    }
-
-    /// Tells the spin budget how long a wait took after all.
-    pub(crate) fn slept(&self, since: Instant) {
-        self.lock().spin.slept(since.elapsed());
-    }
-
     /// Leaves the receive half so that everybody who still waits will be woken.
     pub(crate) fn leave(&self, receive: MutexGuard<'_, Receive>) {
         drop(receive);
@@ -327,7 +125,7 @@ impl Connection {
     }
 
     /// After an announcement: handles what came just before it. Returns `true` if there was something.
-    fn look_once_more(&self, receive: &mut Receive) -> Result<bool, Disconnected> {
+    pub(super) fn look_once_more(&self, receive: &mut Receive) -> Result<bool, Disconnected> {
         self.relieve(); // room that came before the announcement is seen here
         let unread = self.has_unread(receive)?;
         if unread {
@@ -388,137 +186,6 @@ impl Connection {
             self.leave(receive);
         }
     }
-
-    /// Waits as a thread.
-    ///
-    /// # Errors
-    ///
-    /// [`TimedOut`] when `deadline` has passed.
-    pub(crate) fn wait_until<T>(
-        &self,
-        key: TicketKey,
-        awaited: Awaited,
-        deadline: Option<Instant>,
-        ready: Ready<'_, T>,
-    ) -> Result<T, TimedOut> {
-        let timed_out = loop {
-            let receive = if self.sleeper == Sleeper::Threads {
-                self.try_receive()
-            } else {
-                None
-            };
-            let drives = receive.is_some();
-            let waited = match receive {
-                Some(receive) => self.drive_or_sleep(receive, key, awaited, deadline, ready),
-                None => self.park(key, awaited, deadline, ready),
-            };
-            match waited {
-                Ok(Some(value)) => {
-                    if !drives {
-                        self.after_parking(); // a driver has left in good order
-                    }
-                    return Ok(value);
-                }
-                Ok(None) => {}
-                Err(timed_out) => break timed_out,
-            }
-        };
-        self.lock().tickets.forget(key, awaited);
-        self.after_parking();
-        Err(timed_out)
-    }
-
-    /// A thread that parked may have been chosen to drive, and one whose time is up may have driven: others must not wait in vain.
-    fn after_parking(&self) {
-        if self.sleeper == Sleeper::Threads && self.lock().is_adrift() {
-            self.find_driver();
-        }
-    }
-
-    /// Spins, then sleeps on the futex once.
-    fn drive_or_sleep<T>(
-        &self,
-        receive: MutexGuard<'_, Receive>,
-        key: TicketKey,
-        awaited: Awaited,
-        deadline: Option<Instant>,
-        ready: Ready<'_, T>,
-    ) -> Result<Option<T>, TimedOut> {
-        let (mut receive, busy) = match self.spin_until(receive, key, awaited, ready) {
-            Spun::Value(value) => return Ok(Some(value)),
-            Spun::Quiet(receive) => (receive, false),
-            Spun::Busy(receive) => (receive, true),
-        };
-        if deadline.is_some_and(|at| at <= Instant::now()) {
-            return Err(TimedOut);
-        }
-        if busy {
-            self.leave(receive);
-            return Ok(None);
-        }
-        self.sleep_on_futex(&mut receive, deadline);
-        if self.lock().must_end() {
-            drop(receive);
-            self.close(Disconnected::PeerGone);
-        }
-        Ok(None)
-    }
-
-    pub(crate) fn sleep_on_futex(&self, receive: &mut Receive, deadline: Option<Instant>) {
-        self.kick.lower();
-        let (sleep, gone) = {
-            let mut state = self.lock();
-            receive.consumer.release();
-            state.counters.sleeps += 1;
-            (state.announce(SleepOn::Futex), state.gone)
-        };
-        let more = self.look_once_more(receive);
-        // Whoever closes, or sees the peer go, raises the kick afterwards: what is missed here ends the sleep.
-        if matches!(more, Ok(false)) && !gone && !self.is_closed() {
-            let since = Instant::now();
-            if let Err(error) = self.peer.wait(sleep, &self.kick, deadline) {
-                self.close(Disconnected::System(Arc::new(error)));
-            }
-            self.slept(since);
-        }
-        self.lock().withdraw();
-    }
-
-    /// Waits until another thread, or the I/O worker, has completed what this one waits for.
-    fn park<T>(
-        &self,
-        key: TicketKey,
-        awaited: Awaited,
-        deadline: Option<Instant>,
-        ready: Ready<'_, T>,
-    ) -> Result<Option<T>, TimedOut> {
-        let waker = thread_waker();
-        if let Poll::Ready(value) = register_unless(&mut self.lock(), key, awaited, &waker, ready) {
-            return Ok(Some(value));
-        }
-        if self.sleeper == Sleeper::Threads && self.try_receive().is_some() {
-            return Ok(None); // nobody drives any more
-        }
-        park_until(deadline)?;
-        Ok(None)
-    }
-
-    /// Makes another waiting thread the driver, if nobody is.
-    pub(crate) fn hand_over(&self) {
-        if self.try_receive().is_none() {
-            return; // somebody is
-        }
-        let (waker, must_end) = {
-            let state = self.lock();
-            (state.any_waker(), state.must_end())
-        };
-        if must_end {
-            return self.close(Disconnected::PeerGone); // our try has kept somebody else from it
-        }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
 }
 
 impl State {
@@ -526,20 +193,25 @@ impl State {
         self.tickets.waiting() > 0 || !self.space_wakers.is_empty() || !self.pongs.wakers.is_empty()
     }
 
-    fn any_waker(&self) -> Option<Waker> {
+    pub(super) fn any_waker(&self) -> Option<Waker> {
         let others = self.space_wakers.first().or(self.pongs.wakers.first());
         self.tickets.any_waker().or_else(|| others.cloned())
     }
 }
 
 /// Takes what `ready` has, and takes back who waited for it.
-fn take<T>(state: &mut State, key: TicketKey, awaited: Awaited, ready: Ready<'_, T>) -> Option<T> {
+pub(super) fn take<T>(
+    state: &mut State,
+    key: TicketKey,
+    awaited: Awaited,
+    ready: Ready<'_, T>,
+) -> Option<T> {
     let value = ready(state)?;
     state.tickets.forget(key, awaited);
     Some(value)
 }
 
-fn register_unless<T>(
+pub(super) fn register_unless<T>(
     state: &mut State,
     key: TicketKey,
     awaited: Awaited,
@@ -554,36 +226,8 @@ fn register_unless<T>(
     Poll::Pending
 }
 
-/// Parks this thread until it is unparked.
-///
-/// # Errors
-///
-/// [`TimedOut`] if `deadline` had passed already.
-pub(super) fn park_until(deadline: Option<Instant>) -> Result<(), TimedOut> {
-    match deadline.map(|at| at.checked_duration_since(Instant::now())) {
-        None => std::thread::park(),
-        Some(Some(left)) if !left.is_zero() => std::thread::park_timeout(left),
-        Some(_) => return Err(TimedOut),
-    }
-    Ok(())
-}
-
-/// Returns a waker that unparks this thread.
-pub(super) fn thread_waker() -> Waker {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    thread_local! {
-        static WAKER: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    }
-    WAKER.with(Waker::clone)
-}
-
 /// Frames that are read in one go before a waiting caller looks whether its own was among them.
-const DRAIN_FRAMES: usize = 64;
+pub(super) const DRAIN_FRAMES: usize = 64;
 
 /// Times that a driver does so before it looks up from it: up to a few milliseconds of large messages.
-const BATCHES: usize = 32;
+pub(super) const BATCHES: usize = 32;

@@ -11,6 +11,7 @@
 //! and the connection's background task drains when the bell rings. See [`drive`].
 
 mod drive;
+mod items;
 mod load;
 mod outgoing;
 mod ready;
@@ -18,7 +19,9 @@ mod receive;
 mod reply;
 mod send;
 mod serve;
+mod spin;
 mod state;
+mod thread;
 mod ticket;
 
 use std::{
@@ -38,9 +41,10 @@ use doorbell_shm::{
     memory::PeerMemory,
     sys::{self, ControlStream, Doorbell, PeerIdentity, ProcessHandle},
 };
+pub(crate) use items::ItemRefused;
 pub(crate) use receive::Dispatch;
 pub(crate) use reply::{InlineReply, Waited, recycle, take_outcome};
-pub(crate) use send::{Answer, ItemRefused, NewCall};
+pub(crate) use send::{Answer, NewCall};
 pub(crate) use state::{Outbound, Preamble, State};
 pub(crate) use ticket::{Awaited, Item, Reply, TicketKey};
 

@@ -12,8 +12,9 @@ use doorbell_proto::CallId;
 
 use super::{
     Connection, TicketKey,
-    drive::{TimedOut, park_until, thread_waker},
+    drive::TimedOut,
     state::State,
+    thread::{park_until, thread_waker},
 };
 use crate::error::CallError;
 

@@ -9,8 +9,8 @@ use std::{
 
 use doorbell_proto::{
     CallId, CallKind, MessageType, Metadata, Status,
-    connection::{GoAwayReason, ItemError, StartError},
-    frame::{Flags, FrameKind, HEADER_BYTES},
+    connection::{GoAwayReason, StartError},
+    frame::{Flags, FrameKind},
 };
 use doorbell_shm::{SleepOn, SpinTurn};
 
@@ -38,21 +38,6 @@ pub(crate) enum Answer<'a> {
     End,
     /// A failure.
     Fail(Status),
-}
-
-/// Why an item was not sent.
-pub(crate) enum ItemRefused {
-    /// The receiver has not kept up; wait for credit.
-    NoCredit,
-    /// The call is over.
-    Over,
-    /// The peer accepts no message of this size.
-    TooLarge {
-        /// Size of the item.
-        bytes: u64,
-        /// Largest size.
-        limit: u64,
-    },
 }
 
 impl Connection {
@@ -135,75 +120,6 @@ impl Connection {
             drop(guard);
         }
         self.apply(effects);
-    }
-
-    /// Sends one stream item.
-    pub(crate) fn send_item(
-        &self,
-        key: TicketKey,
-        payload: Outbound<'_>,
-    ) -> Result<(), ItemRefused> {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let ticket = state.tickets.get(key);
-        let id = ticket.id;
-        if ticket.over || state.end.is_some() {
-            return Err(ItemRefused::Over);
-        }
-        let bytes = payload.as_slice().len();
-        let limit = state.terms.sent_message_bytes;
-        if bytes as u64 > limit {
-            return Err(ItemRefused::TooLarge {
-                bytes: bytes as u64,
-                limit,
-            });
-        }
-        let cost = cost_bytes(bytes, state.max_body_bytes());
-        state
-            .machine
-            .reserve_item(id, cost)
-            .map_err(|error| match error {
-                ItemError::NoCredit => ItemRefused::NoCredit,
-                _ => ItemRefused::Over,
-            })?;
-        let header = header(FrameKind::Data, Flags::default(), id.raw(), 0);
-        let result = state.send(header, Preamble::default(), payload);
-        self.sent(guard, result);
-        Ok(())
-    }
-
-    /// Returns why no item of a call can be sent any more. `None` if the peer ended it in order, or somebody has been told already.
-    pub(crate) fn why_over(&self, key: TicketKey) -> Option<CallError> {
-        let mut state = self.lock();
-        let end = state.end.clone();
-        match &state.tickets.get(key).outcome {
-            Some(Err(CallError::Status(status))) => Some(CallError::Status(status.clone())),
-            Some(Err(CallError::DeadlineExceeded)) => Some(CallError::DeadlineExceeded),
-            _ => end.map(CallError::Disconnected),
-        }
-    }
-
-    /// Says that no more items follow from this client.
-    pub(crate) fn end_items(&self, key: TicketKey) {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let id = state.tickets.get(key).id;
-        if state.end.is_some() || !state.machine.end_items(id) {
-            return;
-        }
-        let header = header(FrameKind::End, Flags::default(), id.raw(), 0);
-        let result = state.send(header, Preamble::default(), Outbound::Copy(&[]));
-        self.sent(guard, result);
-    }
-
-    /// Gives credit for an item that the application has taken.
-    pub(crate) fn item_was_taken(&self, id: CallId, cost_bytes: u64) {
-        let mut guard = self.lock();
-        guard.machine.consumed(id, cost_bytes);
-        if guard.machine.has_control() {
-            let result = guard.pump();
-            self.sent(guard, result);
-        }
     }
 
     /// Opens a ticket for a call that a handler has been given, or adds a handle to the one it has. `None` if the call is over.
@@ -498,18 +414,6 @@ fn remaining(call: &NewCall<'_>) -> Result<Option<Duration>, CallError> {
     }
 }
 
-/// What an item costs its sender in credit: all bytes of its frames.
-fn cost_bytes(payload_bytes: usize, chunk_bytes: usize) -> u64 {
-    const HEADER: u64 = HEADER_BYTES as u64;
-    const TOTAL: usize = 8;
-    if payload_bytes <= chunk_bytes {
-        return HEADER + payload_bytes as u64;
-    }
-    let later = payload_bytes - (chunk_bytes - TOTAL);
-    let frames = 1 + later.div_ceil(chunk_bytes);
-    frames as u64 * HEADER + (payload_bytes + TOTAL) as u64
-}
-
 fn kind_flags(kind: CallKind) -> Flags {
     let mut flags = Flags::default();
     if kind.has_upload() {
@@ -532,17 +436,3 @@ fn refused(error: StartError) -> CallError {
 
 /// Bytes of notifications that may wait for room before more are refused: sixteen chunks. One that is larger waits alone.
 const NOTIFY_QUEUE_BYTES: usize = 256 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cost_counts_header_and_total_of_every_frame() {
-        assert_eq!(cost_bytes(0, 100), 24);
-        assert_eq!(cost_bytes(100, 100), 124);
-        assert_eq!(cost_bytes(101, 100), 2 * 24 + 101 + 8);
-        assert_eq!(cost_bytes(192, 100), 2 * 24 + 192 + 8);
-        assert_eq!(cost_bytes(193, 100), 3 * 24 + 193 + 8);
-    }
-}

@@ -1,0 +1,213 @@
+//! Spinning: a driver drains the ring until what it waits for has come, for as long as that pays.
+
+use std::{sync::MutexGuard, time::Instant};
+
+use doorbell_proto::CallId;
+use doorbell_shm::SpinTurn;
+
+use super::{
+    Awaited, Connection, Effects, NewCall, Receive, TicketKey, Waited,
+    drive::{BATCHES, DRAIN_FRAMES, Ready, take},
+    state::State,
+    take_outcome,
+};
+use crate::error::CallError;
+
+/// How a driver's spin ended.
+pub(super) enum Spun<'r, T> {
+    /// With what was waited for; the receive half has been left.
+    Value(T),
+    /// Nothing came for as long as it pays to spin, or the connection has ended.
+    Quiet(MutexGuard<'r, Receive>),
+    /// Much came, but not what was waited for: the driver should look whether it has something better to do, then go on.
+    Busy(MutexGuard<'r, Receive>),
+}
+
+impl Connection {
+    /// Sends a call and, if nobody else drives, waits for its end as the driver, for no longer than the spin budget. Returns its
+    /// ticket, and what ended it if that has come.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has been sent.
+    pub(crate) fn start_and_spin(
+        &self,
+        call: NewCall<'_>,
+    ) -> Result<(TicketKey, Option<Waited>), CallError> {
+        let Some(mut receive) = self.try_receive() else {
+            return Ok((self.start(call)?, None));
+        };
+        let ((id, key), turn) = match self.start_driving(call, &mut receive) {
+            Ok(started) => started,
+            Err(error) => {
+                self.leave(receive);
+                return Err(error);
+            }
+        };
+        match self.spin_for_reply(receive, turn, (id, key)) {
+            Spun::Value(value) => Ok((key, Some(value))),
+            Spun::Quiet(receive) => {
+                self.lock().tickets.get(key).spun = true;
+                self.leave(receive);
+                Ok((key, None))
+            }
+            Spun::Busy(receive) => {
+                self.leave(receive);
+                Ok((key, None))
+            }
+        }
+    }
+
+    /// As [`spin`](Self::spin), for the reply to a call that has just been sent: usually the very next frame.
+    fn spin_for_reply<'r>(
+        &self,
+        mut receive: MutexGuard<'r, Receive>,
+        mut turn: SpinTurn,
+        call: (CallId, TicketKey),
+    ) -> Spun<'r, Waited> {
+        while self.looks_quiet() {
+            if !turn.again() {
+                self.learn_from(&turn);
+                return Spun::Quiet(receive);
+            }
+        }
+        let mut effects = Effects::default();
+        match self.take_own_reply(&mut receive, call, &mut effects) {
+            Ok(Some((reply, mut state))) => {
+                state.spin.paid(&turn);
+                self.leave_holding(receive, state);
+                self.apply(effects);
+                return Spun::Value(Ok(reply));
+            }
+            Ok(None) => {}
+            Err(violation) => {
+                self.apply(effects);
+                self.end_for(violation);
+            }
+        }
+        let (_, key) = call;
+        self.spin(receive, turn, key, Awaited::Arrival, &mut |state| {
+            take_outcome(state, key)
+        })
+    }
+
+    /// Drains the ring until `ready`, for no longer than the spin budget. Leaves the receive half if there is a value.
+    pub(super) fn spin_until<'r, T>(
+        &self,
+        receive: MutexGuard<'r, Receive>,
+        key: TicketKey,
+        awaited: Awaited,
+        ready: Ready<'_, T>,
+    ) -> Spun<'r, T> {
+        let turn = {
+            let mut state = self.lock();
+            if let Some(value) = take(&mut state, key, awaited, ready) {
+                drop(state);
+                self.leave(receive);
+                return Spun::Value(value);
+            }
+            state.withdraw();
+            if std::mem::take(&mut state.tickets.get(key).spun) {
+                SpinTurn::over()
+            } else {
+                state.spin.start()
+            }
+        };
+        self.spin(receive, turn, key, awaited, ready)
+    }
+
+    fn spin<'r, T>(
+        &self,
+        mut receive: MutexGuard<'r, Receive>,
+        mut turn: SpinTurn,
+        key: TicketKey,
+        awaited: Awaited,
+        ready: Ready<'_, T>,
+    ) -> Spun<'r, T> {
+        let mut batches = 0;
+        loop {
+            if self.looks_quiet() {
+                if !turn.again() {
+                    self.learn_from(&turn);
+                    return Spun::Quiet(receive);
+                }
+                continue;
+            }
+            let mut effects = Effects::default();
+            match self.drain_and_hold(&mut receive, DRAIN_FRAMES, &mut |_, _| {}, &mut effects) {
+                Ok((_, Some(mut state))) => {
+                    let Some(value) = take(&mut state, key, awaited, ready) else {
+                        state.spin.paid(&turn);
+                        turn = state.spin.start(); // something came: the wait begins anew
+                        drop(state);
+                        self.apply(effects);
+                        batches += 1;
+                        if batches == BATCHES {
+                            return Spun::Busy(receive);
+                        }
+                        continue;
+                    };
+                    state.spin.paid(&turn);
+                    self.leave_holding(receive, state);
+                    self.apply(effects);
+                    return Spun::Value(value);
+                }
+                Ok((_, None)) => {
+                    if self.relieve() {
+                        let mut state = self.lock();
+                        state.spin.paid(&turn);
+                        turn = state.spin.start();
+                        drop(state);
+                        batches += 1;
+                        if batches == BATCHES {
+                            return Spun::Busy(receive);
+                        }
+                    } else if self.is_closed() || !turn.again() {
+                        self.learn_from(&turn);
+                        break;
+                    }
+                }
+                Err(violation) => {
+                    self.apply(effects);
+                    self.end_for(violation);
+                    break;
+                }
+            }
+        }
+        // What ended the spin may have ended the call.
+        let value = take(&mut self.lock(), key, awaited, ready);
+        match value {
+            Some(value) => {
+                self.leave(receive);
+                Spun::Value(value)
+            }
+            None => Spun::Quiet(receive),
+        }
+    }
+
+    /// Tells the spin budget of a turn that ended with nothing.
+    fn learn_from(&self, turn: &SpinTurn) {
+        let mut state = self.lock();
+        state.spin.missed(turn);
+        if turn.was_stolen() {
+            state.spin.stolen();
+        }
+    }
+
+    /// As [`leave`](Self::leave), for a driver that holds the state lock: if nobody else needs a driver, the receive half is given
+    /// back before the lock is, so whoever comes next finds it free.
+    fn leave_holding(&self, receive: MutexGuard<'_, Receive>, state: MutexGuard<'_, State>) {
+        if state.is_adrift() {
+            drop(state);
+            self.leave(receive);
+        } else {
+            drop(receive);
+            drop(state);
+        }
+    }
+
+    /// Tells the spin budget how long a wait took after all.
+    pub(crate) fn slept(&self, since: Instant) {
+        self.lock().spin.slept(since.elapsed());
+    }
+}

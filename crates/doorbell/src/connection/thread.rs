@@ -1,0 +1,178 @@
+//! Waiting as a thread: one drives, asleep on a futex, and the others park.
+
+use std::{
+    sync::{Arc, MutexGuard},
+    task::{Poll, Wake, Waker},
+    thread::Thread,
+    time::Instant,
+};
+
+use doorbell_shm::SleepOn;
+
+use super::{
+    Awaited, Connection, Receive, Sleeper, TicketKey,
+    drive::{Ready, TimedOut, register_unless},
+    spin::Spun,
+};
+use crate::error::Disconnected;
+
+impl Connection {
+    /// Waits as a thread.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`] when `deadline` has passed.
+    pub(crate) fn wait_until<T>(
+        &self,
+        key: TicketKey,
+        awaited: Awaited,
+        deadline: Option<Instant>,
+        ready: Ready<'_, T>,
+    ) -> Result<T, TimedOut> {
+        let timed_out = loop {
+            let receive = if self.sleeper == Sleeper::Threads {
+                self.try_receive()
+            } else {
+                None
+            };
+            let drives = receive.is_some();
+            let waited = match receive {
+                Some(receive) => self.drive_or_sleep(receive, key, awaited, deadline, ready),
+                None => self.park(key, awaited, deadline, ready),
+            };
+            match waited {
+                Ok(Some(value)) => {
+                    if !drives {
+                        self.after_parking(); // a driver has left in good order
+                    }
+                    return Ok(value);
+                }
+                Ok(None) => {}
+                Err(timed_out) => break timed_out,
+            }
+        };
+        self.lock().tickets.forget(key, awaited);
+        self.after_parking();
+        Err(timed_out)
+    }
+
+    /// A thread that parked may have been chosen to drive, and one whose time is up may have driven: others must not wait in vain.
+    fn after_parking(&self) {
+        if self.sleeper == Sleeper::Threads && self.lock().is_adrift() {
+            self.find_driver();
+        }
+    }
+
+    /// Spins, then sleeps on the futex once.
+    fn drive_or_sleep<T>(
+        &self,
+        receive: MutexGuard<'_, Receive>,
+        key: TicketKey,
+        awaited: Awaited,
+        deadline: Option<Instant>,
+        ready: Ready<'_, T>,
+    ) -> Result<Option<T>, TimedOut> {
+        let (mut receive, busy) = match self.spin_until(receive, key, awaited, ready) {
+            Spun::Value(value) => return Ok(Some(value)),
+            Spun::Quiet(receive) => (receive, false),
+            Spun::Busy(receive) => (receive, true),
+        };
+        if deadline.is_some_and(|at| at <= Instant::now()) {
+            return Err(TimedOut);
+        }
+        if busy {
+            self.leave(receive);
+            return Ok(None);
+        }
+        self.sleep_on_futex(&mut receive, deadline);
+        if self.lock().must_end() {
+            drop(receive);
+            self.close(Disconnected::PeerGone);
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn sleep_on_futex(&self, receive: &mut Receive, deadline: Option<Instant>) {
+        self.kick.lower();
+        let (sleep, gone) = {
+            let mut state = self.lock();
+            receive.consumer.release();
+            state.counters.sleeps += 1;
+            (state.announce(SleepOn::Futex), state.gone)
+        };
+        let more = self.look_once_more(receive);
+        // Whoever closes, or sees the peer go, raises the kick afterwards: what is missed here ends the sleep.
+        if matches!(more, Ok(false)) && !gone && !self.is_closed() {
+            let since = Instant::now();
+            if let Err(error) = self.peer.wait(sleep, &self.kick, deadline) {
+                self.close(Disconnected::System(Arc::new(error)));
+            }
+            self.slept(since);
+        }
+        self.lock().withdraw();
+    }
+
+    /// Waits until another thread, or the I/O worker, has completed what this one waits for.
+    fn park<T>(
+        &self,
+        key: TicketKey,
+        awaited: Awaited,
+        deadline: Option<Instant>,
+        ready: Ready<'_, T>,
+    ) -> Result<Option<T>, TimedOut> {
+        let waker = thread_waker();
+        if let Poll::Ready(value) = register_unless(&mut self.lock(), key, awaited, &waker, ready) {
+            return Ok(Some(value));
+        }
+        if self.sleeper == Sleeper::Threads && self.try_receive().is_some() {
+            return Ok(None); // nobody drives any more
+        }
+        park_until(deadline)?;
+        Ok(None)
+    }
+
+    /// Makes another waiting thread the driver, if nobody is.
+    pub(crate) fn hand_over(&self) {
+        if self.try_receive().is_none() {
+            return; // somebody is
+        }
+        let (waker, must_end) = {
+            let state = self.lock();
+            (state.any_waker(), state.must_end())
+        };
+        if must_end {
+            return self.close(Disconnected::PeerGone); // our try has kept somebody else from it
+        }
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Parks this thread until it is unparked.
+///
+/// # Errors
+///
+/// [`TimedOut`] if `deadline` had passed already.
+pub(super) fn park_until(deadline: Option<Instant>) -> Result<(), TimedOut> {
+    match deadline.map(|at| at.checked_duration_since(Instant::now())) {
+        None => std::thread::park(),
+        Some(Some(left)) if !left.is_zero() => std::thread::park_timeout(left),
+        Some(_) => return Err(TimedOut),
+    }
+    Ok(())
+}
+
+/// Returns a waker that unparks this thread.
+pub(super) fn thread_waker() -> Waker {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    thread_local! {
+        static WAKER: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    }
+    WAKER.with(Waker::clone)
+}
