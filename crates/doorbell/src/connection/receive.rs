@@ -95,8 +95,9 @@ impl Connection {
                 dispatch(request, &receive.inline);
                 if let Some(reply) = receive.inline.take() {
                     let state = held.get_or_insert_with(|| self.lock());
+                    let is_large = reply.is_large();
                     state.answer_inline(reply, &receive.inline, effects)?;
-                    if state.has_backlog() {
+                    if is_large {
                         break; // publish at once: the client makes room while we go on
                     }
                 }

@@ -60,9 +60,29 @@ impl InlineReply {
 
     /// Takes the reply, if there is one.
     #[inline]
-    pub(super) fn take(&self) -> Option<(CallId, MessageType, Vec<u8>)> {
+    pub(super) fn take(&self) -> Option<LeftReply> {
         let (id, message_type) = self.call.take()?;
-        Some((id, message_type, self.body.take()))
+        let body = self.body.take();
+        Some(LeftReply {
+            id,
+            message_type,
+            body,
+        })
+    }
+}
+
+/// A reply that a handler has left.
+pub(super) struct LeftReply {
+    id: CallId,
+    message_type: MessageType,
+    body: Vec<u8>,
+}
+
+impl LeftReply {
+    /// Returns `true` if its buffer is not worth keeping.
+    #[inline]
+    pub(super) fn is_large(&self) -> bool {
+        self.body.capacity() > KEPT_BYTES
     }
 }
 
@@ -71,25 +91,23 @@ impl State {
     /// is not copied while it waits for room.
     pub(super) fn answer_inline(
         &mut self,
-        (id, message_type, body): (CallId, MessageType, Vec<u8>),
+        reply: LeftReply,
         inline: &InlineReply,
         effects: &mut Effects,
     ) -> Result<(), Violation> {
-        if body.capacity() > KEPT_BYTES {
-            let body = Bytes::from(body);
-            return self.answer(
-                id,
-                message_type,
-                Answer::Reply(Outbound::Share(&body)),
-                effects,
-            );
-        }
-        let answered = self.answer(
+        let is_large = reply.is_large();
+        let LeftReply {
             id,
             message_type,
-            Answer::Reply(Outbound::Copy(&body)),
-            effects,
-        );
+            body,
+        } = reply;
+        if is_large {
+            let body = Bytes::from(body);
+            let answer = Answer::Reply(Outbound::Share(&body));
+            return self.answer(id, message_type, answer, effects);
+        }
+        let answer = Answer::Reply(Outbound::Copy(&body));
+        let answered = self.answer(id, message_type, answer, effects);
         inline.body.set(body);
         answered
     }
