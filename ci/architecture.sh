@@ -66,7 +66,7 @@ code '(thread|time)::sleep\(|[^._a-z:]sleep\(|\binterval\(|(park|recv|wait)_time
     without '/(tests|loom_tests)(/|\.rs)|fn sleep\(' |
     without '^crates/doorbell-shm/src/sys/linux/listener\.rs:[0-9]+:.*sleep\(LOCK_PAUSE\)' |
     without '^crates/doorbell/src/(blocking/client|client/dialer)\.rs:[0-9]+:.*sleep\(pause\)' |
-    without '^crates/doorbell/src/connection/drive\.rs:[0-9]+:.*park_timeout\(left\)' | # until the caller's deadline
+    without '^crates/doorbell/src/connection/thread\.rs:[0-9]+:.*park_timeout\(left\)' | # until the caller's deadline
     without '^crates/doorbell/src/blocking/client\.rs:[0-9]+:.*wait_timeout\(dialing, left\)' | # likewise
     without '^crates/doorbell-cli/src/(bench/|ping\.rs)' |
     without '^crates/doorbell-testkit/src/(lib|child)\.rs:[0-9]+:.*(sleep\(Duration::from_millis\(1\)\)|recv_timeout\(PATIENCE\))' |

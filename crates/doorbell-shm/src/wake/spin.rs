@@ -301,7 +301,7 @@ mod tests {
     }
 
     /// Spins in vain, as long as that is allowed at all, then sleeps.
-    fn sleep(spin: &mut Spin, duration: Duration) {
+    fn miss_and_sleep(spin: &mut Spin, duration: Duration) {
         let mut turn = spin.start();
         turn.again();
         spin.missed(&turn);
@@ -312,9 +312,9 @@ mod tests {
     fn budget_grows_to_the_maximum_while_sleeps_are_short() {
         let mut spin = adaptive();
         assert_eq!(spin.budget(), START);
-        sleep(&mut spin, SHORT);
+        miss_and_sleep(&mut spin, SHORT);
         assert_eq!(spin.budget(), 2 * START);
-        sleep(&mut spin, SHORT);
+        miss_and_sleep(&mut spin, SHORT);
         assert_eq!(spin.budget(), MAXIMUM);
     }
 
@@ -322,11 +322,11 @@ mod tests {
     fn budget_shrinks_to_nothing_while_sleeps_are_long_and_comes_back() {
         let mut spin = adaptive();
         for _ in 0..3 {
-            sleep(&mut spin, LONG_SLEEP);
+            miss_and_sleep(&mut spin, LONG_SLEEP);
         }
         assert_eq!(spin.budget(), Duration::ZERO);
         assert!(!spin.start().again());
-        sleep(&mut spin, SHORT);
+        miss_and_sleep(&mut spin, SHORT);
         assert_eq!(spin.budget(), START);
     }
 
@@ -334,14 +334,14 @@ mod tests {
     fn maximum_that_never_pays_is_given_up_for_a_while() {
         let mut spin = adaptive();
         for _ in 0..2 + MISSES {
-            sleep(&mut spin, SHORT);
+            miss_and_sleep(&mut spin, SHORT);
         }
         assert_eq!(spin.budget(), Duration::ZERO);
         for _ in 0..REST_SLEEPS {
-            sleep(&mut spin, SHORT);
+            miss_and_sleep(&mut spin, SHORT);
             assert_eq!(spin.budget(), Duration::ZERO);
         }
-        sleep(&mut spin, SHORT);
+        miss_and_sleep(&mut spin, SHORT);
         assert_eq!(spin.budget(), START);
     }
 
@@ -349,7 +349,7 @@ mod tests {
     fn sleeps_of_a_rest(spin: &mut Spin, duration: Duration) -> u32 {
         let mut sleeps = 0;
         while spin.budget().is_zero() {
-            sleep(spin, duration);
+            miss_and_sleep(spin, duration);
             sleeps += 1;
         }
         sleeps
@@ -360,31 +360,31 @@ mod tests {
         let quick = START / 4;
         let mut spin = adaptive();
         for _ in 0..2 + MISSES {
-            sleep(&mut spin, quick);
+            miss_and_sleep(&mut spin, quick);
         }
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), REST_SLEEPS + 1);
-        sleep(&mut spin, quick);
+        miss_and_sleep(&mut spin, quick);
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), 2 * REST_SLEEPS + 1);
         for _ in 0..8 {
-            sleep(&mut spin, quick);
+            miss_and_sleep(&mut spin, quick);
             sleeps_of_a_rest(&mut spin, quick);
         }
-        sleep(&mut spin, quick);
+        miss_and_sleep(&mut spin, quick);
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), LONGEST_REST + 1);
 
         // What is there at once changes nothing.
         spin.paid(&spin.start());
-        sleep(&mut spin, quick);
+        miss_and_sleep(&mut spin, quick);
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), LONGEST_REST + 1);
 
         // A turn that pays does: all is as at first.
         let mut turn = spin.start();
         assert!(turn.again());
         spin.paid(&turn);
-        sleep(&mut spin, quick);
+        miss_and_sleep(&mut spin, quick);
         assert_eq!(spin.budget(), 2 * START);
         for _ in 0..1 + MISSES {
-            sleep(&mut spin, quick);
+            miss_and_sleep(&mut spin, quick);
         }
         assert_eq!(sleeps_of_a_rest(&mut spin, quick), REST_SLEEPS + 1);
     }
@@ -395,14 +395,14 @@ mod tests {
         let mut spin = adaptive();
         for _ in 0..3 {
             while !spin.budget().is_zero() {
-                sleep(&mut spin, quick);
+                miss_and_sleep(&mut spin, quick);
             }
             sleeps_of_a_rest(&mut spin, quick);
         }
         // Somewhere else sleeps are slow, and a spin pays that is longer than the trial.
-        sleep(&mut spin, quick);
+        miss_and_sleep(&mut spin, quick);
         sleeps_of_a_rest(&mut spin, SHORT);
-        sleep(&mut spin, SHORT);
+        miss_and_sleep(&mut spin, SHORT);
         assert_eq!(spin.budget(), 2 * START);
         let mut turn = spin.start();
         assert!(turn.again());
@@ -416,7 +416,7 @@ mod tests {
         let quick = START / 4;
         let mut spin = adaptive();
         while !spin.budget().is_zero() {
-            sleep(&mut spin, quick);
+            miss_and_sleep(&mut spin, quick);
         }
         sleeps_of_a_rest(&mut spin, quick);
         spin.slept(quick);
@@ -428,7 +428,7 @@ mod tests {
         let mut spin = adaptive();
         for _ in 0..2 {
             for _ in 0..2 + MISSES {
-                sleep(&mut spin, SHORT);
+                miss_and_sleep(&mut spin, SHORT);
             }
             assert_eq!(sleeps_of_a_rest(&mut spin, SHORT), REST_SLEEPS + 1);
         }
