@@ -139,14 +139,18 @@ impl Connection {
         state: &mut State,
         effects: &mut Effects,
     ) -> Result<(), Violation> {
-        state.pump()?;
+        let mut backlog = state.has_backlog();
+        if backlog {
+            state.pump()?;
+            backlog = state.has_backlog();
+        }
         receive.give_room_back(state);
         let released = receive.must_look_for_space_waiter(state);
         let published = state.producer.publish();
         effects.notify = state.tell(published, released);
-        self.leaving
-            .store(state.going_away.is_some(), Ordering::Release);
-        let backlog = state.has_backlog();
+        if state.going_away.is_some() {
+            self.leaving.store(true, Ordering::Release);
+        }
         self.backlog.store(backlog, Ordering::Relaxed);
         if !backlog && !state.space_wakers.is_empty() {
             effects.more.append(&mut state.space_wakers);

@@ -2,7 +2,7 @@
 //! writes into our ring.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{MutexGuard, atomic::Ordering},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -269,11 +269,20 @@ impl Connection {
     }
 
     /// Publishes after something was written, makes sure that what could not be written will be, and wakes the peer if it sleeps.
-    pub(super) fn sent(
-        &self,
-        mut guard: std::sync::MutexGuard<'_, State>,
-        result: Result<(), Violation>,
-    ) {
+    pub(super) fn sent(&self, mut guard: MutexGuard<'_, State>, result: Result<(), Violation>) {
+        if result.is_err() || guard.has_backlog() || guard.is_watched() {
+            return self.sent_with_more(guard, result);
+        }
+        let notify = guard.publish();
+        self.backlog.store(false, Ordering::Relaxed);
+        drop(guard);
+        if let Some(on) = notify {
+            self.notify_peer(on);
+        }
+    }
+
+    /// As [`sent`](Self::sent), if something could not be written, or somebody waits for what has changed.
+    fn sent_with_more(&self, mut guard: MutexGuard<'_, State>, result: Result<(), Violation>) {
         let result = result.and_then(|()| self.ensure_pumped(&mut guard));
         let notify = guard.publish();
         let backlog = guard.has_backlog();
@@ -315,6 +324,11 @@ impl Connection {
 }
 
 impl State {
+    /// Somebody waits for room, or for everything to have been written.
+    fn is_watched(&self) -> bool {
+        !self.space_wakers.is_empty() || !self.quiet_wakers.is_empty()
+    }
+
     pub(super) fn check_open(&self) -> Result<(), CallError> {
         match (&self.end, &self.going_away) {
             (Some(end), _) => Err(CallError::GoingAway {
