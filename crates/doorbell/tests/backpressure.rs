@@ -8,7 +8,9 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use doorbell::{Client, Message, NotifyError, blocking};
+use doorbell::{
+    Client, Context, ItemSender, ItemStream, Message, NotifyError, Server, Status, blocking,
+};
 use doorbell_proto::frame::{CallId, FrameHeader, FrameKind};
 use doorbell_testkit::{Place, RawClient, RawServer, descriptors, eventually, is_asleep, mappings};
 use support::{Host, in_time, messages::*, server_has_seen};
@@ -362,6 +364,37 @@ async fn client_that_reads_its_answers_late_gets_all_of_them() {
             );
         }
         assert_eq!(late.unread_bytes(), 0, "every request was read");
+    })
+    .await;
+}
+
+/// A handler gives up the items of a call and goes on sending its own. Whoever sends those items must not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handler_that_reads_no_more_does_not_stop_the_sender() {
+    let place = Place::new();
+    let _server = Server::builder(place.name())
+        .stream_window_bytes(WINDOW_BYTES)
+        .on_bidi(
+            |_: Context, _: Double, mut items: ItemStream<u32>, mut out: ItemSender<u32>| async move {
+                let first = items.next().await.unwrap().unwrap();
+                out.send(first).await?;
+                drop(items);
+                out.send(first).await?;
+                std::future::pending::<Result<(), Status>>().await
+            },
+        )
+        .bind()
+        .await
+        .unwrap();
+    in_time(async {
+        let client = Client::connect(place.name()).await.unwrap();
+        let (mut sender, mut items) = client.bidi(Double).await.unwrap();
+        // The first window lies unread when the stream is dropped; what follows comes after that.
+        for number in 0..4 * WINDOW_BYTES / 24 {
+            sender.send(number).await.unwrap();
+        }
+        assert_eq!(items.next().await.unwrap().unwrap(), 0);
+        assert_eq!(items.next().await.unwrap().unwrap(), 0);
     })
     .await;
 }

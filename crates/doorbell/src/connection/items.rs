@@ -84,6 +84,24 @@ impl Connection {
         self.sent(guard, result);
     }
 
+    /// Closes the handle of a ticket whose items nobody reads any more. Those that are there, and those that still come, are thrown
+    /// away with their credit given, beside the `owed_bytes` of those that the reader had taken already; so that the sender does not
+    /// wait for a reader that is gone.
+    pub(crate) fn stop_reading(&self, key: TicketKey, owed_bytes: u64) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let ticket = state.tickets.get(key);
+        ticket.unread = true;
+        let id = ticket.id;
+        let unread_bytes: u64 = ticket.items.drain(..).map(|item| item.cost_bytes).sum();
+        state.machine.consumed(id, owed_bytes + unread_bytes);
+        state.tickets.close(key, Vec::new());
+        if state.machine.has_control() {
+            let result = state.pump();
+            self.sent(guard, result);
+        }
+    }
+
     /// Gives credit for an item that the application has taken.
     pub(crate) fn item_was_taken(&self, id: CallId, cost_bytes: u64) {
         let mut guard = self.lock();

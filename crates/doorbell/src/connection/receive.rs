@@ -323,7 +323,8 @@ impl State {
         cost_bytes: u64,
         effects: &mut Effects,
     ) {
-        let Some(key) = self.tickets.find(id) else {
+        let reader = self.tickets.find(id);
+        let Some(key) = reader.filter(|&key| !self.tickets.get(key).unread) else {
             // Its owner has given the stream up; the sender must not wait for credit that nobody will give.
             self.machine.consumed(id, cost_bytes);
             return;

@@ -43,6 +43,8 @@ pub(crate) struct Ticket {
     pub(crate) cancelled: bool,
     pub(crate) items: VecDeque<Item>,
     pub(crate) items_ended: bool,
+    /// Nobody will take the items, although the ticket has other owners.
+    pub(super) unread: bool,
     /// Its owner has spun for the reply already, in vain.
     pub(super) spun: bool,
     waker: Option<Waker>,
@@ -80,6 +82,7 @@ impl Ticket {
             cancelled: false,
             items: VecDeque::new(),
             items_ended: false,
+            unread: false,
             spun: false,
             waker: None,
             sender_waker: None,
@@ -96,6 +99,7 @@ impl Ticket {
         self.over = false;
         self.cancelled = false;
         self.items_ended = false;
+        self.unread = false;
         self.spun = false;
         self.handles = 1;
     }

@@ -226,7 +226,9 @@ impl<T> Drop for ItemStream<T> {
         if self.cancels {
             self.connection.abandon(self.key, Vec::new());
         } else {
-            self.connection.close_ticket(self.key, Vec::new());
+            let taken: u64 = self.taken.iter().map(|item| item.cost_bytes).sum();
+            let owed_bytes = self.owed_bytes + taken;
+            self.connection.stop_reading(self.key, owed_bytes);
         }
     }
 }
