@@ -41,4 +41,3 @@ left="$(find "$place/run" -type s)"
 # The examples that a new user copies. The editor kills its engine, whose socket then waits for the next one to replace it.
 cargo build --locked --workspace --all-features --examples
 timeout 60 "$CARGO_TARGET_DIR/debug/examples/editor" "$place/tree"
-

@@ -45,14 +45,7 @@ pub(super) fn watch(connection: &Arc<Connection>, watched: Watched) -> io::Resul
         Some(watch) => Arc::clone(watch),
         None => start()?,
     };
-    current.next_token += 2;
-    let token = current.next_token;
-    watch.poller.add(&watched.bell, token + BELL, Mode::Edge)?;
-    watch.poller.add(&watched.control, token, Mode::Edge)?;
-    if let Some(process) = &watched.process {
-        watch.poller.add(process, token, Mode::Edge)?;
-    }
-    lock(&watch.watched).insert(token, (Arc::downgrade(connection), watched));
+    // Before the bell can ring: it may ring for more than one visit.
     connection.set_attendant({
         let (watch, connection) = (Arc::downgrade(&watch), Arc::downgrade(connection));
         move || {
@@ -61,6 +54,14 @@ pub(super) fn watch(connection: &Arc<Connection>, watched: Watched) -> io::Resul
             }
         }
     });
+    current.next_token += 2;
+    let token = current.next_token;
+    watch.poller.add(&watched.bell, token + BELL, Mode::Edge)?;
+    watch.poller.add(&watched.control, token, Mode::Edge)?;
+    if let Some(process) = &watched.process {
+        watch.poller.add(process, token, Mode::Edge)?;
+    }
+    lock(&watch.watched).insert(token, (Arc::downgrade(connection), watched));
     current.watch = Some(watch);
     drop(current);
     connection.on_close(move || forget(token));
