@@ -104,9 +104,12 @@ impl Laps {
         (now < self.phase.end && !interrupted()) || self.next_phase()
     }
 
-    /// Returns what was collected.
+    /// Returns what was collected: nothing if the warm-up was interrupted.
     pub(crate) fn finish(mut self, size_bytes: usize) -> Sample {
         self.empty_buffer();
+        if !self.phase.is_warm {
+            self.histogram.reset();
+        }
         Sample {
             messages: self.histogram.len(),
             elapsed: Duration::from_nanos(self.timed_ns),
@@ -169,9 +172,10 @@ impl Counter {
         self.since_look < MESSAGES_PER_LOOK || self.look()
     }
 
-    /// Ends the count now, which may be later than the last message.
+    /// Ends the count now, which may be later than the last message. Nothing counts if the warm-up was interrupted.
     pub(crate) fn finish(self, size_bytes: usize) -> Sample {
-        Sample::of_throughput(self.messages, self.started.elapsed(), size_bytes)
+        let messages = if self.phase.is_warm { self.messages } else { 0 };
+        Sample::of_throughput(messages, self.started.elapsed(), size_bytes)
     }
 
     fn look(&mut self) -> bool {
@@ -285,6 +289,20 @@ mod tests {
         while laps.end_lap() {}
         let passed = started.elapsed();
         assert!(passed >= Duration::from_millis(15), "{passed:?}");
+    }
+
+    #[test]
+    fn a_warm_up_that_is_cut_short_counts_nothing() {
+        let long = Limit {
+            warm_up: Duration::from_secs(60),
+            ..NO_WARM_UP
+        };
+        let mut laps = Laps::start(long);
+        assert!(laps.end_lap());
+        assert_eq!(laps.finish(64).messages, 0);
+        let mut counter = Counter::start(long);
+        assert!(counter.add(1));
+        assert_eq!(counter.finish(64).messages, 0);
     }
 
     #[test]
