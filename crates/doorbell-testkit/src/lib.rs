@@ -4,6 +4,7 @@
 //! Every wait ends at [`PATIENCE`] with a panic that names what was waited for.
 #![forbid(unsafe_code)]
 
+mod bell;
 mod child;
 mod place;
 mod proc;

@@ -12,7 +12,7 @@ use doorbell_shm::{
     sys::{ControlStream, Doorbell, DoorbellKind, OwnedHandle, RegionHandle, Woken},
 };
 
-use crate::PATIENCE;
+use crate::{PATIENCE, bell};
 
 /// A control socket before any handshake.
 #[derive(Debug)]
@@ -228,13 +228,13 @@ impl RawClient {
         self.ring();
     }
 
-    /// Rings the server's bell.
+    /// Rings the server's bell. One that has left already does not mind.
     ///
     /// # Panics
     ///
     /// If that is not possible.
     pub fn ring(&self) {
-        self.server_bell.notify().expect("the server's bell");
+        bell::ring(&self.server_bell);
     }
 
     /// Sends a ping and waits for the pong: the server is awake and has read everything so far.

@@ -12,7 +12,7 @@ use doorbell_shm::{
     sys::{ControlStream, Doorbell, DoorbellKind, Listener, Woken},
 };
 
-use crate::PATIENCE;
+use crate::{PATIENCE, bell};
 
 /// One connection of a server whose ring can be filled with anything.
 #[derive(Debug)]
@@ -154,13 +154,13 @@ impl RawServer {
         }
     }
 
-    /// Rings the client's bell, whether it sleeps or not.
+    /// Rings the client's bell, whether it sleeps or not. One that has left already does not mind.
     ///
     /// # Panics
     ///
     /// If that is not possible.
     pub fn ring(&self) {
-        self.client_bell.notify().expect("the client's bell");
+        bell::ring(&self.client_bell);
     }
 
     /// Returns what the client has announced to sleep on.
