@@ -205,7 +205,10 @@ impl Dialer {
             let again = Arc::clone(&again);
             move || again.notify_one()
         });
-        let attended = Attended(Arc::clone(connection));
+        let attended = Attended {
+            connection: Arc::clone(connection),
+            is_finished: false,
+        };
         tokio::spawn(attend(attended, bell, peer, (again, ended)));
         Ok(())
     }
@@ -229,22 +232,29 @@ impl Drop for Dialer {
 }
 
 /// A connection with a task that attends to it. If the task's runtime ends, so does the connection: nobody would hear its bell.
-struct Attended(Arc<Connection>);
+struct Attended {
+    connection: Arc<Connection>,
+    /// Whether the task went on until the peer was gone or the connection had ended. It may still be for a driver to end it.
+    is_finished: bool,
+}
 
 impl Drop for Attended {
     fn drop(&mut self) {
-        let reason = std::io::Error::other("the runtime on which it was made has ended");
-        self.0.close(Disconnected::System(Arc::new(reason))); // usually it has ended before
+        if !self.is_finished {
+            let reason = std::io::Error::other("the runtime on which it was made has ended");
+            self.connection
+                .close(Disconnected::System(Arc::new(reason)));
+        }
     }
 }
 
 async fn attend(
-    attended: Attended,
+    mut attended: Attended,
     bell: AsyncDoorbell,
     peer: AsyncPeer,
     (again, ended): (Arc<Notify>, Arc<Notify>),
 ) {
-    let connection = &attended.0;
+    let connection = &attended.connection;
     loop {
         tokio::select! {
             rung = bell.notified() => {
@@ -252,15 +262,16 @@ async fn attend(
                 // A bell whose other end is closed rings no more; the socket tells the rest.
                 if rung.is_err() {
                     peer.gone().await;
-                    return connection.close(Disconnected::PeerGone);
+                    break connection.close(Disconnected::PeerGone);
                 }
             }
             () = again.notified() => {
                 tokio::task::yield_now().await;
                 connection.attend();
             }
-            () = peer.gone() => return connection.close(Disconnected::PeerGone),
-            () = ended.notified() => return,
+            () = peer.gone() => break connection.close(Disconnected::PeerGone),
+            () = ended.notified() => break,
         }
     }
+    attended.is_finished = true;
 }
