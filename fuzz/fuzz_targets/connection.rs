@@ -183,7 +183,7 @@ fn frame(kind: u8, flags: u8, id: CallId, value: u32, body: &Body) -> (FrameHead
 
 fn handle(machine: &mut Connection, now: u64, header: &FrameHeader, body: &[u8]) {
     let event = machine.handle_frame(Time::from_nanos(now), header, body);
-    if let Ok(Event::Item { id, cost_bytes, .. }) = event
+    if let Ok(Event::Item { id, cost_bytes, .. } | Event::Items { id, cost_bytes, .. }) = event
         && header.value % 2 == 0
     {
         machine.consumed(id, cost_bytes);

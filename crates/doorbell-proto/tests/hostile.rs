@@ -60,7 +60,9 @@ fn react(machine: &mut Connection, event: &Event<'_>, choice: u8) {
     match (event, choice % 4) {
         (Event::Request { id, .. }, 0) => drop(machine.finish(*id)),
         (Event::Request { id, .. }, 1) => drop(machine.fail(*id, Status::internal("no"))),
-        (Event::Item { id, cost_bytes, .. }, _) => machine.consumed(*id, *cost_bytes),
+        (Event::Item { id, cost_bytes, .. } | Event::Items { id, cost_bytes, .. }, _) => {
+            machine.consumed(*id, *cost_bytes);
+        }
         _ => {}
     }
 }

@@ -6,7 +6,11 @@ use doorbell_proto::handshake::{
 use doorbell_proto::{
     Body, Flags, FrameHeader, FrameKind, HEADER_BYTES, Metadata, MetadataRef, Prefix, Status,
 };
-use doorbell_proto::{crc::crc32c, frame::CHECKED_HEADER_BYTES, metadata};
+use doorbell_proto::{
+    crc::crc32c,
+    frame::{CHECKED_HEADER_BYTES, Packed, pack},
+    metadata,
+};
 
 /// Returns the rows of the table below `heading`, cell by cell, without backticks.
 fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
@@ -65,6 +69,7 @@ fn flags(names: &str) -> Flags {
         "UPLOAD" => Flags::UPLOAD,
         "STREAMING" => Flags::STREAMING,
         "NOT_EXECUTED" => Flags::NOT_EXECUTED,
+        "PACKED" => Flags::PACKED,
         name => panic!("flag {name}"),
     };
     names
@@ -96,7 +101,17 @@ fn rewritten(header: &FrameHeader, body: &[u8]) -> Vec<u8> {
             };
             let mut out = Vec::new();
             prefix.encode(&mut out);
-            out.extend_from_slice(parts.payload);
+            if header.is_packed() {
+                for message in Packed::parse(header, parts.payload).unwrap() {
+                    let written = pack(&mut out, |out| {
+                        out.extend_from_slice(message);
+                        Ok::<_, std::convert::Infallible>(())
+                    });
+                    written.unwrap();
+                }
+            } else {
+                out.extend_from_slice(parts.payload);
+            }
             out
         }
         _ => body.to_vec(),

@@ -1,6 +1,6 @@
 //! What the machine hands out.
 
-use crate::frame::{CallId, CallKind, FrameHeader, GoAwayReason, MessageType};
+use crate::frame::{CallId, CallKind, FrameHeader, GoAwayReason, MessageType, Packed};
 use crate::metadata::Metadata;
 use crate::status::Status;
 use crate::time::Time;
@@ -34,6 +34,13 @@ pub enum Event<'a> {
         /// The message.
         payload: &'a [u8],
     },
+    /// Several messages without an answer. Server only.
+    Notifies {
+        /// Type of the messages.
+        message_type: MessageType,
+        /// The messages.
+        payloads: Packed<'a>,
+    },
     /// The answer; the call is over. Client only.
     Response {
         /// The call.
@@ -60,6 +67,15 @@ pub enum Event<'a> {
         /// The item.
         payload: Payload<'a>,
         /// What to hand to [`consumed`](super::Connection::consumed) when the application has taken the item.
+        cost_bytes: u64,
+    },
+    /// Several stream items, all complete.
+    Items {
+        /// The call.
+        id: CallId,
+        /// The items.
+        payloads: Packed<'a>,
+        /// What to hand to [`consumed`](super::Connection::consumed) when the application has taken all of them.
         cost_bytes: u64,
     },
     /// The peer has no more items. On the client the call is over then.

@@ -2,7 +2,7 @@
 
 use super::calls::{Phase, Unsent};
 use super::{Connection, Event, Payload, ProtocolError, check_empty};
-use crate::frame::{Body, CallId, CallKind, FrameHeader, MessageType};
+use crate::frame::{Body, CallId, CallKind, FrameHeader, MessageType, Packed};
 use crate::status::Status;
 use crate::time::Time;
 
@@ -129,13 +129,21 @@ impl Connection {
         body: &'a [u8],
     ) -> Result<Event<'a>, ProtocolError> {
         let body = Body::parse(header, body)?;
-        if self.leaving || self.is_too_large(body.payload.len()) {
+        let packed = Packed::of(header, body.payload)?;
+        let longest = packed.map_or(body.payload.len(), |packed| packed.longest_bytes());
+        if self.leaving || self.is_too_large(longest) {
             return Ok(Event::None); // there is nobody to tell
         }
-        let metadata = body.metadata.to_option();
+        let message_type = MessageType::new(header.value);
+        if let Some(payloads) = packed {
+            return Ok(Event::Notifies {
+                message_type,
+                payloads,
+            });
+        }
         Ok(Event::Notify {
-            message_type: MessageType::new(header.value),
-            metadata,
+            message_type,
+            metadata: body.metadata.to_option(),
             payload: body.payload,
         })
     }

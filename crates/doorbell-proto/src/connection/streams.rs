@@ -2,7 +2,7 @@
 
 use super::calls::{Phase, Unsent};
 use super::{Connection, Event, ItemError, Payload, ProtocolError, Role, check_empty};
-use crate::frame::{Body, CallId, FrameHeader};
+use crate::frame::{Body, CallId, FrameHeader, Packed};
 
 /// Methods for streams, of both roles.
 impl Connection {
@@ -85,18 +85,27 @@ impl Connection {
         if body.total_bytes.is_some() {
             return self.begin_message(slot_index, header, &body);
         }
+        let packed = Packed::of(header, body.payload)?;
         if !is_active {
             return Ok(Event::None);
         }
-        if u64::try_from(body.payload.len()).is_ok_and(|bytes| bytes <= max_message_bytes) {
-            credit.item_complete(cost_bytes);
-            return Ok(Event::Item {
+        let longest = packed.map_or(body.payload.len(), |packed| packed.longest_bytes());
+        if !u64::try_from(longest).is_ok_and(|bytes| bytes <= max_message_bytes) {
+            return Ok(self.fail_too_large(slot_index, "item"));
+        }
+        credit.item_complete(cost_bytes);
+        Ok(match packed {
+            Some(payloads) => Event::Items {
+                id,
+                payloads,
+                cost_bytes,
+            },
+            None => Event::Item {
                 id,
                 payload: Payload::Borrowed(body.payload),
                 cost_bytes,
-            });
-        }
-        Ok(self.fail_too_large(slot_index, "item"))
+            },
+        })
     }
 
     pub(super) fn handle_credit(

@@ -53,6 +53,14 @@ pub enum FrameError {
         /// The length found.
         length: u32,
     },
+    /// A message in a packed body goes beyond its end, or there is none.
+    #[error("the packed body of {kind} has no whole message at byte {at}")]
+    Packed {
+        /// Kind of the frame.
+        kind: FrameKind,
+        /// Where the message begins.
+        at: usize,
+    },
     /// The body that was handed over does not have the length that the header says.
     #[error("body has {actual} bytes, its header says {length}")]
     BodyMismatch {

@@ -74,7 +74,9 @@ impl FrameKind {
         const CALL: u8 = DIVISIBLE | Flags::DEADLINE.0 | Flags::UPLOAD.0 | Flags::STREAMING.0;
         match self {
             Self::Call => Flags(CALL),
-            Self::Response | Self::Data => Flags(DIVISIBLE),
+            Self::Response => Flags(DIVISIBLE),
+            Self::Data => Flags(DIVISIBLE | Flags::PACKED.0),
+            Self::Notify => Flags(Flags::BODY_CRC.0 | Flags::PACKED.0),
             Self::Error => Flags(Flags::NOT_EXECUTED.0 | Flags::BODY_CRC.0),
             _ => Flags::BODY_CRC,
         }
@@ -117,6 +119,8 @@ impl Flags {
     pub const STREAMING: Self = Self(0x20);
     /// No handler has seen the request.
     pub const NOT_EXECUTED: Self = Self(0x40);
+    /// The body is several messages.
+    pub const PACKED: Self = Self(0x80);
 
     /// Returns the flags with these bits, valid or not.
     #[inline]

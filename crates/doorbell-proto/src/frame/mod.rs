@@ -7,11 +7,13 @@
 mod body;
 mod error;
 mod kind;
+mod packed;
 
 pub(crate) use body::check_length;
 pub use body::{Body, Prefix};
 pub use error::FrameError;
 pub use kind::{CallId, CallKind, Flags, FrameKind, GoAwayReason, MessageType};
+pub use packed::{PACKED_LENGTH_BYTES, Packed, pack, packed_at};
 
 use crate::limits::{MAX_GOAWAY_TEXT_BYTES, MAX_METADATA_BYTES};
 
@@ -151,6 +153,12 @@ impl FrameHeader {
         self.flags.contains(Flags::MORE)
     }
 
+    /// Returns `true` if the body is several messages.
+    #[inline]
+    pub fn is_packed(&self) -> bool {
+        self.flags.contains(Flags::PACKED)
+    }
+
     /// Returns `true` if the frame continues a message.
     #[inline]
     pub fn is_continuation(&self) -> bool {
@@ -203,7 +211,9 @@ impl FrameHeader {
             .with(Flags::STREAMING)
             .bits();
         let unknown = self.flags.without(self.kind.allowed_flags()) != Flags::NONE;
-        let contradiction = self.is_continuation() && self.flags.bits() & opening != 0;
+        let divided = Flags::MORE.with(Flags::CONTINUE).bits();
+        let contradiction = self.is_continuation() && self.flags.bits() & opening != 0
+            || self.is_packed() && self.flags.bits() & divided != 0;
         if unknown || contradiction {
             return Err(FrameError::FlagsNotAllowed {
                 kind: self.kind,
@@ -215,7 +225,7 @@ impl FrameHeader {
 
     fn check_metadata_bytes(&self) -> Result<(), FrameError> {
         let bytes = usize::from(self.metadata_bytes);
-        let allowed = self.kind.has_metadata() && !self.is_continuation();
+        let allowed = self.kind.has_metadata() && !self.is_continuation() && !self.is_packed();
         let fits = bytes.is_multiple_of(8) && bytes <= MAX_METADATA_BYTES;
         if bytes == 0 || (allowed && fits) {
             return Ok(());
@@ -254,10 +264,16 @@ impl FrameHeader {
 
     fn check_length(&self) -> Result<(), FrameError> {
         let length = usize::try_from(self.length).unwrap_or(usize::MAX);
-        let divided = usize::from(self.has_more() || self.is_continuation()); // at least one byte of payload
+        // At least one byte of payload in each of several frames, and one message in a packed frame.
+        let divided = usize::from(self.has_more() || self.is_continuation());
+        let packed = if self.is_packed() {
+            PACKED_LENGTH_BYTES
+        } else {
+            0
+        };
         let valid = match self.kind {
             FrameKind::Call | FrameKind::Response | FrameKind::Data | FrameKind::Notify => {
-                length >= self.prefix_bytes() + divided
+                length >= self.prefix_bytes() + divided + packed
             }
             FrameKind::Error => length >= self.prefix_bytes() + 4,
             FrameKind::GoAway => length <= MAX_GOAWAY_TEXT_BYTES,

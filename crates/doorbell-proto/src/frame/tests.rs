@@ -73,9 +73,10 @@ fn flags_are_allowed_exactly_where_the_document_says() {
                 Flags::DEADLINE | Flags::UPLOAD | Flags::STREAMING => kind == FrameKind::Call,
                 Flags::BODY_CRC => true,
                 Flags::NOT_EXECUTED => kind == FrameKind::Error,
-                _ => false,
+                Flags::PACKED => matches!(kind, FrameKind::Data | FrameKind::Notify),
+                _ => unreachable!("there are eight flags"),
             };
-            let length = if divisible.contains(&kind) {
+            let length = if divisible.contains(&kind) || kind == FrameKind::Notify {
                 100
             } else {
                 valid(kind).length
@@ -110,6 +111,31 @@ fn flags_of_an_opening_are_rejected_on_a_continuation() {
         };
         assert_eq!(decoded(header), Err(error));
     }
+}
+
+#[test]
+fn packed_frame_is_neither_divided_nor_has_it_metadata() {
+    let packed = |kind, flags: Flags, metadata_bytes| {
+        decoded(FrameHeader {
+            flags: flags.with(Flags::PACKED),
+            length: 100,
+            metadata_bytes,
+            ..valid(kind)
+        })
+    };
+    for divided in [Flags::MORE, Flags::CONTINUE] {
+        let error = FrameError::FlagsNotAllowed {
+            kind: FrameKind::Data,
+            flags: divided.with(Flags::PACKED).bits(),
+        };
+        assert_eq!(packed(FrameKind::Data, divided, 0), Err(error));
+    }
+    assert!(packed(FrameKind::Notify, Flags::BODY_CRC, 0).is_ok());
+    let error = FrameError::MetadataSize {
+        kind: FrameKind::Notify,
+        metadata_bytes: 8,
+    };
+    assert_eq!(packed(FrameKind::Notify, Flags::NONE, 8), Err(error));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use doorbell_proto::{
     CallId, CallKind, Connection, Destination, Event, FrameHeader, FrameKind, GoAwayReason, Prefix,
     Role, Status, Time,
 };
-use side::{Side, picked};
+use side::{Side, packs, picked};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -300,11 +300,11 @@ impl World {
     }
 
     fn notify(&mut self, size: usize) {
-        self.client.sender.send(
-            FrameHeader::new(FrameKind::Notify, 0, 9),
-            Prefix::default(),
-            size,
-        );
+        let header = FrameHeader::new(FrameKind::Notify, 0, 9);
+        match packs(size) {
+            0 => self.client.sender.send(header, Prefix::default(), size),
+            count => self.client.sender.send_packed(header, size, count),
+        }
     }
 
     fn wait(&mut self, nanos: u64) {
@@ -379,6 +379,16 @@ impl World {
                 assert!(side.open.contains_key(&id));
                 side.inbox.push((id, cost_bytes));
             }
+            Event::Items {
+                id,
+                payloads,
+                cost_bytes,
+            } => {
+                payloads.for_each(sender::check_pattern);
+                assert!(side.open.contains_key(&id));
+                side.inbox.push((id, cost_bytes));
+            }
+            Event::Notifies { payloads, .. } => payloads.for_each(sender::check_pattern),
             Event::Cancelled { id } | Event::Failed { id, .. } => {
                 side.end(id);
                 side.sender.drop_call(id);
@@ -406,6 +416,16 @@ impl World {
                 cost_bytes,
             } => {
                 sender::check_pattern(payload.as_slice());
+                assert!(side.open.contains_key(&id));
+                side.inbox.push((id, cost_bytes));
+                return;
+            }
+            Event::Items {
+                id,
+                payloads,
+                cost_bytes,
+            } => {
+                payloads.for_each(sender::check_pattern);
                 assert!(side.open.contains_key(&id));
                 side.inbox.push((id, cost_bytes));
                 return;

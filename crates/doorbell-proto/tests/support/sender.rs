@@ -1,7 +1,7 @@
 //! The queue that a runtime would have: messages wait here, divided into chunks, one chunk of each call in turn.
 
 use super::CHUNK_BYTES;
-use doorbell_proto::{CallId, Flags, FrameHeader, FrameKind, HEADER_BYTES, Prefix};
+use doorbell_proto::{CallId, Flags, FrameHeader, FrameKind, HEADER_BYTES, Prefix, frame::pack};
 use std::collections::VecDeque;
 
 pub(crate) type Frame = (FrameHeader, Vec<u8>);
@@ -24,12 +24,33 @@ impl Sender {
             frames: divide(header, prefix, &pattern(size)),
             begun: false,
         };
-        match self.queues.iter_mut().find(|(id, _)| *id == header.id) {
+        self.push(header.id, message);
+    }
+
+    fn push(&mut self, id: u64, message: Waiting) {
+        match self.queues.iter_mut().find(|(queued, _)| *queued == id) {
             Some((_, queue)) => queue.push_back(message),
-            None => self
-                .queues
-                .push_back((header.id, VecDeque::from([message]))),
+            None => self.queues.push_back((id, VecDeque::from([message]))),
         }
+    }
+
+    /// Queues a frame that packs `count` messages of `size` bytes.
+    pub(crate) fn send_packed(&mut self, mut header: FrameHeader, size: usize, count: usize) {
+        let body = packed(size, count);
+        header.flags.insert(Flags::PACKED);
+        header.length = u32::try_from(body.len()).unwrap();
+        self.push(
+            header.id,
+            Waiting {
+                frames: VecDeque::from([(header, body)]),
+                begun: false,
+            },
+        );
+    }
+
+    /// What a frame with `count` packed items of `size` bytes costs in credit.
+    pub(crate) fn packed_cost_bytes(size: usize, count: usize) -> u64 {
+        (HEADER_BYTES + packed(size, count).len()) as u64
     }
 
     /// What an item of `size` bytes costs in credit.
@@ -110,6 +131,18 @@ pub(crate) fn divide(
         ));
     }
     frames
+}
+
+fn packed(size: usize, count: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    for _ in 0..count {
+        let written = pack(&mut body, |out| {
+            out.extend(pattern(size));
+            Ok::<_, std::convert::Infallible>(())
+        });
+        written.unwrap();
+    }
+    body
 }
 
 /// Bytes that are wrong if any of them is lost, doubled or moved.

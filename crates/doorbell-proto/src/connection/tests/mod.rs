@@ -47,6 +47,19 @@ fn feed<'a>(
     machine.handle_frame(NOW, &header, body)
 }
 
+/// Returns the body of a packed frame.
+fn packed(messages: &[&[u8]]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for message in messages {
+        crate::frame::pack(&mut body, |out| {
+            out.extend_from_slice(message);
+            Ok::<_, std::convert::Infallible>(())
+        })
+        .unwrap();
+    }
+    body
+}
+
 /// Feeds the first frame of a divided message.
 fn feed_first(
     machine: &mut Connection,

@@ -221,11 +221,24 @@ fn notify_is_handed_out_unless_too_large_or_leaving() {
         feed(&mut server, FrameKind::Notify, Flags::NONE, none, &[0; 101]),
         Ok(Event::None)
     );
+    let body = packed(&[b"old", b"news"]);
+    let event = feed(&mut server, FrameKind::Notify, Flags::PACKED, none, &body).unwrap();
+    let Event::Notifies {
+        message_type,
+        payloads,
+    } = event
+    else {
+        panic!("{event:?}")
+    };
+    assert_eq!(message_type, MessageType::new(9));
+    assert_eq!(payloads.collect::<Vec<_>>(), [&b"old"[..], b"news"]);
     server.go_away(GoAwayReason::ShuttingDown, "");
-    assert_eq!(
-        feed(&mut server, FrameKind::Notify, Flags::NONE, none, b"news"),
-        Ok(Event::None)
-    );
+    for (flags, body) in [(Flags::NONE, &b"news"[..]), (Flags::PACKED, &body)] {
+        assert_eq!(
+            feed(&mut server, FrameKind::Notify, flags, none, body),
+            Ok(Event::None)
+        );
+    }
 }
 
 #[test]

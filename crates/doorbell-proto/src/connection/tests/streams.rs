@@ -55,6 +55,46 @@ fn item_is_handed_out_with_its_cost() {
 }
 
 #[test]
+fn packed_items_are_handed_out_together_and_cost_one_header() {
+    let mut server = machine(Role::Server);
+    let call = (id(0, 1), 0);
+    open_call(&mut server, call.0, CallKind::ClientStream);
+    let body = packed(&[b"one", b"three"]);
+    let event = feed(&mut server, FrameKind::Data, Flags::PACKED, call, &body).unwrap();
+    let Event::Items {
+        id,
+        payloads,
+        cost_bytes,
+    } = event
+    else {
+        panic!("{event:?}")
+    };
+    assert_eq!((id, cost_bytes), (call.0, 24 + 4 + 3 + 4 + 5));
+    assert_eq!(payloads.collect::<Vec<_>>(), [&b"one"[..], b"three"]);
+
+    let result = feed(
+        &mut server,
+        FrameKind::Data,
+        Flags::PACKED,
+        call,
+        &body[..9],
+    );
+    let kind = FrameKind::Data;
+    let expected = ProtocolError::Frame(FrameError::Packed { kind, at: 7 });
+    assert_eq!(result, Err(expected));
+}
+
+#[test]
+fn packed_item_that_is_too_large_fails_the_call() {
+    let mut server = machine(Role::Server);
+    let call = (id(0, 1), 0);
+    open_call(&mut server, call.0, CallKind::ClientStream);
+    let body = packed(&[b"small", &[0; 101]]);
+    let event = feed(&mut server, FrameKind::Data, Flags::PACKED, call, &body).unwrap();
+    assert!(matches!(event, Event::Failed { .. }), "{event:?}");
+}
+
+#[test]
 fn end_of_an_upload_is_handed_out_and_nothing_may_follow() {
     let mut server = machine(Role::Server);
     let call = (id(0, 1), 0);
