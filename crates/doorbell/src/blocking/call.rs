@@ -187,6 +187,30 @@ impl<M: Upload> UploadStream<M> {
         }
     }
 
+    /// Adds one item to those that are sent together, as [`ItemSender::feed`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`ItemError`]; after [`ItemError::Over`], [`finish`](Self::finish) tells why the call has ended.
+    pub fn feed(&mut self, item: M::Item) -> Result<(), ItemError> {
+        match &mut self.sender {
+            Some(sender) => sender.feed(item),
+            None => Err(ItemError::Over),
+        }
+    }
+
+    /// Sends the items that were [fed](Self::feed). [`finish`](Self::finish) does so by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ItemError::Over`]: nobody wants them any more.
+    pub fn flush(&mut self) -> Result<(), ItemError> {
+        match &mut self.sender {
+            Some(sender) => sender.flush(),
+            None => Err(ItemError::Over),
+        }
+    }
+
     /// Says that no more items follow and waits for the reply.
     ///
     /// # Errors

@@ -11,7 +11,9 @@ use std::{
 
 use super::{call::Call, watch::watch};
 use crate::{
-    client::{BackOff, Bidirectional, Options, Streaming, Unary, Uploading, option_methods},
+    client::{
+        BackOff, Bidirectional, Notifications, Options, Streaming, Unary, Uploading, option_methods,
+    },
     connection::{Connection, Sleeper, lock},
     deadline::after,
     error::{CallError, ConnectError, Disconnected, NotifyError},
@@ -97,6 +99,31 @@ impl Client {
             match scratch::encoded(&message, send).map_err(CallError::Encode)? {
                 Err(NotifyError::Full { .. }) => {}
                 sent => return sent,
+            }
+            if let Ok(result) = connection.wait_writable(None) {
+                result?;
+            }
+        }
+    }
+
+    /// Sends messages that nobody answers, waiting while the server does not keep up.
+    ///
+    /// The same as [`notify`](Self::notify) for each, at a fraction of the cost: many small ones share a frame of 4 KiB.
+    ///
+    /// # Errors
+    ///
+    /// A message cannot be encoded or is too large, or the connection has ended; the messages before it have been sent, those after it
+    /// have not.
+    pub fn notify_all<M: Message>(
+        &self,
+        messages: impl IntoIterator<Item = M>,
+    ) -> Result<(), NotifyError> {
+        let connection = self.connection(None)?;
+        let mut notifications = Notifications::new(&connection, messages.into_iter());
+        loop {
+            match notifications.send(&connection) {
+                Err(NotifyError::Full { .. }) => {}
+                done => return done,
             }
             if let Ok(result) = connection.wait_writable(None) {
                 result?;

@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Bidirectional, Call, ConnectionState, Options, Streaming, Unary, Uploading, dialer::Dialer,
-    option_methods,
+    Bidirectional, Call, ConnectionState, Notifications, Options, Streaming, Unary, Uploading,
+    dialer::Dialer, option_methods,
 };
 use crate::{
     connection::Connection,
@@ -93,6 +93,34 @@ impl Client {
             connection.notify(M::TYPE, None, payload)
         });
         sent.map_err(CallError::Encode)?
+    }
+
+    /// Sends messages that nobody answers, waiting while the server does not keep up.
+    ///
+    /// The same as [`notify`](Self::notify) for each, at a fraction of the cost: many small ones share a frame of 4 KiB.
+    ///
+    /// # Errors
+    ///
+    /// A message cannot be encoded or is too large, or the connection has ended; the messages before it have been sent, those after it
+    /// have not.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, some of the messages have been sent, from the first one on, and the others never will be.
+    pub async fn notify_all<M: Message>(
+        &self,
+        messages: impl IntoIterator<Item = M>,
+    ) -> Result<(), NotifyError> {
+        let connection = self.connection(None).await?;
+        let mut notifications = Notifications::new(&connection, messages.into_iter());
+        loop {
+            match notifications.send(&connection) {
+                Err(NotifyError::Full { .. }) => {
+                    poll_fn(|cx| connection.poll_writable(cx)).await?;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Waits until everything that was handed over has been written to the connection, so that [`notify`](Self::notify) has room.

@@ -6,6 +6,7 @@ mod awaiting;
 mod call;
 #[cfg(feature = "tokio")]
 mod dialer;
+mod notifications;
 mod options;
 mod outcome;
 mod shape;
@@ -17,6 +18,7 @@ pub use awaiting::{Builder, Client};
 pub use call::{Call, PendingReply, UnaryFuture, UploadStream};
 #[cfg(feature = "tokio")]
 pub use dialer::ConnectionState;
+pub(crate) use notifications::Notifications;
 pub(crate) use options::{BackOff, Options, option_methods};
 pub(crate) use outcome::{add_metadata, take_reply};
 pub use shape::{Bidirectional, Streaming, Unary, Uploading};

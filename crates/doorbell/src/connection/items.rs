@@ -7,7 +7,10 @@ use doorbell_proto::{
 };
 
 use super::{Connection, Outbound, Preamble, TicketKey, state::header};
-use crate::error::CallError;
+use crate::{
+    error::CallError,
+    pack::{Collected, PackLimits},
+};
 
 /// Why an item was not sent.
 pub(crate) enum ItemRefused {
@@ -56,6 +59,48 @@ impl Connection {
             })?;
         let header = header(FrameKind::Data, Flags::default(), id.raw(), 0);
         let result = state.send(header, Preamble::default(), payload);
+        self.sent(guard, result);
+        Ok(())
+    }
+
+    /// Returns how many small items fit into one frame, if an item may be sent now. As long as nobody else sends items of this call, a
+    /// frame of that size may then be sent at any time.
+    pub(crate) fn begin_pack(&self, key: TicketKey) -> Result<PackLimits, ItemRefused> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let ticket = state.tickets.get(key);
+        let id = ticket.id;
+        if ticket.over || state.end.is_some() {
+            return Err(ItemRefused::Over);
+        }
+        if !state.machine.may_begin_item(id) {
+            return Err(ItemRefused::NoCredit);
+        }
+        Ok(state.pack_limits())
+    }
+
+    /// Sends items that were collected.
+    pub(crate) fn send_pack(
+        &self,
+        key: TicketKey,
+        collected: Collected<'_>,
+    ) -> Result<(), ItemRefused> {
+        let body = collected.body();
+        if let Collected::One(_) = collected {
+            return self.send_item(key, Outbound::Copy(body));
+        }
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let ticket = state.tickets.get(key);
+        let id = ticket.id;
+        let cost_bytes = (HEADER_BYTES + body.len()) as u64;
+        if ticket.over || state.end.is_some() || state.machine.reserve_item(id, cost_bytes).is_err()
+        {
+            return Err(ItemRefused::Over); // there was credit when the pack was begun
+        }
+        let header = header(FrameKind::Data, Flags::PACKED, id.raw(), 0);
+        state.counters.messages_sent += collected.count() as u64 - 1;
+        let result = state.send(header, Preamble::default(), Outbound::Copy(body));
         self.sent(guard, result);
         Ok(())
     }

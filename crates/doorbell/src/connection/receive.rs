@@ -5,7 +5,7 @@ use std::sync::{MutexGuard, atomic::Ordering};
 use doorbell_proto::{
     CallId, CallKind, Code, MessageType, Metadata, Status, Time,
     connection::{Destination, Event, Payload},
-    frame::{Flags, FrameHeader, HeaderWords},
+    frame::{Flags, FrameHeader, HeaderWords, Packed},
 };
 use doorbell_shm::{crc32c, crc32c_header, memory::PeerMemory};
 
@@ -28,6 +28,11 @@ pub(crate) enum Dispatch<'a> {
         message_type: MessageType,
         metadata: Option<Metadata>,
         payload: &'a [u8],
+    },
+    /// Several notifications of one type.
+    Notifies {
+        message_type: MessageType,
+        payloads: Packed<'a>,
     },
 }
 
@@ -274,6 +279,15 @@ impl State {
                     payload,
                 });
             }
+            Event::Notifies {
+                message_type,
+                payloads,
+            } => {
+                return Some(Dispatch::Notifies {
+                    message_type,
+                    payloads,
+                });
+            }
             Event::Response { id, payload, .. } => self.take_reply(id, payload, effects),
             Event::Failed { id, status } => {
                 self.outgoing.remove(id);
@@ -283,7 +297,12 @@ impl State {
                 id,
                 payload,
                 cost_bytes,
-            } => self.take_item(id, payload, cost_bytes, effects),
+            } => self.take_item(id, Item::new(payload.into_vec(), cost_bytes), effects),
+            Event::Items {
+                id,
+                payloads,
+                cost_bytes,
+            } => self.take_item(id, Item::packed(payloads, cost_bytes), effects),
             Event::ItemsEnded { id } => self.take_items_end(id, effects),
             Event::CreditAvailable { id } => {
                 let waker = self.tickets.take_waker(id, Awaited::Credit);
@@ -316,23 +335,14 @@ impl State {
         self.wake_others(id, effects);
     }
 
-    fn take_item(
-        &mut self,
-        id: CallId,
-        payload: Payload<'_>,
-        cost_bytes: u64,
-        effects: &mut Effects,
-    ) {
+    fn take_item(&mut self, id: CallId, item: Item, effects: &mut Effects) {
         let reader = self.tickets.find(id);
         let Some(key) = reader.filter(|&key| !self.tickets.get(key).unread) else {
             // Its owner has given the stream up; the sender must not wait for credit that nobody will give.
-            self.machine.consumed(id, cost_bytes);
+            self.machine.consumed(id, item.cost_bytes);
             return;
         };
-        self.tickets.get(key).items.push_back(Item {
-            payload: payload.into_vec(),
-            cost_bytes,
-        });
+        self.tickets.get(key).items.push_back(item);
         effects.wake(self.tickets.forget(key, Awaited::Arrival));
     }
 

@@ -18,7 +18,10 @@ use super::{
     Connection, Effects, Outbound, Preamble, Receive, Sleeper, TicketKey,
     state::{State, header},
 };
-use crate::error::{CallError, Disconnected, NotifyError, Violation};
+use crate::{
+    error::{CallError, Disconnected, NotifyError, Violation},
+    pack::{Collected, PackLimits},
+};
 
 /// A call that is to be started.
 #[derive(Clone, Copy)]
@@ -218,9 +221,7 @@ impl Connection {
         } else {
             state.outgoing.large_notify_bytes()
         };
-        if queued_bytes > 0 && queued_bytes + bytes > NOTIFY_QUEUE_BYTES {
-            return Err(NotifyError::Full { queued_bytes });
-        }
+        check_notify_queue(queued_bytes, bytes)?;
         let preamble = Preamble {
             remaining: None,
             metadata,
@@ -244,6 +245,32 @@ impl Connection {
         if !fits {
             state.outgoing.mark_notification(header.id);
         }
+        self.sent(guard, result);
+        Ok(())
+    }
+
+    /// Returns how many small notifications fit into one frame.
+    pub(crate) fn pack_limits(&self) -> PackLimits {
+        self.lock().pack_limits()
+    }
+
+    /// Sends notifications that were collected, or refuses all of them if too much already waits.
+    pub(crate) fn notify_packed(
+        &self,
+        message_type: MessageType,
+        collected: Collected<'_>,
+    ) -> Result<(), NotifyError> {
+        let body = collected.body();
+        if let Collected::One(_) = collected {
+            return self.notify(message_type, None, Outbound::Copy(body));
+        }
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.check_open()?;
+        check_notify_queue(state.outgoing.notify_bytes(), body.len())?;
+        let header = header(FrameKind::Notify, Flags::PACKED, 0, message_type.get());
+        state.counters.messages_sent += collected.count() as u64 - 1;
+        let result = state.send(header, Preamble::default(), Outbound::Copy(body));
         self.sent(guard, result);
         Ok(())
     }
@@ -358,6 +385,15 @@ impl State {
         Ok(())
     }
 
+    /// Returns how many small messages fit into one frame.
+    pub(super) fn pack_limits(&self) -> PackLimits {
+        let message_bytes = usize::try_from(self.terms.sent_message_bytes);
+        PackLimits {
+            body_bytes: self.max_body_bytes().min(PACK_BYTES),
+            message_bytes: message_bytes.unwrap_or(usize::MAX),
+        }
+    }
+
     /// Opens a ticket without a handle: it goes when the call [ends](Self::end_call).
     fn open_unowned(&mut self, id: CallId) -> TicketKey {
         let key = self.tickets.open(id);
@@ -428,6 +464,13 @@ fn remaining(call: &NewCall<'_>) -> Result<Option<Duration>, CallError> {
     }
 }
 
+fn check_notify_queue(queued_bytes: usize, bytes: usize) -> Result<(), NotifyError> {
+    if queued_bytes > 0 && queued_bytes + bytes > NOTIFY_QUEUE_BYTES {
+        return Err(NotifyError::Full { queued_bytes });
+    }
+    Ok(())
+}
+
 fn kind_flags(kind: CallKind) -> Flags {
     let mut flags = Flags::default();
     if kind.has_upload() {
@@ -447,6 +490,9 @@ fn refused(error: StartError) -> CallError {
         },
     }
 }
+
+/// Largest body of a packed frame: what a checksum covers, and some fifty messages of 64 bytes.
+const PACK_BYTES: usize = 4096;
 
 /// Bytes of notifications that may wait for room before more are refused: sixteen chunks. One that is larger waits alone.
 const NOTIFY_QUEUE_BYTES: usize = 256 * 1024;

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, task::Waker};
 
-use doorbell_proto::CallId;
+use doorbell_proto::{CallId, frame::Packed};
 
 use crate::error::CallError;
 
@@ -22,11 +22,30 @@ pub(crate) enum Reply {
     Large(Vec<u8>),
 }
 
-/// One item of a stream, with what it cost its sender in credit.
+/// One item of a stream, or several that came packed, with what they cost their sender in credit.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) payload: Vec<u8>,
     pub(crate) cost_bytes: u64,
+    pub(crate) is_packed: bool,
+}
+
+impl Item {
+    pub(crate) fn new(payload: Vec<u8>, cost_bytes: u64) -> Self {
+        Self {
+            payload,
+            cost_bytes,
+            is_packed: false,
+        }
+    }
+
+    pub(crate) fn packed(payloads: Packed<'_>, cost_bytes: u64) -> Self {
+        Self {
+            payload: payloads.as_bytes().to_vec(),
+            cost_bytes,
+            is_packed: true,
+        }
+    }
 }
 
 /// One call, as its owner sees it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use doorbell_proto::{CallId, CallKind, MessageType, Status, connection::Payload};
+use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Status, connection::Payload};
 
 use super::registry::{Handler, Request, Snapshot};
 use crate::{
@@ -56,22 +56,31 @@ pub(super) fn dispatch(
             metadata,
             payload,
         } => {
-            let Some(handler) = handlers
-                .get(message_type)
-                .filter(|handler| handler.kind().is_none())
-            else {
-                tracing::debug!(%message_type, "no handler for a notification");
-                return;
-            };
-            handler.handle(Request {
-                connection,
-                id: None,
-                message_type,
-                deadline: None,
-                metadata,
-                payload: Incoming::Borrowed(payload),
-                inline,
-            });
+            if let Some(handler) = find_for_notify(handlers, message_type) {
+                handler.handle(notification(
+                    connection,
+                    message_type,
+                    metadata,
+                    payload,
+                    inline,
+                ));
+            }
+        }
+        Dispatch::Notifies {
+            message_type,
+            payloads,
+        } => {
+            if let Some(handler) = find_for_notify(handlers, message_type) {
+                for payload in payloads {
+                    handler.handle(notification(
+                        connection,
+                        message_type,
+                        None,
+                        payload,
+                        inline,
+                    ));
+                }
+            }
         }
     }
 }
@@ -94,6 +103,37 @@ fn find(
             "message type {message_type} is a notification"
         ))),
         _ => Ok(handler),
+    }
+}
+
+fn find_for_notify(
+    handlers: &mut Snapshot,
+    message_type: MessageType,
+) -> Option<&Arc<dyn Handler>> {
+    let handler = handlers
+        .get(message_type)
+        .filter(|handler| handler.kind().is_none());
+    if handler.is_none() {
+        tracing::debug!(%message_type, "no handler for a notification");
+    }
+    handler
+}
+
+fn notification<'a>(
+    connection: &'a Arc<Connection>,
+    message_type: MessageType,
+    metadata: Option<Metadata>,
+    payload: &'a [u8],
+    inline: &'a InlineReply,
+) -> Request<'a> {
+    Request {
+        connection,
+        id: None,
+        message_type,
+        deadline: None,
+        metadata,
+        payload: Incoming::Borrowed(payload),
+        inline,
     }
 }
 

@@ -444,7 +444,9 @@ fn serve_the_dead(connection: &Arc<Connection>, handlers: &mut Snapshot) {
         return;
     };
     let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| match message {
-        notify @ Dispatch::Notify { .. } => dispatch(connection, handlers, notify, inline),
+        notify @ (Dispatch::Notify { .. } | Dispatch::Notifies { .. }) => {
+            dispatch(connection, handlers, notify, inline);
+        }
         Dispatch::Request { .. } => {}
     };
     let result = connection.drain(&mut receive, connection.frames_in_a_ring(), &mut hand_over);

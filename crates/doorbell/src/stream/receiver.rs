@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use doorbell_proto::CallId;
+use doorbell_proto::{CallId, frame::packed_at};
 
 use crate::{
     connection::{Awaited, Connection, Item, State, TicketKey},
@@ -27,6 +27,8 @@ pub struct ItemStream<T> {
     id: CallId,
     /// Items taken from the connection in one go.
     taken: VecDeque<Item>,
+    /// What is left of items that came packed, before those above.
+    unpacked: Option<Unpacked>,
     /// Credit for items that were handed out, given back in larger pieces.
     owed_bytes: u64,
     /// Cancels the call when dropped: true on the client.
@@ -35,6 +37,13 @@ pub struct ItemStream<T> {
     deadline: Option<Instant>,
     slept_since: Option<Instant>,
     items: PhantomData<fn() -> T>,
+}
+
+/// Items that came in one frame, from `at` on.
+struct Unpacked {
+    body: Vec<u8>,
+    at: usize,
+    cost_bytes: u64,
 }
 
 /// What there is to be had.
@@ -57,6 +66,7 @@ impl<T: Payload> ItemStream<T> {
             key,
             id,
             taken: VecDeque::new(),
+            unpacked: None,
             owed_bytes: 0,
             cancels,
             ended: false,
@@ -100,8 +110,8 @@ impl<T: Payload> ItemStream<T> {
     }
 
     pub(crate) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, CallError>>> {
-        if let Some(item) = self.taken.pop_front() {
-            return Poll::Ready(Some(self.hand_out(item)));
+        if let Some(item) = self.next_taken() {
+            return Poll::Ready(Some(item));
         }
         if self.ended {
             return Poll::Ready(None);
@@ -127,8 +137,8 @@ impl<T: Payload> ItemStream<T> {
 
     /// The blocking form of [`next`](Self::next).
     pub(crate) fn next_blocking(&mut self) -> Option<Result<T, CallError>> {
-        if let Some(item) = self.taken.pop_front() {
-            return Some(self.hand_out(item));
+        if let Some(item) = self.next_taken() {
+            return Some(item);
         }
         if self.ended {
             return None;
@@ -154,8 +164,7 @@ impl<T: Payload> ItemStream<T> {
         match arrived {
             Arrived::Items(items) => {
                 self.taken = items;
-                let item = self.taken.pop_front()?;
-                Some(self.hand_out(item))
+                self.next_taken()
             }
             Arrived::End => {
                 self.ended = true;
@@ -168,12 +177,43 @@ impl<T: Payload> ItemStream<T> {
         }
     }
 
-    fn hand_out(&mut self, item: Item) -> Result<T, CallError> {
-        self.owed_bytes += item.cost_bytes;
+    /// Returns the next of the items that were taken from the connection.
+    fn next_taken(&mut self) -> Option<Result<T, CallError>> {
+        if let Some(item) = self.next_unpacked() {
+            return Some(item);
+        }
+        let item = self.taken.pop_front()?;
+        if !item.is_packed {
+            self.owe(item.cost_bytes);
+            return Some(decoded(Incoming::Owned(item.payload)));
+        }
+        self.unpacked = Some(Unpacked {
+            body: item.payload,
+            at: 0,
+            cost_bytes: item.cost_bytes,
+        });
+        self.next_unpacked()
+    }
+
+    fn next_unpacked(&mut self) -> Option<Result<T, CallError>> {
+        let unpacked = self.unpacked.as_mut()?;
+        let (bytes, next) = packed_at(&unpacked.body, unpacked.at)?;
+        let item = decoded(Incoming::Borrowed(bytes));
+        unpacked.at = next;
+        if next == unpacked.body.len() {
+            let cost_bytes = unpacked.cost_bytes;
+            self.unpacked = None;
+            self.owe(cost_bytes);
+        }
+        Some(item)
+    }
+
+    /// Notes that items have been handed out.
+    fn owe(&mut self, cost_bytes: u64) {
+        self.owed_bytes += cost_bytes;
         if self.owed_bytes > u64::from(self.connection.terms().receive_window_bytes) / 4 {
             self.give_credit();
         }
-        T::decode(Incoming::Owned(item.payload)).map_err(CallError::Decode)
     }
 
     fn give_credit(&mut self) {
@@ -221,13 +261,18 @@ fn arrived(state: &mut State, key: TicketKey) -> Option<Arrived> {
     })
 }
 
+fn decoded<T: Payload>(bytes: Incoming<'_>) -> Result<T, CallError> {
+    T::decode(bytes).map_err(CallError::Decode)
+}
+
 impl<T> Drop for ItemStream<T> {
     fn drop(&mut self) {
         if self.cancels {
             self.connection.abandon(self.key, Vec::new());
         } else {
             let taken: u64 = self.taken.iter().map(|item| item.cost_bytes).sum();
-            let owed_bytes = self.owed_bytes + taken;
+            let unpacked = self.unpacked.as_ref().map_or(0, |items| items.cost_bytes);
+            let owed_bytes = self.owed_bytes + taken + unpacked;
             self.connection.stop_reading(self.key, owed_bytes);
         }
     }

@@ -46,6 +46,7 @@ message!(#[doc = "Answered with what the server has seen."] Look() = 19 -> Seen)
 message!(#[doc = "Answered when `Open` has been called since."] Gate() = 20 -> u32);
 message!(#[doc = "Lets every `Gate` answer."] Open() = 21 -> ());
 message!(#[doc = "Makes the server call itself: a `Stuck` with the deadline of this call."] Nested() = 23 -> ());
+message!(#[doc = "Answered with the numbers below, many to a frame."] CountFed(u32) = 25 -> u32);
 message!(#[doc = "Opens a byte stream."] Tunnel(Through) = 24 -> Raw, items Raw);
 
 /// What the other end of a byte stream does.

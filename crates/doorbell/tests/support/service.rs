@@ -107,6 +107,12 @@ fn basics(builder: server::Builder, shared: &Shared) -> server::Builder {
             }
             Ok::<_, Status>(())
         })
+        .on_stream(|_: Context, count: CountFed, mut out: ItemSender<u32>| async move {
+            for number in 0..count.0 {
+                out.feed(number).await?;
+            }
+            Ok::<_, Status>(())
+        })
         .on_upload(|_: Context, _: Sum, mut items: ItemStream<u32>| async move {
             let mut sum = 0;
             while let Some(item) = items.next().await {
@@ -258,6 +264,14 @@ pub(crate) fn of_threads(name: &str) -> blocking::ServerBuilder {
             |_: Context, count: Count, mut out: blocking::ItemSender<u32>| {
                 for number in 0..count.0 {
                     out.send(number)?;
+                }
+                Ok::<_, Status>(())
+            },
+        )
+        .on_stream(
+            |_: Context, count: CountFed, mut out: blocking::ItemSender<u32>| {
+                for number in 0..count.0 {
+                    out.feed(number)?;
                 }
                 Ok::<_, Status>(())
             },

@@ -1,0 +1,75 @@
+//! Many notifications in one go.
+
+use std::iter::Fuse;
+
+use crate::{
+    connection::Connection,
+    error::{CallError, NotifyError},
+    message::{EncodeError, Message},
+    pack::Pack,
+    scratch,
+};
+
+/// Notifications that are being sent, small ones many to a frame.
+pub(crate) struct Notifications<I: Iterator> {
+    rest: Fuse<I>,
+    /// Taken from `rest`, and not sent.
+    pack: Pack,
+    /// The one after those, which does not fit into a frame with others.
+    alone: Option<I::Item>,
+    /// Why the one after those cannot be sent.
+    failed: Option<EncodeError>,
+}
+
+impl<M: Message, I: Iterator<Item = M>> Notifications<I> {
+    pub(crate) fn new(connection: &Connection, messages: I) -> Self {
+        let mut pack = Pack::default();
+        pack.begin(connection.pack_limits());
+        Self {
+            rest: messages.fuse(),
+            pack,
+            alone: None,
+            failed: None,
+        }
+    }
+
+    /// Sends all of them.
+    ///
+    /// # Errors
+    ///
+    /// After [`NotifyError::Full`] it goes on with the next call. After any other error the message that it is about, and those that
+    /// follow, are not sent.
+    pub(crate) fn send(&mut self, connection: &Connection) -> Result<(), NotifyError> {
+        loop {
+            if self.pack.is_full() || self.alone.is_some() || self.failed.is_some() {
+                self.send_pack(connection)?;
+            }
+            if let Some(error) = self.failed.take() {
+                return Err(CallError::Encode(error).into());
+            }
+            if let Some(message) = &self.alone {
+                let send = |payload: crate::connection::Outbound<'_>| {
+                    connection.notify(M::TYPE, None, payload)
+                };
+                scratch::encoded(message, send).map_err(CallError::Encode)??;
+                self.alone = None;
+            }
+            let Some(message) = self.rest.next() else {
+                return self.send_pack(connection);
+            };
+            match self.pack.add(&message) {
+                Ok(true) => {}
+                Ok(false) => self.alone = Some(message),
+                Err(error) => self.failed = Some(error),
+            }
+        }
+    }
+
+    fn send_pack(&mut self, connection: &Connection) -> Result<(), NotifyError> {
+        if let Some(collected) = self.pack.collected() {
+            connection.notify_packed(M::TYPE, collected)?;
+            self.pack.clear();
+        }
+        Ok(())
+    }
+}
