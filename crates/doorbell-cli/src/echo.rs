@@ -95,6 +95,10 @@ pub(crate) struct Tell<B>(pub(crate) B);
 #[derive(Clone, Debug)]
 pub(crate) struct Pour<B>(pub(crate) B);
 
+/// Asks for the same stream, its bodies collected into frames.
+#[derive(Clone, Debug)]
+pub(crate) struct PourFed<B>(pub(crate) B);
+
 macro_rules! message {
     ($message:ident, $offset:literal, $reply:ty) => {
         impl<B: Body> Message for $message<B> {
@@ -121,6 +125,7 @@ macro_rules! message {
 message!(Echo, 0, B);
 message!(Tell, 1, ());
 message!(Pour, 2, B);
+message!(PourFed, 3, B);
 
 /// What bodies are filled with.
 const FILL: u8 = 0x5A;
@@ -141,9 +146,11 @@ mod tests {
             Echo::<Raw>::TYPE,
             Tell::<Raw>::TYPE,
             Pour::<Raw>::TYPE,
+            PourFed::<Raw>::TYPE,
             Echo::<Block>::TYPE,
             Tell::<Block>::TYPE,
             Pour::<Block>::TYPE,
+            PourFed::<Block>::TYPE,
         ];
         let mut unique: Vec<_> = numbers.iter().map(|number| number.get()).collect();
         unique.sort_unstable();

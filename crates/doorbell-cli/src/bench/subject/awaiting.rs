@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 
 use anyhow::{Context as _, ensure};
-use doorbell::{Client, NotifyError, Raw};
+use doorbell::{Client, ItemStream, NotifyError, Raw};
 use tokio::runtime::Runtime;
 
 use super::serving::runtime;
-use super::{Api, BESIDE_BYTES, ServedBy, Waiting};
+use super::{Api, BESIDE_BYTES, ServedBy, TOGETHER, Waiting};
 use crate::bench::case::Setting;
 use crate::bench::clock::{Counter, Laps};
 use crate::bench::sample::Sample;
-use crate::echo::{Block, Body, Echo, Pour, Tell};
+use crate::echo::{Block, Body, Echo, Pour, PourFed, Tell};
 
 /// Times calls one after the other.
 ///
@@ -75,6 +75,30 @@ pub(crate) fn stream(setting: &Setting) -> anyhow::Result<Sample> {
     Session::start(setting)?.run(match setting.size_bytes {
         Block::BYTES => |client, setting| Box::pin(items::<Block>(client, setting)),
         _ => |client, setting| Box::pin(items::<Raw>(client, setting)),
+    })
+}
+
+/// As [`stream`], with items that the server collects into frames.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn fed_stream(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => |client, setting| Box::pin(fed_items::<Block>(client, setting)),
+        _ => |client, setting| Box::pin(fed_items::<Raw>(client, setting)),
+    })
+}
+
+/// As [`notifies`], handed over by the thousand.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn notifies_together(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => |client, setting| Box::pin(tell_all::<Block>(client, setting)),
+        _ => |client, setting| Box::pin(tell_all::<Raw>(client, setting)),
     })
 }
 
@@ -174,12 +198,41 @@ async fn window_of_calls<B: Body>(client: Client, setting: Setting) -> anyhow::R
 }
 
 async fn items<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let mut stream = client.stream(Pour(B::of_size(setting.size_bytes))).await?;
+    let stream = client.stream(Pour(B::of_size(setting.size_bytes))).await?;
+    count_items(stream, setting).await
+}
+
+async fn fed_items<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
+    let request = PourFed(B::of_size(setting.size_bytes));
+    count_items(client.stream(request).await?, setting).await
+}
+
+async fn count_items<B: Body>(
+    mut stream: ItemStream<B>,
+    setting: Setting,
+) -> anyhow::Result<Sample> {
     let mut counter = Counter::start(setting.limit);
     while counter.add(1) {
         let item = stream.next().await.context("the stream has ended")??;
         black_box(item.first_word());
     }
+    Ok(counter.finish(setting.size_bytes))
+}
+
+async fn tell_all<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
+    let mut body = B::of_size(setting.size_bytes);
+    let mut counter = Counter::start(setting.limit);
+    loop {
+        let numbered = (0..TOGETHER).map(|number| {
+            body.stamp(number);
+            Tell(body.clone())
+        });
+        client.notify_all(numbered).await?;
+        if !counter.add(TOGETHER) {
+            break;
+        }
+    }
+    client.call(Echo(body)).await?;
     Ok(counter.finish(setting.size_bytes))
 }
 

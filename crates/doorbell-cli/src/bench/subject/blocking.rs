@@ -7,13 +7,13 @@ use std::thread;
 
 use anyhow::{Context as _, ensure};
 use doorbell::Raw;
-use doorbell::blocking::Client;
+use doorbell::blocking::{Client, ItemStream};
 
-use super::{Api, BESIDE_BYTES, ServedBy, Waiting};
+use super::{Api, BESIDE_BYTES, ServedBy, TOGETHER, Waiting};
 use crate::bench::case::Setting;
 use crate::bench::clock::{Counter, closed_loop};
 use crate::bench::sample::Sample;
-use crate::echo::{Block, Body, Echo, Pour, Tell};
+use crate::echo::{Block, Body, Echo, Pour, PourFed, Tell};
 
 /// Times calls one after the other; both sides wait as they do by default.
 ///
@@ -87,6 +87,30 @@ pub(crate) fn stream(setting: &Setting) -> anyhow::Result<Sample> {
     Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
         Block::BYTES => items::<Block>,
         _ => items::<Raw>,
+    })
+}
+
+/// As [`stream`], with items that the server collects into frames.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn fed_stream(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
+        Block::BYTES => fed_items::<Block>,
+        _ => fed_items::<Raw>,
+    })
+}
+
+/// As [`notifies`], handed over by the thousand.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn notifies_together(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
+        Block::BYTES => tell_all::<Block>,
+        _ => tell_all::<Raw>,
     })
 }
 
@@ -176,12 +200,37 @@ fn window_of_calls<B: Body>(client: &Client, setting: &Setting) -> anyhow::Resul
 }
 
 fn items<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
-    let mut stream = client.stream(Pour(B::of_size(setting.size_bytes))).open()?;
+    let stream = client.stream(Pour(B::of_size(setting.size_bytes))).open()?;
+    count_items(stream, setting)
+}
+
+fn fed_items<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let request = PourFed(B::of_size(setting.size_bytes));
+    count_items(client.stream(request).open()?, setting)
+}
+
+fn count_items<B: Body>(mut stream: ItemStream<B>, setting: &Setting) -> anyhow::Result<Sample> {
     let mut counter = Counter::start(setting.limit);
     while counter.add(1) {
         let item = stream.next().context("the stream has ended")??;
         black_box(item.first_word());
     }
+    Ok(counter.finish(setting.size_bytes))
+}
+
+fn tell_all<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let mut body = B::of_size(setting.size_bytes);
+    let mut counter = Counter::start(setting.limit);
+    loop {
+        client.notify_all((0..TOGETHER).map(|number| {
+            body.stamp(number);
+            Tell(body.clone())
+        }))?;
+        if !counter.add(TOGETHER) {
+            break;
+        }
+    }
+    client.call(Echo(body)).wait()?;
     Ok(counter.finish(setting.size_bytes))
 }
 

@@ -109,5 +109,8 @@ pub(crate) struct Report {
     pub(crate) told: u64,
 }
 
+/// Notifications that are handed over in one go.
+const TOGETHER: u64 = 1000;
+
 /// Size of the messages that go on beside small ones: a file that somebody opens.
 const BESIDE_BYTES: usize = 10 << 20;

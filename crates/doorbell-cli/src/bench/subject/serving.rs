@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use super::{Api, Report, Role};
 use crate::bench::case::pin_current_thread;
 use crate::bench::peer::{Answer, Part};
-use crate::echo::{Block, Body, Echo, Pour, Tell};
+use crate::echo::{Block, Body, Echo, Pour, PourFed, Tell};
 
 /// Starts the server.
 ///
@@ -102,6 +102,14 @@ fn with_handlers<B: Body>(builder: server::Builder, told: &Told) -> server::Buil
             }
             Ok::<_, Status>(())
         })
+        .on_stream(|_context, request: PourFed<B>, mut items| async move {
+            let mut body = request.0;
+            for number in 0_u64.. {
+                body.stamp(number);
+                items.feed(body.clone()).await?;
+            }
+            Ok::<_, Status>(())
+        })
 }
 
 fn with_blocking_handlers<B: Body>(
@@ -117,6 +125,14 @@ fn with_blocking_handlers<B: Body>(
             for number in 0_u64.. {
                 body.stamp(number);
                 items.send(body.clone())?;
+            }
+            Ok::<_, Status>(())
+        })
+        .on_stream(|_context, request: PourFed<B>, mut items| {
+            let mut body = request.0;
+            for number in 0_u64.. {
+                body.stamp(number);
+                items.feed(body.clone())?;
             }
             Ok::<_, Status>(())
         })
