@@ -138,7 +138,7 @@ impl Connection {
         let ticket = state.tickets.get(key);
         ticket.unread = true;
         let id = ticket.id;
-        let unread_bytes: u64 = ticket.items.drain(..).map(|item| item.cost_bytes).sum();
+        let unread_bytes = ticket.items.clear();
         state.machine.consumed(id, owed_bytes + unread_bytes);
         state.tickets.close(key, Vec::new());
         if state.machine.has_control() {

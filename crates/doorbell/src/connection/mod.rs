@@ -11,6 +11,7 @@
 //! and the connection's background task drains when the bell rings. See [`drive`].
 
 mod drive;
+mod inbox;
 mod items;
 mod load;
 mod outgoing;
@@ -41,12 +42,13 @@ use doorbell_shm::{
     memory::PeerMemory,
     sys::{self, ControlStream, Doorbell, PeerIdentity, ProcessHandle},
 };
+pub(crate) use inbox::Inbox;
 pub(crate) use items::ItemRefused;
 pub(crate) use receive::Dispatch;
 pub(crate) use reply::{InlineReply, Waited, recycle, take_outcome};
 pub(crate) use send::{Answer, NewCall};
 pub(crate) use state::{Outbound, Preamble, State};
-pub(crate) use ticket::{Awaited, Item, Reply, TicketKey};
+pub(crate) use ticket::{Awaited, Reply, TicketKey};
 
 use crate::{
     error::Disconnected,
@@ -85,6 +87,8 @@ pub(crate) struct Receive {
     inline: InlineReply,
     /// What we had released when we last looked whether the peer waits for room.
     checked_release: u32,
+    /// How many of the frames that were read last gave credit.
+    pub(crate) credits: usize,
 }
 
 /// How this side waits when nothing comes.
@@ -138,6 +142,7 @@ impl Connection {
                 scratch: Vec::new(),
                 inline: InlineReply::default(),
                 checked_release: 0,
+                credits: 0,
             }),
             own: link.own,
             peer: link.peer,

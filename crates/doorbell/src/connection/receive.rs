@@ -5,11 +5,11 @@ use std::sync::{MutexGuard, atomic::Ordering};
 use doorbell_proto::{
     CallId, CallKind, Code, MessageType, Metadata, Status, Time,
     connection::{Destination, Event, Payload},
-    frame::{Flags, FrameHeader, HeaderWords, Packed},
+    frame::{Flags, FrameHeader, FrameKind, HeaderWords, Packed},
 };
 use doorbell_shm::{crc32c, crc32c_header, memory::PeerMemory};
 
-use super::{Awaited, Connection, Effects, InlineReply, Item, Receive, Reply, state::State};
+use super::{Awaited, Connection, Effects, Inbox, InlineReply, Receive, Reply, state::State};
 use crate::error::{CallError, Disconnected, Violation};
 
 /// What the server must hand to a handler.
@@ -70,6 +70,7 @@ impl Connection {
         effects: &mut Effects,
     ) -> Result<(usize, Option<MutexGuard<'_, State>>), Violation> {
         let mut count = 0;
+        receive.credits = 0;
         let mut held: Option<MutexGuard<'_, State>> = None;
         while count < max_frames {
             let Some(words) = receive.consumer.peek_words()? else {
@@ -92,6 +93,7 @@ impl Connection {
                 state.machine.handle_frame(now, &header, &receive.scratch)?
             };
             count += 1;
+            receive.credits += usize::from(header.kind == FrameKind::Credit);
             let state = held.get_or_insert_with(|| self.lock());
             state.counters.frames_received += 1;
             if let Some(request) = state.take_event(event, effects) {
@@ -297,12 +299,16 @@ impl State {
                 id,
                 payload,
                 cost_bytes,
-            } => self.take_item(id, Item::new(payload.into_vec(), cost_bytes), effects),
+            } => self.take_items(id, cost_bytes, effects, |inbox| {
+                inbox.push(payload, cost_bytes);
+            }),
             Event::Items {
                 id,
                 payloads,
                 cost_bytes,
-            } => self.take_item(id, Item::packed(payloads, cost_bytes), effects),
+            } => self.take_items(id, cost_bytes, effects, |inbox| {
+                inbox.push_packed(payloads, cost_bytes);
+            }),
             Event::ItemsEnded { id } => self.take_items_end(id, effects),
             Event::CreditAvailable { id } => {
                 let waker = self.tickets.take_waker(id, Awaited::Credit);
@@ -335,14 +341,20 @@ impl State {
         self.wake_others(id, effects);
     }
 
-    fn take_item(&mut self, id: CallId, item: Item, effects: &mut Effects) {
+    fn take_items(
+        &mut self,
+        id: CallId,
+        cost_bytes: u64,
+        effects: &mut Effects,
+        push: impl FnOnce(&mut Inbox),
+    ) {
         let reader = self.tickets.find(id);
         let Some(key) = reader.filter(|&key| !self.tickets.get(key).unread) else {
             // Its owner has given the stream up; the sender must not wait for credit that nobody will give.
-            self.machine.consumed(id, item.cost_bytes);
+            self.machine.consumed(id, cost_bytes);
             return;
         };
-        self.tickets.get(key).items.push_back(item);
+        push(&mut self.tickets.get(key).items);
         effects.wake(self.tickets.forget(key, Awaited::Arrival));
     }
 

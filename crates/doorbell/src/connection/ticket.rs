@@ -3,10 +3,11 @@
 //! A ticket belongs to whoever started the call (client) or runs its handler (server), until the last handle to it is closed.
 //! The protocol's slot may be used again before that. On the server a call that is answered at once has no ticket.
 
-use std::{collections::VecDeque, task::Waker};
+use std::task::Waker;
 
-use doorbell_proto::{CallId, frame::Packed};
+use doorbell_proto::CallId;
 
+use super::Inbox;
 use crate::error::CallError;
 
 /// Names an open ticket.
@@ -22,32 +23,6 @@ pub(crate) enum Reply {
     Large(Vec<u8>),
 }
 
-/// One item of a stream, or several that came packed, with what they cost their sender in credit.
-#[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) payload: Vec<u8>,
-    pub(crate) cost_bytes: u64,
-    pub(crate) is_packed: bool,
-}
-
-impl Item {
-    pub(crate) fn new(payload: Vec<u8>, cost_bytes: u64) -> Self {
-        Self {
-            payload,
-            cost_bytes,
-            is_packed: false,
-        }
-    }
-
-    pub(crate) fn packed(payloads: Packed<'_>, cost_bytes: u64) -> Self {
-        Self {
-            payload: payloads.as_bytes().to_vec(),
-            cost_bytes,
-            is_packed: true,
-        }
-    }
-}
-
 /// One call, as its owner sees it.
 #[derive(Debug)]
 pub(crate) struct Ticket {
@@ -60,7 +35,7 @@ pub(crate) struct Ticket {
     pub(crate) over: bool,
     /// The client cancelled, or went away.
     pub(crate) cancelled: bool,
-    pub(crate) items: VecDeque<Item>,
+    pub(crate) items: Inbox,
     pub(crate) items_ended: bool,
     /// Nobody will take the items, although the ticket has other owners.
     pub(super) unread: bool,
@@ -99,7 +74,7 @@ impl Ticket {
             outcome: None,
             over: false,
             cancelled: false,
-            items: VecDeque::new(),
+            items: Inbox::default(),
             items_ended: false,
             unread: false,
             spun: false,
@@ -129,8 +104,8 @@ impl Ticket {
         if self.outcome.is_some() {
             self.outcome = None;
         }
-        if self.items.capacity() > 0 {
-            self.items = VecDeque::new();
+        if self.items.has_memory() {
+            self.items = Inbox::default();
         }
         if self.cancel_wakers.capacity() > 0 {
             self.cancel_wakers = Vec::new();

@@ -148,7 +148,7 @@ impl Worker {
 
     /// Serves the hot connections until none is left. Returns `false` if the worker is to stop.
     fn work_while_hot(&mut self) -> bool {
-        let mut turn = self.spin.start();
+        let mut turn = SpinTurn::over();
         let mut polled_at = Instant::now();
         let mut turns_since_poll = 0;
         while !self.hot.is_empty() {
@@ -180,14 +180,14 @@ impl Worker {
         true
     }
 
-    /// Gives every hot connection its turn. Returns `true` if one had something.
+    /// Gives every hot connection its turn. Returns `true` if one had something that is worth waiting for more of.
     fn serve_hot(&mut self) -> bool {
         let mut any = false;
         let mut place = 0;
         while let Some(&index) = self.hot.get(place) {
             match self.serve(index) {
                 Ok(served) => {
-                    any |= served;
+                    any |= served == Served::Messages;
                     place += 1;
                 }
                 Err(reason) => self.end(index, reason),
@@ -197,13 +197,13 @@ impl Worker {
     }
 
     /// Reads one connection's ring for one turn.
-    fn serve(&mut self, index: usize) -> Result<bool, Disconnected> {
+    fn serve(&mut self, index: usize) -> Result<Served, Disconnected> {
         let Some(owned) = &mut self.connections[index] else {
             return Err(Disconnected::Closed);
         };
         if owned.connection.looks_quiet() {
             owned.quiet_turns = owned.quiet_turns.saturating_add(1);
-            return Ok(false);
+            return Ok(Served::Nothing);
         }
         if owned.connection.is_closed() {
             return Err(owned.connection.end().unwrap_or(Disconnected::Closed));
@@ -212,10 +212,10 @@ impl Worker {
             owned.hot = false;
             owned.connection.rest();
             self.hot.retain(|&hot| hot != index);
-            return Ok(true);
+            return Ok(Served::Messages);
         }
         let served = serve(&owned.connection, &mut self.handlers)?;
-        if served {
+        if served != Served::Nothing {
             owned.quiet_turns = 0;
         } else {
             owned.quiet_turns = owned.quiet_turns.saturating_add(1);
@@ -423,19 +423,37 @@ impl Worker {
     }
 }
 
-fn serve(connection: &Arc<Connection>, handlers: &mut Snapshot) -> Result<bool, Disconnected> {
+/// What a turn of a connection brought.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Served {
+    Nothing,
+    /// Credit, and nothing else. A handler sends items meanwhile, and may want this very CPU: the next credit is not worth a spin.
+    Credit,
+    Messages,
+}
+
+impl Served {
+    fn messages(any: bool) -> Self {
+        if any { Self::Messages } else { Self::Nothing }
+    }
+}
+
+fn serve(connection: &Arc<Connection>, handlers: &mut Snapshot) -> Result<Served, Disconnected> {
     let Some(mut receive) = connection.try_receive() else {
-        return Ok(false);
+        return Ok(Served::Nothing);
     };
     if connection.is_congested() {
         // Answers wait for room: no new requests until they are on their way.
-        return Ok(connection.relieve());
+        return Ok(Served::messages(connection.relieve()));
     }
     let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| {
         dispatch(connection, handlers, message, inline);
     };
     let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
-    Ok(count > 0 || connection.relieve())
+    if count > 0 && count == receive.credits {
+        return Ok(Served::Credit);
+    }
+    Ok(Served::messages(count > 0 || connection.relieve()))
 }
 
 /// Reads what a dead client has left: its notifications count, its calls have nobody to answer to.

@@ -1,7 +1,6 @@
 //! The receiving half.
 
 use std::{
-    collections::VecDeque,
     future::poll_fn,
     marker::PhantomData,
     sync::Arc,
@@ -9,12 +8,12 @@ use std::{
     time::Instant,
 };
 
-use doorbell_proto::{CallId, frame::packed_at};
+use doorbell_proto::CallId;
 
 use crate::{
-    connection::{Awaited, Connection, Item, State, TicketKey},
+    connection::{Awaited, Connection, Inbox, State, TicketKey},
     error::CallError,
-    message::{Incoming, Payload},
+    message::Payload,
 };
 
 /// Receives the items of one stream, in order.
@@ -26,9 +25,7 @@ pub struct ItemStream<T> {
     key: TicketKey,
     id: CallId,
     /// Items taken from the connection in one go.
-    taken: VecDeque<Item>,
-    /// What is left of items that came packed, before those above.
-    unpacked: Option<Unpacked>,
+    taken: Inbox,
     /// Credit for items that were handed out, given back in larger pieces.
     owed_bytes: u64,
     /// Cancels the call when dropped: true on the client.
@@ -39,16 +36,10 @@ pub struct ItemStream<T> {
     items: PhantomData<fn() -> T>,
 }
 
-/// Items that came in one frame, from `at` on.
-struct Unpacked {
-    body: Vec<u8>,
-    at: usize,
-    cost_bytes: u64,
-}
-
 /// What there is to be had.
 enum Arrived {
-    Items(VecDeque<Item>),
+    /// Items, which have been taken.
+    Items,
     End,
     Failed(CallError),
 }
@@ -65,8 +56,7 @@ impl<T: Payload> ItemStream<T> {
             connection,
             key,
             id,
-            taken: VecDeque::new(),
-            unpacked: None,
+            taken: Inbox::default(),
             owed_bytes: 0,
             cancels,
             ended: false,
@@ -117,10 +107,12 @@ impl<T: Payload> ItemStream<T> {
             return Poll::Ready(None);
         }
         self.give_credit();
-        let key = self.key;
+        let (key, taken) = (self.key, &mut self.taken);
         let polled = self
             .connection
-            .poll_until(cx, key, Awaited::Arrival, &mut |state| arrived(state, key));
+            .poll_until(cx, key, Awaited::Arrival, &mut |state| {
+                arrived(state, key, taken)
+            });
         match polled {
             Poll::Ready(arrived) => {
                 if let Some(since) = self.slept_since.take() {
@@ -144,11 +136,11 @@ impl<T: Payload> ItemStream<T> {
             return None;
         }
         self.give_credit();
-        let key = self.key;
+        let (key, taken) = (self.key, &mut self.taken);
         let waited =
             self.connection
                 .wait_until(key, Awaited::Arrival, self.deadline, &mut |state| {
-                    arrived(state, key)
+                    arrived(state, key, taken)
                 });
         match waited {
             Ok(arrived) => self.take(arrived),
@@ -162,10 +154,7 @@ impl<T: Payload> ItemStream<T> {
 
     fn take(&mut self, arrived: Arrived) -> Option<Result<T, CallError>> {
         match arrived {
-            Arrived::Items(items) => {
-                self.taken = items;
-                self.next_taken()
-            }
+            Arrived::Items => self.next_taken(),
             Arrived::End => {
                 self.ended = true;
                 None
@@ -179,33 +168,11 @@ impl<T: Payload> ItemStream<T> {
 
     /// Returns the next of the items that were taken from the connection.
     fn next_taken(&mut self) -> Option<Result<T, CallError>> {
-        if let Some(item) = self.next_unpacked() {
-            return Some(item);
-        }
-        let item = self.taken.pop_front()?;
-        if !item.is_packed {
-            self.owe(item.cost_bytes);
-            return Some(decoded(Incoming::Owned(item.payload)));
-        }
-        self.unpacked = Some(Unpacked {
-            body: item.payload,
-            at: 0,
-            cost_bytes: item.cost_bytes,
-        });
-        self.next_unpacked()
-    }
-
-    fn next_unpacked(&mut self) -> Option<Result<T, CallError>> {
-        let unpacked = self.unpacked.as_mut()?;
-        let (bytes, next) = packed_at(&unpacked.body, unpacked.at)?;
-        let item = decoded(Incoming::Borrowed(bytes));
-        unpacked.at = next;
-        if next == unpacked.body.len() {
-            let cost_bytes = unpacked.cost_bytes;
-            self.unpacked = None;
+        let (item, cost_bytes) = self.taken.pop()?;
+        if cost_bytes > 0 {
             self.owe(cost_bytes);
         }
-        Some(item)
+        Some(item.map_err(CallError::Decode))
     }
 
     /// Notes that items have been handed out.
@@ -243,10 +210,11 @@ impl<T> ItemStream<T> {
 }
 
 /// Looks what has arrived: items before the end, the end before a failure of the connection.
-fn arrived(state: &mut State, key: TicketKey) -> Option<Arrived> {
+fn arrived(state: &mut State, key: TicketKey, taken: &mut Inbox) -> Option<Arrived> {
     let ticket = state.ticket(key);
     if !ticket.items.is_empty() {
-        return Some(Arrived::Items(std::mem::take(&mut ticket.items)));
+        std::mem::swap(&mut ticket.items, taken); // it is empty, and keeps its memory there
+        return Some(Arrived::Items);
     }
     if let Some(Err(error)) = ticket.outcome.take_if(|outcome| outcome.is_err()) {
         return Some(Arrived::Failed(error));
@@ -261,18 +229,12 @@ fn arrived(state: &mut State, key: TicketKey) -> Option<Arrived> {
     })
 }
 
-fn decoded<T: Payload>(bytes: Incoming<'_>) -> Result<T, CallError> {
-    T::decode(bytes).map_err(CallError::Decode)
-}
-
 impl<T> Drop for ItemStream<T> {
     fn drop(&mut self) {
         if self.cancels {
             self.connection.abandon(self.key, Vec::new());
         } else {
-            let taken: u64 = self.taken.iter().map(|item| item.cost_bytes).sum();
-            let unpacked = self.unpacked.as_ref().map_or(0, |items| items.cost_bytes);
-            let owed_bytes = self.owed_bytes + taken + unpacked;
+            let owed_bytes = self.owed_bytes + self.taken.clear();
             self.connection.stop_reading(self.key, owed_bytes);
         }
     }
