@@ -100,6 +100,9 @@ impl<'a> Collected<'a> {
     }
 }
 
+/// Largest body of a packed frame: what a checksum covers, and some fifty messages of 64 bytes.
+pub(crate) const PACK_BYTES: usize = 4096;
+
 /// A pack with less room than this is sent: the messages that are worth packing are smaller.
 const ROOM_BYTES: usize = 256;
 

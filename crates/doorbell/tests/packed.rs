@@ -157,7 +157,6 @@ fn feed_until_full(upload: &mut UploadStream<StuckUpload>) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receiver_that_does_not_read_stops_the_feeder_and_what_was_fed_still_leaves() {
-    const WINDOW_BYTES: usize = 256 << 10; // of the server
     let host = Host::start("server", &[]);
     in_time(async {
         let client = host.client().await;
@@ -239,6 +238,79 @@ async fn notifications_of_all_sizes_keep_their_order() {
             }
         }
         assert_eq!(arrived, sizes);
+    })
+    .await;
+}
+
+/// Credit that a server gives by default for one stream.
+const WINDOW_BYTES: usize = 256 << 10;
+
+/// A ring that a few hundred small frames fill, while the server's window of credit has room for a multiple of that.
+const SMALL_RING_BYTES: u32 = 16 << 10;
+
+/// Returns a client with a small ring, and its server.
+async fn client_of_raw_server(place: &Place) -> (Client, RawServer) {
+    let listener = RawServer::listen(&place.socket());
+    let builder = Client::builder(place.name()).ring_capacity_bytes(SMALL_RING_BYTES);
+    let connecting = tokio::spawn(builder.connect());
+    let server = RawServer::accept(&listener);
+    (connecting.await.unwrap().unwrap(), server)
+}
+
+/// Reads frames of a kind until so many one-byte messages have come, and returns those and the number of frames.
+fn read_messages(server: &mut RawServer, kind: FrameKind, count: usize) -> (Vec<u8>, usize) {
+    let (mut messages, mut frames) = (Vec::new(), 0);
+    while messages.len() < count {
+        let (header, body) = next_frame(server);
+        server.wake_for_room();
+        assert_eq!(header.kind, kind);
+        frames += 1;
+        if header.flags.contains(Flags::PACKED) {
+            messages.extend(numbers(&header, &body));
+        } else {
+            messages.extend(body);
+        }
+    }
+    (messages, frames)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_that_wait_for_room_share_frames() {
+    let place = Place::new();
+    in_time(async {
+        let (client, mut server) = client_of_raw_server(&place).await;
+        for number in 0..5000_u32 {
+            client.notify(Remember(number % 100)).unwrap();
+        }
+        let (messages, frames) = read_messages(&mut server, FrameKind::Notify, 5000);
+        assert!(messages.into_iter().eq((0..5000).map(|n| (n % 100) as u8)));
+        let most_alone = SMALL_RING_BYTES as usize / 32; // a header and a byte
+        assert!(frames < most_alone + 20, "{frames} frames");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn items_that_wait_for_room_share_frames_and_cost_what_is_sent() {
+    let place = Place::new();
+    in_time(async {
+        let (client, mut server) = client_of_raw_server(&place).await;
+        let (mut upload, _doubled) = client.bidi(Double).await.unwrap();
+        let (call, _) = next_frame(&mut server);
+        assert_eq!(call.kind, FrameKind::Call);
+        // More than the window would hold if each had a header: they do not when they wait.
+        let count = WINDOW_BYTES / 25 + 1000;
+        for number in 0..count {
+            upload.send(number as u32 % 100).await.unwrap();
+        }
+        let (messages, frames) = read_messages(&mut server, FrameKind::Data, count);
+        assert!(messages.into_iter().eq((0..count).map(|n| (n % 100) as u8)));
+        assert!(
+            frames < SMALL_RING_BYTES as usize / 32 + 50,
+            "{frames} frames"
+        );
+        client.notify(Remember(1)).unwrap();
+        assert_eq!(next_frame(&mut server).0.kind, FrameKind::Notify);
     })
     .await;
 }

@@ -52,6 +52,11 @@ impl Credit {
         Ok(())
     }
 
+    /// Takes back a part of what was spent, because it was not sent.
+    pub(super) fn refund(&mut self, saved_bytes: u64) {
+        self.send_bytes = self.send_bytes.saturating_add(signed(saved_bytes));
+    }
+
     /// Returns `true` if [`spend`](Self::spend) would not be refused.
     pub(super) fn may_spend(&self) -> bool {
         self.send_bytes > 0
@@ -128,6 +133,14 @@ mod tests {
         assert_eq!(credit.granted(900), Ok(false));
         assert_eq!(credit.spend(1), Err(Refused(0)));
         assert_eq!(credit.granted(1), Ok(true));
+        assert_eq!(credit.spend(1), Ok(()));
+    }
+
+    #[test]
+    fn refund_can_end_a_shortage() {
+        let mut credit = Credit::new(Some(100), None);
+        assert_eq!(credit.spend(110), Ok(()));
+        credit.refund(16);
         assert_eq!(credit.spend(1), Ok(()));
     }
 

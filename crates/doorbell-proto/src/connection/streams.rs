@@ -25,6 +25,13 @@ impl Connection {
             .map_err(|_| ItemError::NoCredit)
     }
 
+    /// Gives back credit that was taken for items which the caller has packed into fewer frames than it had thought.
+    pub fn refund_item(&mut self, id: CallId, saved_bytes: u64) {
+        if let Some(credit) = self.calls.active(id).and_then(|slot| slot.credit()) {
+            credit.refund(saved_bytes);
+        }
+    }
+
     /// Returns `true` if an item may be begun, or never will be: then [`reserve_item`](Self::reserve_item) does not say
     /// [`ItemError::NoCredit`].
     pub fn may_begin_item(&mut self, id: CallId) -> bool {

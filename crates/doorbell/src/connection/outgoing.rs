@@ -2,18 +2,18 @@
 //!
 //! Small frames leave in the order in which they came. Large messages leave one chunk at a time, in turn, and only while little
 //! of them is unread, so that a small frame waits for a few chunks at most. A frame that must follow a large message of the same
-//! call waits behind it.
+//! call waits behind it. Small items of one stream, and notifications of one type, that wait behind each other share a frame.
 //!
 //! The queue has no limit of its own: every entry is paid for elsewhere. Calls and replies by the limit on calls, stream items by
 //! credit, notifications by a byte limit that the sender checks against [`Outgoing::notify_bytes`] and, for large ones, which
 //! do not hold up the small ones, against [`Outgoing::large_notify_bytes`].
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, convert::Infallible};
 
 use bytes::Bytes;
 use doorbell_proto::{
     CallId,
-    frame::{FrameHeader, FrameKind},
+    frame::{Flags, FrameHeader, FrameKind, HEADER_BYTES, PACKED_LENGTH_BYTES, pack},
 };
 
 /// One frame with its whole body.
@@ -50,6 +50,43 @@ pub(super) struct Outgoing {
     notify_bytes: usize,
 }
 
+impl Small {
+    /// Returns `true` if the messages of `next` may join those of this frame.
+    fn may_pack(&self, next: &Self, pack_bytes: usize) -> bool {
+        let only_packed = |header: &FrameHeader| header.flags.without(Flags::PACKED) == Flags::NONE;
+        matches!(next.header.kind, FrameKind::Data | FrameKind::Notify)
+            && self.header.kind == next.header.kind
+            && self.header.id == next.header.id
+            && self.header.value == next.header.value
+            && self.header.metadata_bytes == 0
+            && next.header.metadata_bytes == 0
+            && only_packed(&self.header)
+            && only_packed(&next.header)
+            && self.body.len() + next.body.len() + 2 * PACKED_LENGTH_BYTES <= pack_bytes
+    }
+
+    fn pack(&mut self, next: &Self) {
+        if !self.header.is_packed() {
+            let alone = std::mem::take(&mut self.body);
+            self.append(&alone);
+            self.header.flags.insert(Flags::PACKED);
+        }
+        if next.header.is_packed() {
+            self.body.extend_from_slice(&next.body);
+        } else {
+            self.append(&next.body);
+        }
+        self.header.length = u32::try_from(self.body.len()).expect("a pack is small");
+    }
+
+    fn append(&mut self, message: &[u8]) {
+        let Ok(()) = pack(&mut self.body, |out| {
+            out.extend_from_slice(message);
+            Ok::<_, Infallible>(())
+        });
+    }
+}
+
 impl Large {
     pub(super) fn new(header: FrameHeader, prefix: Vec<u8>, payload: Bytes) -> Self {
         Self {
@@ -73,7 +110,7 @@ impl Outgoing {
         self.small.is_empty() && (self.large.is_empty() || !self.follows_large(header))
     }
 
-    /// Bytes of small notifications that wait.
+    /// Bytes of small notifications that wait, with their headers.
     pub(super) fn notify_bytes(&self) -> usize {
         self.notify_bytes
     }
@@ -91,14 +128,34 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn push_small(&mut self, small: Small) {
-        if small.header.kind == FrameKind::Notify {
-            self.notify_bytes += small.body.len();
+    /// Adds a frame. Small items and notifications that wait behind each other share one, with a body of up to `pack_bytes`: returns by how
+    /// much that is less than what both would have taken.
+    pub(super) fn push_small(&mut self, small: Small, pack_bytes: usize) -> usize {
+        let is_notify = small.header.kind == FrameKind::Notify;
+        if let Some(large) = self.large_of(small.header.id) {
+            large.then.push_back(Queued::Small(small));
+            return 0;
         }
-        match self.large_of(small.header.id) {
-            Some(large) => large.then.push_back(Queued::Small(small)),
-            None => self.small.push_back(small),
+        let more_bytes = small.body.len();
+        let saved_bytes = match self
+            .small
+            .back_mut()
+            .filter(|last| last.may_pack(&small, pack_bytes))
+        {
+            Some(last) => {
+                let before_bytes = last.body.len();
+                last.pack(&small);
+                before_bytes + more_bytes + HEADER_BYTES - last.body.len()
+            }
+            None => {
+                self.small.push_back(small);
+                0
+            }
+        };
+        if is_notify {
+            self.notify_bytes += more_bytes + HEADER_BYTES - saved_bytes;
         }
+        saved_bytes
     }
 
     pub(super) fn push_large(&mut self, large: Large) {
@@ -116,7 +173,7 @@ impl Outgoing {
     pub(super) fn small_was_sent(&mut self) -> Option<CallId> {
         let small = self.small.pop_front()?;
         if small.header.kind == FrameKind::Notify {
-            self.notify_bytes -= small.body.len();
+            self.notify_bytes -= small.body.len() + HEADER_BYTES;
         }
         answered(&small.header)
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::{CallError, Disconnected, NotifyError, Violation},
-    pack::{Collected, PackLimits},
+    pack::{Collected, PACK_BYTES, PackLimits},
 };
 
 /// A call that is to be started.
@@ -490,9 +490,6 @@ fn refused(error: StartError) -> CallError {
         },
     }
 }
-
-/// Largest body of a packed frame: what a checksum covers, and some fifty messages of 64 bytes.
-const PACK_BYTES: usize = 4096;
 
 /// Bytes of notifications that may wait for room before more are refused: sixteen chunks. One that is larger waits alone.
 const NOTIFY_QUEUE_BYTES: usize = 256 * 1024;

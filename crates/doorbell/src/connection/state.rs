@@ -155,7 +155,12 @@ impl State {
             self.release_slot(answered(&header));
         } else {
             let body = [&head[..], bytes].concat();
-            self.outgoing.push_small(Small { header, body });
+            let pack_bytes = self.pack_limits().body_bytes;
+            let saved_bytes = self.outgoing.push_small(Small { header, body }, pack_bytes);
+            if header.kind == FrameKind::Data && saved_bytes > 0 {
+                let id = CallId::from_raw(header.id);
+                self.machine.refund_item(id, saved_bytes as u64);
+            }
         }
         self.body = head;
         Ok(())
