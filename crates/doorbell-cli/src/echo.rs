@@ -3,7 +3,8 @@
 //! There are two kinds of body: [`Raw`] bytes of any size, which need memory of their own wherever they arrive, and a
 //! [`Block`] of 64 bytes, which lives where it is used, as a small message of an application does.
 
-use doorbell::{DecodeError, EncodeError, Incoming, Message, MessageType, Payload, Raw};
+use doorbell::{DecodeError, EncodeError, Incoming, Message, MessageType, Payload, Raw, Upload};
+use serde::{Deserialize, Serialize};
 
 /// What an echo message carries.
 pub(crate) trait Body: Payload + Clone + Sync {
@@ -95,9 +96,26 @@ pub(crate) struct Tell<B>(pub(crate) B);
 #[derive(Clone, Debug)]
 pub(crate) struct Pour<B>(pub(crate) B);
 
-/// Asks for the same stream, its bodies collected into frames.
+/// Tells that bodies follow, which somebody looks at and counts.
 #[derive(Clone, Debug)]
-pub(crate) struct PourFed<B>(pub(crate) B);
+pub(crate) struct Take<B>(pub(crate) B);
+
+/// Tells that bodies follow, each of which is to come back.
+#[derive(Clone, Debug)]
+pub(crate) struct Talk<B>(pub(crate) B);
+
+/// Opens a stream of bytes, the number of which is the answer.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Tunnel;
+
+impl Message for Tunnel {
+    const TYPE: MessageType = MessageType::new(21);
+    type Reply = Raw;
+}
+
+impl Upload for Tunnel {
+    type Item = Raw;
+}
 
 macro_rules! message {
     ($message:ident, $offset:literal, $reply:ty) => {
@@ -125,7 +143,16 @@ macro_rules! message {
 message!(Echo, 0, B);
 message!(Tell, 1, ());
 message!(Pour, 2, B);
-message!(PourFed, 3, B);
+message!(Take, 3, u64);
+message!(Talk, 4, B);
+
+impl<B: Body> Upload for Take<B> {
+    type Item = B;
+}
+
+impl<B: Body> Upload for Talk<B> {
+    type Item = B;
+}
 
 /// What bodies are filled with.
 const FILL: u8 = 0x5A;
@@ -146,11 +173,14 @@ mod tests {
             Echo::<Raw>::TYPE,
             Tell::<Raw>::TYPE,
             Pour::<Raw>::TYPE,
-            PourFed::<Raw>::TYPE,
+            Take::<Raw>::TYPE,
+            Talk::<Raw>::TYPE,
             Echo::<Block>::TYPE,
             Tell::<Block>::TYPE,
             Pour::<Block>::TYPE,
-            PourFed::<Block>::TYPE,
+            Take::<Block>::TYPE,
+            Talk::<Block>::TYPE,
+            Tunnel::TYPE,
         ];
         let mut unique: Vec<_> = numbers.iter().map(|number| number.get()).collect();
         unique.sort_unstable();

@@ -6,13 +6,16 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 
 /// Keys that every row has, whatever it measures.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 26] = [
     "bench",
     "group",
     "peer",
     "mode",
     "size_bytes",
     "window",
+    "connections",
+    "spin",
+    "pause_ns",
     "pin",
     "runs",
     "p50_ns",
@@ -21,12 +24,15 @@ const KEYS: [&str; 20] = [
     "per_s",
     "bytes_per_s",
     "system_calls_per_message",
+    "cpus_used",
+    "server_bytes",
     "near_far",
     "bounce_before_ns",
     "bounce_after_ns",
     "other_load",
     "reference",
     "ratio",
+    "ratio_of",
 ];
 
 /// One benchmark at a time: each keeps two CPUs busy.
@@ -53,6 +59,26 @@ fn rows(arguments: &[&str]) -> Vec<Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// Runs a benchmark quickly and looks into its report, which must have at least so many plots.
+fn rows_with_report(benchmark: &str, plots: usize, arguments: &[&str]) -> Vec<Value> {
+    let directory = tempfile::tempdir().unwrap();
+    let report = directory.path().join("report.html");
+    let mut all = vec![
+        benchmark,
+        "--quick",
+        "--json",
+        "--report",
+        report.to_str().unwrap(),
+    ];
+    all.extend(arguments);
+    let rows = rows(&all);
+    let page = std::fs::read_to_string(report).unwrap();
+    let drawn = page.matches("<figure>").count();
+    assert!(drawn >= plots, "{drawn} plots");
+    assert!(page.contains("</html>") && page.contains("<table>"));
+    rows
 }
 
 fn assert_has_keys(row: &Value) {
@@ -90,12 +116,57 @@ fn bench_rtt_prints_a_row_for_doorbell_and_for_each_reference() {
 }
 
 #[test]
-fn bench_rtt_carries_large_messages() {
-    let rows = rows(&[
-        "rtt", "--quick", "--json", "--size", "1MiB", "--only", "awake",
-    ]);
+fn bench_large_carries_large_messages() {
+    let rows = rows_with_report("large", 2, &["--size", "64KiB", "--size", "1MiB"]);
     rows.iter().for_each(assert_has_keys);
-    assert_eq!(peers(&rows), ["doorbell", "raw-copy"]);
+    assert_eq!(peers(&rows), ["doorbell", "memcpy", "raw-copy"]);
+}
+
+#[test]
+fn bench_stream_has_rows_for_each_direction_and_for_bytes() {
+    let rows = rows_with_report("stream", 4, &["--size", "64", "--size", "4KiB"]);
+    rows.iter().for_each(assert_has_keys);
+    for group in ["server-stream", "client-stream", "both-ways", "bytes"] {
+        for mode in ["blocking", "async"] {
+            let is_wanted = |row: &&Value| {
+                row["peer"] == "doorbell" && row["group"] == group && row["mode"] == mode
+            };
+            assert_eq!(rows.iter().filter(is_wanted).count(), 2, "{group} {mode}");
+        }
+    }
+}
+
+#[test]
+fn bench_scale_has_connections_of_one_process_and_of_many() {
+    let rows = rows_with_report("scale", 9, &["--connections", "2", "--connections", "5"]);
+    rows.iter().for_each(assert_has_keys);
+    assert_eq!(peers(&rows), ["doorbell", "tokio-socket"]);
+    for group in [
+        "pipelined",
+        "one-call-each",
+        "pipelined-processes",
+        "one-call-each-processes",
+    ] {
+        let of_group: Vec<_> = rows.iter().filter(|row| row["group"] == group).collect();
+        assert_eq!(of_group.len(), 4, "{group}");
+        assert!(
+            of_group
+                .iter()
+                .all(|row| row["server_bytes"].as_f64() > Some(0.0))
+        );
+    }
+}
+
+#[test]
+fn bench_rows_say_how_doorbell_waits() {
+    let rows = rows(&[
+        "rtt", "--quick", "--json", "--only", "awaited", "--spin", "never",
+    ]);
+    let waits = |row: &Value| match row["peer"].as_str() {
+        Some("doorbell") => row["spin"] == "never",
+        _ => row["spin"].is_null(),
+    };
+    assert!(rows.iter().all(waits), "{rows:?}");
 }
 
 #[test]
@@ -112,13 +183,7 @@ fn bench_throughput_prints_a_row_for_doorbell_and_for_each_reference() {
     rows.iter().for_each(assert_has_keys);
     assert_eq!(
         peers(&rows),
-        [
-            "doorbell",
-            "memcpy",
-            "raw-batch",
-            "raw-ring",
-            "tokio-socket"
-        ]
+        ["doorbell", "raw-batch", "raw-ring", "tokio-socket"]
     );
 }
 
@@ -166,21 +231,58 @@ fn bench_names_the_groups_when_none_is_meant() {
 }
 
 #[test]
-fn bench_idle_tells_what_a_server_costs() {
-    let rows = rows(&["idle", "--quick", "--json", "--connections", "10"]);
-    assert_eq!(rows.len(), 4, "two servers, without and with connections");
+fn bench_memory_tells_what_a_server_costs() {
+    let rows = rows_with_report("memory", 1, &["--connections", "5"]);
+    let of_group = |group: &str| rows.iter().filter(|row| row["group"] == group).count();
+    assert_eq!(
+        of_group("idle"),
+        4,
+        "two servers, without and with connections"
+    );
+    assert_eq!(of_group("burst"), 8, "two servers at four moments");
+    let idle = ["connections", "cpu_ms_per_s", "wake_ups_per_s"];
+    let burst = ["moment", "seconds", "ratio"];
     for row in &rows {
+        let own = if row["group"] == "idle" { idle } else { burst };
         for key in [
             "bench",
             "peer",
             "mode",
-            "connections",
             "private_bytes",
-            "cpu_ms_per_s",
-            "wake_ups_per_s",
+            "region_bytes",
             "runs",
-        ] {
+        ]
+        .iter()
+        .chain(&own)
+        {
             assert!(row.get(key).is_some(), "{key} is missing in {row}");
         }
+    }
+}
+
+#[test]
+fn bench_idle_is_another_name_of_memory() {
+    let rows = rows(&[
+        "idle",
+        "--quick",
+        "--json",
+        "--connections",
+        "3",
+        "--only",
+        "idle",
+    ]);
+    assert_eq!(rows.len(), 4);
+}
+
+#[test]
+fn bench_refuses_a_report_that_cannot_be_written_before_it_measures() {
+    for report in ["/no/such/directory/report.html", "report.txt"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_doorbell"))
+            .args(["bench", "rtt", "--report", report])
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(report), "{text}");
     }
 }

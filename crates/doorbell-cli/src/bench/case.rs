@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use doorbell_shm::sys;
+use serde::{Deserialize, Serialize};
 
 use super::clock::Limit;
-use super::options::{CpuPair, Options, Pin};
+use super::options::{CpuPair, Options, Pin, Waiting};
 use super::peer::{self, Peer};
 use super::sample::Sample;
 
@@ -31,6 +32,8 @@ pub(crate) enum Compared {
     Typical,
     /// The time that one round trip in a hundred exceeds.
     P99,
+    /// The rate, also where round trips are timed.
+    Rate,
 }
 
 impl Group {
@@ -38,9 +41,19 @@ impl Group {
     pub(crate) fn len(&self) -> usize {
         1 + self.subjects.len()
     }
+
+    /// Decides how the rows of Doorbell wait that do not say so themselves.
+    pub(crate) fn settle_waiting(&mut self, asked: Option<Waiting>) {
+        for case in self.subjects.iter_mut().chain([&mut self.reference]) {
+            if case.peer == DOORBELL {
+                case.waiting = case.waiting.or(asked).or(Some(Waiting::Adaptive));
+            }
+        }
+    }
 }
 
 /// One row: what it is called and how it is measured.
+#[derive(Clone, Copy)]
 pub(crate) struct Case {
     /// `doorbell` or the name of a reference.
     pub(crate) peer: &'static str,
@@ -50,10 +63,14 @@ pub(crate) struct Case {
     pub(crate) size_bytes: usize,
     /// Messages under way at once; 1 for a closed loop.
     pub(crate) window: usize,
+    /// Connections that are used at once.
+    pub(crate) connections: usize,
     /// Where the two processes run.
     pub(crate) pin: Pin,
     /// Pause between two round trips.
     pub(crate) pause: Option<Duration>,
+    /// What Doorbell does before it goes to sleep; references have nothing to choose.
+    pub(crate) waiting: Option<Waiting>,
     /// How it is measured.
     pub(crate) measure: Measure,
 }
@@ -62,6 +79,27 @@ pub(crate) struct Case {
 pub(crate) type Measure = fn(&Setting) -> anyhow::Result<Sample>;
 
 impl Case {
+    /// Makes a row of round trips one after the other on one connection.
+    pub(crate) fn new(
+        peer: &'static str,
+        mode: &'static str,
+        size_bytes: usize,
+        pin: Pin,
+        measure: Measure,
+    ) -> Self {
+        Self {
+            peer,
+            mode,
+            size_bytes,
+            window: 1,
+            connections: 1,
+            pin,
+            pause: None,
+            waiting: None,
+            measure,
+        }
+    }
+
     /// Measures once, on a thread of its own so that pinning it leaves no trace.
     ///
     /// # Errors
@@ -96,7 +134,7 @@ impl Case {
     fn length(&self, options: &Options) -> Duration {
         let least = self
             .pause
-            .filter(|_| !options.quick)
+            .filter(|_| !options.common.quick)
             .map(|pause| LEAST_PAUSES * pause);
         options.length().max(least.unwrap_or_default())
     }
@@ -110,19 +148,23 @@ impl Case {
             },
             size_bytes: self.size_bytes,
             window: self.window,
+            connections: self.connections,
             pin: self.pin,
+            waiting: self.waiting.unwrap_or(Waiting::Adaptive),
             cpus: options.cpus,
         }
     }
 }
 
 /// What a measurement has to know about its row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Setting {
     pub(crate) limit: Limit,
     pub(crate) size_bytes: usize,
     pub(crate) window: usize,
+    pub(crate) connections: usize,
     pub(crate) pin: Pin,
+    pub(crate) waiting: Waiting,
     pub(crate) cpus: CpuPair,
 }
 
@@ -136,6 +178,15 @@ impl Setting {
     /// If it cannot be started.
     pub(crate) fn start_peer(&self, role: peer::Role) -> anyhow::Result<Peer> {
         Peer::start(role, self.pin.server_cpu(self.cpus))
+    }
+
+    /// Returns what to say when a connection of many cannot be made.
+    pub(crate) fn explain_connection(&self, number: usize) -> String {
+        format!(
+            "cannot make connection {number} of {}; if too many files are open, raise the hard limit on them (`ulimit -Hn`) or ask \
+             for fewer with --connections",
+            self.connections
+        )
     }
 
     /// Returns the CPU of this process, if the row fixes one.
@@ -166,6 +217,9 @@ pub(crate) fn pin_current_thread(cpu: Option<usize>) -> anyhow::Result<()> {
         )
     })
 }
+
+/// The peer of Doorbell's own rows.
+pub(crate) const DOORBELL: &str = "doorbell";
 
 /// Pauses that a measurement has at least.
 const LEAST_PAUSES: u32 = 8;

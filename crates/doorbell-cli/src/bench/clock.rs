@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use quanta::Clock;
+use serde::{Deserialize, Serialize};
 
-use super::sample::Sample;
+use super::sample::{self, Sample};
 use crate::interrupt::interrupted;
 
 /// How long to measure, and how fast.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Limit {
     /// Time before anything is counted.
     pub(crate) warm_up: Duration,
@@ -63,12 +64,10 @@ impl Laps {
     /// Starts the first lap of the warm-up.
     pub(crate) fn start(limit: Limit) -> Self {
         let phase = Phase::start(limit);
-        let histogram =
-            Histogram::new_with_bounds(1, LONGEST_LAP_NS, 3).expect("these bounds are valid");
         let lap_start = phase.clock.raw();
         Self {
             phase,
-            histogram,
+            histogram: sample::histogram(),
             buffer: Vec::with_capacity(BUFFERED_LAPS),
             lap_start,
             timed_ns: 0,
@@ -110,13 +109,8 @@ impl Laps {
         if !self.phase.is_warm {
             self.histogram.reset();
         }
-        Sample {
-            messages: self.histogram.len(),
-            elapsed: Duration::from_nanos(self.timed_ns),
-            latency: Some(self.histogram),
-            size_bytes,
-            system_calls_per_message: None,
-        }
+        let elapsed = Duration::from_nanos(self.timed_ns);
+        Sample::of_round_trips(self.histogram, elapsed, size_bytes)
     }
 
     /// Starts a lap now; what has passed since the last one belongs to none.
@@ -225,7 +219,7 @@ impl Phase {
 }
 
 /// Returns `length` in units of the raw clock.
-fn raw_length(clock: &Clock, length: Duration) -> u64 {
+pub(crate) fn raw_length(clock: &Clock, length: Duration) -> u64 {
     // The clock converts from raw units only, so find the factor: 2^32 units are a second or a few.
     let ns_per_unit = clock.delta_as_nanos(0, 1 << 32) as f64 / (1_u64 << 32) as f64;
     (length.as_nanos() as f64 / ns_per_unit) as u64
@@ -239,9 +233,6 @@ const MESSAGES_PER_LOOK: u64 = 64;
 
 /// Laps kept before the histogram takes them: few enough to stay in the nearest cache.
 const BUFFERED_LAPS: usize = 512;
-
-/// Laps longer than this count as this.
-const LONGEST_LAP_NS: u64 = 60_000_000_000;
 
 #[cfg(test)]
 mod tests {

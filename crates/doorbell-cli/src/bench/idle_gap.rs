@@ -43,14 +43,10 @@ fn group(
     (gap, size_bytes): (Duration, usize),
     [reference, subject]: [(&'static str, &'static str, Measure); 2],
 ) -> Group {
+    let pin = options.pin(Pin::Cross);
     let case = |(peer, mode, measure)| Case {
-        peer,
-        mode,
-        size_bytes,
-        window: 1,
-        pin: options.pin(Pin::Cross),
         pause: Some(gap),
-        measure,
+        ..Case::new(peer, mode, size_bytes, pin, measure)
     };
     Group {
         name,

@@ -42,15 +42,13 @@ fn tasks(options: &Options, size: usize) -> Group {
 }
 
 fn case(options: &Options, mode: &'static str, size_bytes: usize, measure: Measure) -> Case {
-    Case {
-        peer: "doorbell",
+    Case::new(
+        "doorbell",
         mode,
         size_bytes,
-        window: 1,
-        pin: options.pin(Pin::None),
-        pause: None,
+        options.pin(Pin::None),
         measure,
-    }
+    )
 }
 
 const SMALL: usize = 64;

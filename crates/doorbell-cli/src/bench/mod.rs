@@ -4,32 +4,48 @@
 //! measured right after its reference, a few lines of code that do only what cannot be avoided, and between two processes
 //! that bounce one cache line, which shows where the CPUs are. What is printed first of all is the ratio.
 //!
-//! [`rtt`], [`throughput`], [`mod@mixed`], [`idle_gap`] and [`idle`] say what is measured; [`runner`] measures it; [`mod@reference`] holds the references
-//! and [`subject`] the rows of Doorbell itself; [`peer`] is the second process.
+//! [`rtt`], [`throughput`], [`mod@stream`], [`large`], [`mod@mixed`], [`idle_gap`] and [`scale`] say what is
+//! measured in rows; [`runner`] measures it; [`mod@reference`] holds the references and [`subject`] the rows of Doorbell itself. [`memory`]
+//! watches a server. [`peer`] is the second process. [`output`] takes what was found, [`mod@report`] makes a page of it.
 
+mod busy;
 mod case;
 mod clock;
-mod idle;
+mod crowd;
 mod idle_gap;
+mod large;
+mod load;
+mod memory;
 mod mixed;
 mod options;
+mod output;
 pub(crate) mod peer;
+mod plot;
 mod process_cost;
 mod progress;
 mod reference;
+mod report;
 mod row;
 mod rtt;
 mod runner;
 mod sample;
+mod scale;
+mod stream;
 mod subject;
 pub(crate) mod table;
 mod throughput;
+mod timeline;
 
 use clap::{Args, Subcommand};
+use doorbell_shm::sys;
 
 use self::case::Group;
-use self::idle::IdleArgs;
-use self::options::Options;
+use self::memory::MemoryArgs;
+use self::options::{Common, Options};
+use self::output::Output;
+use self::plot::rows as plots;
+use self::runner::Bench;
+use self::scale::ScaleArgs;
 use crate::interrupt;
 
 /// What to measure.
@@ -41,16 +57,55 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Round trips one after the other: awake, asleep, on one CPU, small and large
+    /// Round trips one after the other: awake, asleep, on one CPU
     Rtt(Options),
-    /// Many messages under way: pipelined calls, streams and notifies
+    /// Many small messages under way: pipelined calls and notifications
     Throughput(Options),
+    /// Items of a streaming call in either direction and in both, and bytes
+    Stream(Options),
+    /// Round trips of 64 KiB to 64 MiB
+    Large(Options),
     /// Small calls while large ones go on beside them
     Mixed(Options),
     /// Round trips with a pause before each: 100 µs, 10 ms and 1 s
     IdleGap(Options),
-    /// What a server with idle connections costs: memory, CPU time and wake-ups
-    Idle(IdleArgs),
+    /// Many connections, all busy, from one process and from as many processes
+    Scale(ScaleArgs),
+    /// What a server costs: idle, with idle connections, and after a burst of large messages
+    #[command(visible_alias = "idle")]
+    Memory(MemoryArgs),
+}
+
+impl What {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Rtt(options)
+            | Self::Throughput(options)
+            | Self::Stream(options)
+            | Self::Large(options)
+            | Self::Mixed(options)
+            | Self::IdleGap(options) => &options.common,
+            Self::Scale(args) => &args.options.common,
+            Self::Memory(args) => &args.common,
+        }
+    }
+
+    fn run(&self, output: &mut Output) -> anyhow::Result<()> {
+        match self {
+            Self::Rtt(options) => run_groups(&RTT, rtt::groups(options), options, output),
+            Self::Throughput(options) => {
+                run_groups(&THROUGHPUT, throughput::groups(options), options, output)
+            }
+            Self::Stream(options) => run_groups(&STREAM, stream::groups(options), options, output),
+            Self::Large(options) => run_groups(&LARGE, large::groups(options), options, output),
+            Self::Mixed(options) => run_groups(&MIXED, mixed::groups(options), options, output),
+            Self::IdleGap(options) => {
+                run_groups(&IDLE_GAP, idle_gap::groups(options), options, output)
+            }
+            Self::Scale(args) => run_groups(&SCALE, scale::groups(args), &args.options, output),
+            Self::Memory(args) => memory::run(args, output),
+        }
+    }
 }
 
 /// Runs a benchmark and prints what it found.
@@ -60,25 +115,79 @@ enum What {
 /// If a row cannot be measured. The rows before it are printed.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     interrupt::raise_flag_on_ctrl_c()?;
-    match &args.what {
-        What::Rtt(options) => run_groups("rtt", rtt::groups(options), options),
-        What::Throughput(options) => run_groups("throughput", throughput::groups(options), options),
-        What::Mixed(options) => run_groups("mixed", mixed::groups(options), options),
-        What::IdleGap(options) => run_groups("idle-gap", idle_gap::groups(options), options),
-        What::Idle(args) => idle::run(args),
-    }
+    // Each connection takes a few descriptors. If this is not enough, the connection that fails says so.
+    _ = sys::raise_descriptor_limit();
+    let mut output = Output::new(args.what.common())?;
+    let result = args.what.run(&mut output);
+    result.and(output.finish())
 }
 
-fn run_groups(bench: &'static str, groups: Vec<Group>, options: &Options) -> anyhow::Result<()> {
-    let (wanted, rest): (Vec<_>, Vec<_>) = groups
+fn run_groups(
+    bench: &Bench,
+    groups: Vec<Group>,
+    options: &Options,
+    output: &mut Output,
+) -> anyhow::Result<()> {
+    let (mut wanted, rest): (Vec<_>, Vec<_>) = groups
         .into_iter()
         .partition(|group| options.wants(group.name));
     if wanted.is_empty() {
-        let names: Vec<_> = rest.iter().map(|group| group.name).collect();
+        let mut names: Vec<_> = rest.iter().map(|group| group.name).collect();
+        names.dedup();
         anyhow::bail!(
             "no group of rows has such a name; there are {}",
             names.join(", ")
         );
     }
-    runner::run(bench, &wanted, options)
+    for group in &mut wanted {
+        group.settle_waiting(options.spin);
+    }
+    runner::run(bench, &wanted, options, output)
 }
+
+const RTT: Bench = Bench {
+    name: "rtt",
+    about: "Round trips of small messages, one after the other. The reference of each group does only what cannot be avoided: \
+            it copies the bytes through shared memory, or wakes the other side.",
+    plots: plots::distributions,
+};
+
+const THROUGHPUT: Bench = Bench {
+    name: "throughput",
+    about: "Small messages, many under way on one connection: calls with a full window, and notifications, each of which is \
+            decoded and handled. The reference is a Unix socket with tokio whose user batches by hand.",
+    plots: plots::rates,
+};
+
+const STREAM: Bench = Bench {
+    name: "stream",
+    about: "Items of one streaming call, from the server, from the client and both ways, and a stream of bytes, beside a Unix \
+            socket with tokio whose user batches by hand.",
+    plots: plots::bytes_by_size,
+};
+
+const LARGE: Bench = Bench {
+    name: "large",
+    about: "Round trips of large messages, one after the other, beside copying the same bytes through shared memory and back \
+            with both sides awake.",
+    plots: plots::bytes_by_size,
+};
+
+const MIXED: Bench = Bench {
+    name: "mixed",
+    about: "Small calls while messages of 10 MiB go there and back on the same connection, beside the same calls undisturbed.",
+    plots: plots::distributions,
+};
+
+const IDLE_GAP: Bench = Bench {
+    name: "idle-gap",
+    about: "Round trips with a pause before each, beside the least that waking a thread (a futex) or a task (a descriptor) takes.",
+    plots: plots::distributions,
+};
+
+const SCALE: Bench = Bench {
+    name: "scale",
+    about: "One server with many connections, all busy, from one process and from a process for each, beside a Unix socket \
+            server with tokio and as many connections.",
+    plots: plots::scale,
+};

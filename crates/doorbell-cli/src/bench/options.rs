@@ -1,18 +1,31 @@
 //! What the user can ask of every benchmark.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use doorbell::Spin;
+use serde::{Deserialize, Serialize};
 
-/// Options common to `rtt`, `throughput` and `idle`.
+/// Options of every benchmark.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct Common {
     /// Prints one JSON object per row instead of a table
     #[arg(long)]
     pub(crate) json: bool,
     /// Runs everything once and very shortly, to see that it works; the figures mean nothing
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Writes a page with plots and tables as well, readable in any browser
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+/// Options of the benchmarks that have groups of rows.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) common: Common,
     /// Length of one measurement, in seconds
     #[arg(long, default_value_t = 1.0, value_parser = positive_seconds)]
     pub(crate) seconds: f64,
@@ -22,9 +35,12 @@ pub(crate) struct Options {
     /// Message size in bytes, such as 64, 4KiB or 1MiB; can be given several times [default: all that a benchmark has]
     #[arg(long, value_parser = size_in_bytes)]
     pub(crate) size: Vec<usize>,
-    /// Calls under way at once in pipelined rows
-    #[arg(long, default_value_t = 256, value_parser = window_size)]
-    pub(crate) window: usize,
+    /// Calls under way at once on a connection in pipelined rows [default: 256, and 32 where there are many connections]
+    #[arg(long, value_parser = window_size)]
+    pub(crate) window: Option<usize>,
+    /// What Doorbell does before it goes to sleep [default: adaptive, or what a row is about]
+    #[arg(long, value_enum)]
+    pub(crate) spin: Option<Waiting>,
     /// Where the two processes run [default: what each row is about]
     #[arg(long, value_enum)]
     pub(crate) pin: Option<Pin>,
@@ -39,7 +55,7 @@ pub(crate) struct Options {
 impl Options {
     /// Returns how long one measurement lasts.
     pub(crate) fn length(&self) -> Duration {
-        if self.quick {
+        if self.common.quick {
             QUICK_LENGTH
         } else {
             Duration::from_secs_f64(self.seconds)
@@ -53,7 +69,7 @@ impl Options {
 
     /// Returns how often each measurement is done.
     pub(crate) fn runs(&self) -> u32 {
-        if self.quick { 1 } else { self.runs }
+        if self.common.quick { 1 } else { self.runs }
     }
 
     /// Returns the sizes to measure: those asked for, or `usual`.
@@ -63,6 +79,11 @@ impl Options {
         } else {
             self.size.clone()
         }
+    }
+
+    /// Returns how many calls are under way in a row that would by itself have `natural` of them.
+    pub(crate) fn window(&self, natural: usize) -> usize {
+        self.window.unwrap_or(natural)
     }
 
     /// Returns where a row runs that would by itself run at `natural`.
@@ -76,8 +97,39 @@ impl Options {
     }
 }
 
+/// What is done before going to sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Waiting {
+    /// Nothing
+    Never,
+    /// Spins for as long as that has paid recently, which is the default of the library
+    Adaptive,
+    /// Spins for as long as it is allowed
+    Always,
+}
+
+impl Waiting {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Adaptive => "adaptive",
+            Self::Always => "always",
+        }
+    }
+
+    /// Returns what the library calls it.
+    pub(crate) fn spin(self) -> Spin {
+        match self {
+            Self::Never => Spin::Never,
+            Self::Adaptive => Spin::Adaptive,
+            Self::Always => Spin::Always,
+        }
+    }
+}
+
 /// Where the client and the server run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum Pin {
     /// Each on a CPU of its own
     Cross,
@@ -115,7 +167,7 @@ impl Pin {
 }
 
 /// The two CPUs of pinned rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CpuPair {
     pub(crate) client: usize,
     pub(crate) server: usize,
@@ -148,7 +200,7 @@ fn window_size(text: &str) -> Result<usize, String> {
     }
 }
 
-fn size_in_bytes(text: &str) -> Result<usize, String> {
+pub(super) fn size_in_bytes(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -171,6 +223,9 @@ fn size_in_bytes(text: &str) -> Result<usize, String> {
 
 /// Length of a measurement with `--quick`.
 const QUICK_LENGTH: Duration = Duration::from_millis(40);
+
+/// Calls under way at once on a connection, unless the user or a row says otherwise.
+pub(crate) const USUAL_WINDOW: usize = 256;
 
 /// The largest window: as many calls as a connection allows by default.
 const MAX_WINDOW: usize = 4096;

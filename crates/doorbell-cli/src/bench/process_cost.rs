@@ -34,6 +34,11 @@ impl Memory {
         Ok(Self::parse(&read(&process(id).join("smaps"))?))
     }
 
+    /// Returns private memory and regions together.
+    pub(crate) fn all(self) -> u64 {
+        self.private_bytes + self.region_bytes
+    }
+
     fn parse(smaps: &str) -> Self {
         let mut memory = Self::default();
         let mut is_region = false;
@@ -72,7 +77,9 @@ impl Activity {
                 continue;
             };
             total.wake_ups += context_switches(&status);
-            total.cpu += cpu_time(&stat, 2).unwrap_or_default();
+            let exact = read(&thread.join("schedstat")).ok();
+            let exact = exact.as_deref().and_then(exact_cpu_time);
+            total.cpu += exact.or_else(|| cpu_time(&stat, 2)).unwrap_or_default();
         }
         Ok(total)
     }
@@ -184,6 +191,12 @@ fn cpu_time(stat: &str, count: usize) -> Option<Duration> {
     Some(TICK * ticks)
 }
 
+/// Returns the time on a CPU that a `schedstat` tells, to the nanosecond.
+fn exact_cpu_time(schedstat: &str) -> Option<Duration> {
+    let on_cpu_ns = schedstat.split_ascii_whitespace().next()?;
+    Some(Duration::from_nanos(on_cpu_ns.parse().ok()?))
+}
+
 fn kibibytes(value: &str) -> u64 {
     let number = value.trim().trim_end_matches(" kB").trim();
     number.parse::<u64>().map_or(0, |number| number << 10)
@@ -246,6 +259,15 @@ Private_Dirty:         8 kB
     fn cpu_time_is_found_after_a_name_with_brackets_and_spaces() {
         let stat = "12 (a) b (c) S 1 1 1 0 -1 4194560 100 0 0 0 7 3 0 0 20 0 1 0 100";
         assert_eq!(cpu_time(stat, 2), Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn the_exact_cpu_time_stands_first() {
+        assert_eq!(
+            exact_cpu_time("1500 20 7\n"),
+            Some(Duration::from_nanos(1500))
+        );
+        assert_eq!(exact_cpu_time(""), None);
     }
 
     #[test]

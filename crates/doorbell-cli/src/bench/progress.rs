@@ -31,6 +31,11 @@ impl Progress {
         self.bar.inc(measurements as u64);
     }
 
+    /// Says that so much of the whole is done.
+    pub(crate) fn reach(&self, done: u64) {
+        self.bar.set_position(done);
+    }
+
     /// Takes the line away for as long as `print` prints.
     pub(crate) fn suspend<R>(&self, print: impl FnOnce() -> R) -> R {
         self.bar.suspend(print)

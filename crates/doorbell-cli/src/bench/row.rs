@@ -1,8 +1,11 @@
 //! Rows: the figures of all runs of one case, as they are printed.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::case::{Case, Compared};
+use super::options::Waiting;
 use super::sample::{Figures, median};
 
 /// Where the two CPUs of the bounce were while something was measured.
@@ -78,7 +81,12 @@ pub(crate) struct Row {
     pub(crate) mode: &'static str,
     pub(crate) size_bytes: usize,
     pub(crate) window: usize,
+    pub(crate) connections: usize,
     pub(crate) pin: &'static str,
+    /// Pause between two round trips.
+    pub(crate) pause: Option<Duration>,
+    /// How Doorbell waits; `None` for a reference.
+    pub(crate) waiting: Option<Waiting>,
     pub(crate) runs: usize,
     pub(crate) figures: Figures,
     pub(crate) placement: Placement,
@@ -119,7 +127,10 @@ impl Row {
                 mode: case.mode,
                 size_bytes: case.size_bytes,
                 window: case.window,
+                connections: case.connections,
                 pin: case.pin.name(),
+                pause: case.pause,
+                waiting: case.waiting,
                 runs: runs.len(),
                 figures: Figures::median_of(&figures),
                 placement,
@@ -148,6 +159,9 @@ impl Row {
             "mode": self.mode,
             "size_bytes": self.size_bytes,
             "window": self.window,
+            "connections": self.connections,
+            "spin": self.waiting.map(Waiting::name),
+            "pause_ns": self.pause.map(|pause| pause.as_nanos() as u64),
             "pin": self.pin,
             "runs": self.runs,
             "p50_ns": self.figures.p50_ns,
@@ -156,6 +170,8 @@ impl Row {
             "per_s": self.figures.per_s,
             "bytes_per_s": self.figures.bytes_per_s,
             "system_calls_per_message": self.figures.system_calls_per_message,
+            "cpus_used": self.figures.cpus_used,
+            "server_bytes": self.figures.server_bytes,
             "near_far": self.placement.name(),
             "bounce_before_ns": self.bounce_before_ns,
             "bounce_after_ns": self.bounce_after_ns,
@@ -171,6 +187,7 @@ impl Row {
     fn ratio_of(&self) -> &'static str {
         match self.compared {
             Compared::P99 => "p99_ns",
+            Compared::Rate => "per_s",
             Compared::Typical if self.figures.p50_ns.is_some() => "p50_ns",
             Compared::Typical => "per_s",
         }
@@ -182,6 +199,7 @@ pub(crate) fn ratio(compared: Compared, subject: &Figures, reference: &Figures) 
     let time = |figures: &Figures| match compared {
         Compared::Typical => figures.p50_ns,
         Compared::P99 => figures.p99_ns,
+        Compared::Rate => None,
     };
     match (time(subject), time(reference)) {
         (Some(subject), Some(reference)) if reference > 0.0 => Some(subject / reference),
@@ -215,11 +233,9 @@ mod tests {
     fn outcome(p50_ns: f64, placement: Placement, ratio: f64) -> Outcome {
         let figures = Figures {
             p50_ns: Some(p50_ns),
-            p99_ns: None,
-            p999_ns: None,
             per_s: 1.0,
             bytes_per_s: 64.0,
-            system_calls_per_message: None,
+            ..Figures::default()
         };
         Outcome {
             figures,
@@ -231,16 +247,7 @@ mod tests {
     }
 
     fn case() -> Case {
-        let measure = |_: &_| unreachable!();
-        Case {
-            peer: "doorbell",
-            mode: "async",
-            size_bytes: 64,
-            window: 1,
-            pin: Pin::None,
-            pause: None,
-            measure,
-        }
+        Case::new("doorbell", "async", 64, Pin::None, |_| unreachable!())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::case::{Case, Compared, Group};
-use super::options::{Options, Pin};
+use super::options::{Options, Pin, Waiting};
 use super::reference::{bounce, copy, event, futex, socket};
 use super::subject::{awaiting, blocking};
 
@@ -13,7 +13,7 @@ pub(crate) fn groups(options: &Options) -> Vec<Group> {
     let mut groups = vec![bounce_alone(options)];
     groups.extend(
         options
-            .sizes(&[SMALL, LARGE, HUGE])
+            .sizes(&[SMALL])
             .into_iter()
             .map(|size| awake(options, size)),
     );
@@ -32,13 +32,9 @@ pub(crate) fn groups(options: &Options) -> Vec<Group> {
 /// One cache line, back and forth: how far the two CPUs are from each other.
 fn bounce_alone(options: &Options) -> Group {
     let pin = options.pin(Pin::Cross);
-    let reference = Case {
-        size_bytes: 4,
-        ..case("bounce", "spin", 4, pin, bounce::round_trips)
-    };
     Group {
         name: "bounce",
-        reference,
+        reference: Case::new("bounce", "spin", 4, pin, bounce::round_trips),
         subjects: vec![],
         compared: Compared::Typical,
     }
@@ -47,18 +43,22 @@ fn bounce_alone(options: &Options) -> Group {
 /// Both sides awake, each on its CPU.
 fn awake(options: &Options, size: usize) -> Group {
     let pin = options.pin(Pin::Cross);
+    let spinning = Case {
+        waiting: Some(Waiting::Always),
+        ..Case::new(
+            "doorbell",
+            "blocking-spin",
+            size,
+            pin,
+            blocking::round_trips,
+        )
+    };
     Group {
         name: "awake",
-        reference: case("raw-copy", "spin", size, pin, copy::round_trips),
+        reference: Case::new("raw-copy", "spin", size, pin, copy::round_trips),
         subjects: vec![
-            case(
-                "doorbell",
-                "blocking-spin",
-                size,
-                pin,
-                blocking::spinning_round_trips,
-            ),
-            case("doorbell", "blocking", size, pin, blocking::round_trips),
+            spinning,
+            Case::new("doorbell", "blocking", size, pin, blocking::round_trips),
         ],
         compared: Compared::Typical,
     }
@@ -69,8 +69,14 @@ fn awaited(options: &Options, size: usize) -> Group {
     let pin = options.pin(Pin::None);
     Group {
         name: "awaited",
-        reference: case("tokio-socket", "async", size, pin, socket::round_trips),
-        subjects: vec![case("doorbell", "async", size, pin, awaiting::round_trips)],
+        reference: Case::new("tokio-socket", "async", size, pin, socket::round_trips),
+        subjects: vec![Case::new(
+            "doorbell",
+            "async",
+            size,
+            pin,
+            awaiting::round_trips,
+        )],
         compared: Compared::Typical,
     }
 }
@@ -80,8 +86,14 @@ fn asleep_blocking(options: &Options, size: usize) -> Group {
     let pin = options.pin(Pin::Cross);
     Group {
         name: "asleep-blocking",
-        reference: paced(case("raw-futex", "blocking", size, pin, futex::round_trips)),
-        subjects: vec![paced(case(
+        reference: paced(Case::new(
+            "raw-futex",
+            "blocking",
+            size,
+            pin,
+            futex::round_trips,
+        )),
+        subjects: vec![paced(Case::new(
             "doorbell",
             "blocking",
             size,
@@ -97,8 +109,14 @@ fn asleep_awaited(options: &Options, size: usize) -> Group {
     let pin = options.pin(Pin::Cross);
     Group {
         name: "asleep-awaited",
-        reference: paced(case("raw-event", "blocking", size, pin, event::round_trips)),
-        subjects: vec![paced(case(
+        reference: paced(Case::new(
+            "raw-event",
+            "blocking",
+            size,
+            pin,
+            event::round_trips,
+        )),
+        subjects: vec![paced(Case::new(
             "doorbell",
             "async",
             size,
@@ -114,8 +132,8 @@ fn one_cpu_blocking(options: &Options, size: usize) -> Group {
     let pin = options.pin(Pin::Same);
     Group {
         name: "one-cpu-blocking",
-        reference: case("raw-futex", "blocking", size, pin, futex::round_trips),
-        subjects: vec![case(
+        reference: Case::new("raw-futex", "blocking", size, pin, futex::round_trips),
+        subjects: vec![Case::new(
             "doorbell",
             "blocking",
             size,
@@ -131,8 +149,14 @@ fn one_cpu_awaited(options: &Options, size: usize) -> Group {
     let pin = options.pin(Pin::Same);
     Group {
         name: "one-cpu-awaited",
-        reference: case("tokio-socket", "async", size, pin, socket::round_trips),
-        subjects: vec![case("doorbell", "async", size, pin, awaiting::round_trips)],
+        reference: Case::new("tokio-socket", "async", size, pin, socket::round_trips),
+        subjects: vec![Case::new(
+            "doorbell",
+            "async",
+            size,
+            pin,
+            awaiting::round_trips,
+        )],
         compared: Compared::Typical,
     }
 }
@@ -144,27 +168,7 @@ fn paced(case: Case) -> Case {
     }
 }
 
-fn case(
-    peer: &'static str,
-    mode: &'static str,
-    size_bytes: usize,
-    pin: Pin,
-    measure: super::case::Measure,
-) -> Case {
-    Case {
-        peer,
-        mode,
-        size_bytes,
-        window: 1,
-        pin,
-        pause: None,
-        measure,
-    }
-}
-
 const SMALL: usize = 64;
-const LARGE: usize = 1 << 20;
-const HUGE: usize = 10 << 20;
 
 /// Long enough for any CPU to go to sleep and for any spin to have ended.
 const PAUSE: Duration = Duration::from_millis(10);

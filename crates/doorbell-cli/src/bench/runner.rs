@@ -4,36 +4,39 @@
 //! If the bounce has changed sides, what was measured on both sides of the change cannot be compared: the run is repeated a
 //! few times, and what is still mixed after that is marked.
 
-use std::io::{self, Write};
-
 use doorbell_shm::sys;
 
 use super::case::{Case, Group};
 use super::options::Options;
+use super::output::{Output, Section};
+use super::plot::Plot;
 use super::process_cost::Load;
 use super::progress::Progress;
 use super::reference::bounce;
 use super::row::{Outcome, Placement, Row, ratio};
 use super::sample::Figures;
-use super::table;
+use super::table::Sheet;
 use crate::interrupt::interrupted;
 
-/// Measures all groups and prints a table at the end, or JSON lines as they come.
+/// Measures all groups and puts out their rows: JSON lines as they come, a table at the end.
 ///
 /// # Errors
 ///
-/// If a case cannot be measured; what was measured before is printed.
-pub(crate) fn run(bench: &'static str, groups: &[Group], options: &Options) -> anyhow::Result<()> {
+/// If a case cannot be measured; what was measured before is put out.
+pub(crate) fn run(
+    bench: &Bench,
+    groups: &[Group],
+    options: &Options,
+    output: &mut Output,
+) -> anyhow::Result<()> {
     let measurements: usize = groups.iter().map(Group::len).sum();
     let progress = Progress::start(measurements as u64 * u64::from(options.runs()));
     let mut rows = Vec::new();
     let mut result = Ok(());
     for group in groups {
         let runs = GroupRuns::measure(group, options, &progress);
-        let new_rows = runs.rows(bench);
-        if options.json {
-            progress.suspend(|| print_json(&new_rows))?;
-        }
+        let new_rows = runs.rows(bench.name);
+        progress.suspend(|| output.json(new_rows.iter().map(Row::to_json)))?;
         rows.extend(new_rows);
         result = runs.result;
         if interrupted() || result.is_err() {
@@ -41,18 +44,22 @@ pub(crate) fn run(bench: &'static str, groups: &[Group], options: &Options) -> a
         }
     }
     progress.finish();
-    if !options.json {
-        writeln!(io::stdout(), "{}", table::render(&rows))?;
-    }
+    output.section(Section {
+        bench: bench.name,
+        about: bench.about,
+        plots: (bench.plots)(&rows),
+        sheets: vec![Sheet::of_rows(&rows)],
+    })?;
     result
 }
 
-fn print_json(rows: &[Row]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for row in rows {
-        writeln!(out, "{}", row.to_json())?;
-    }
-    out.flush()
+/// A benchmark that has groups of rows.
+pub(crate) struct Bench {
+    pub(crate) name: &'static str,
+    /// What it measures, and beside what, in a sentence or two.
+    pub(crate) about: &'static str,
+    /// Draws its rows.
+    pub(crate) plots: fn(&[Row]) -> Vec<Plot>,
 }
 
 /// All runs of one group.
@@ -81,7 +88,11 @@ impl<'a> GroupRuns<'a> {
 
     /// Measures until the CPUs stay where they are, a few times at most, and keeps the last attempt.
     fn one_run(&mut self, run: u32, options: &Options, progress: &Progress) -> anyhow::Result<()> {
-        let attempts = if options.quick { 1 } else { MAX_ATTEMPTS };
+        let attempts = if options.common.quick {
+            1
+        } else {
+            MAX_ATTEMPTS
+        };
         let mut number = 1;
         let (attempt, result) = loop {
             let again = if number > 1 {
@@ -191,7 +202,7 @@ fn bounce_now(options: &Options) -> anyhow::Result<Option<f64>> {
     if sys::cpu_count() < 2 {
         return Ok(None);
     }
-    bounce::round_trip_ns(options.cpus, options.quick).map(Some)
+    bounce::round_trip_ns(options.cpus, options.common.quick).map(Some)
 }
 
 /// How often a run is measured until the CPUs stay where they are.

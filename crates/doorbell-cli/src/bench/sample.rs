@@ -17,6 +17,10 @@ pub(crate) struct Sample {
     pub(crate) size_bytes: usize,
     /// System calls of both sides for each message, where they are counted.
     pub(crate) system_calls_per_message: Option<f64>,
+    /// CPUs that both sides together kept busy on average, where that is looked at.
+    pub(crate) cpus_used: Option<f64>,
+    /// Memory of the server with all its connections, where that is looked at.
+    pub(crate) server_bytes: Option<u64>,
 }
 
 impl Sample {
@@ -28,6 +32,21 @@ impl Sample {
             elapsed,
             size_bytes,
             system_calls_per_message: None,
+            cpus_used: None,
+            server_bytes: None,
+        }
+    }
+
+    /// Makes a sample of round trips that were all timed.
+    pub(crate) fn of_round_trips(
+        latency: Histogram<u64>,
+        elapsed: Duration,
+        size_bytes: usize,
+    ) -> Self {
+        let messages = latency.len();
+        Self {
+            latency: Some(latency),
+            ..Self::of_throughput(messages, elapsed, size_bytes)
         }
     }
 
@@ -46,12 +65,33 @@ impl Sample {
             per_s,
             bytes_per_s: per_s * self.size_bytes as f64,
             system_calls_per_message: self.system_calls_per_message,
+            cpus_used: self.cpus_used,
+            server_bytes: self.server_bytes.map(|bytes| bytes as f64),
+            distribution_ns: self.latency.as_ref().map(distribution_ns),
         }
     }
 }
 
+/// Returns an empty histogram of nanoseconds; times above its bound count as the bound.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("these bounds are valid")
+}
+
+/// Returns the times that the parts in [`QUANTILES`] of all do not exceed.
+pub(crate) fn distribution_ns(latency: &Histogram<u64>) -> Distribution {
+    QUANTILES.map(|quantile| latency.value_at_quantile(quantile) as f64)
+}
+
+/// A time for each of [`QUANTILES`].
+pub(crate) type Distribution = [f64; QUANTILES.len()];
+
+/// Where a distribution is looked at: closer and closer to the slowest of all.
+pub(crate) const QUANTILES: [f64; 13] = [
+    0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9995, 0.9999,
+];
+
 /// The figures of one measurement, or the medians of several.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
     pub(crate) p50_ns: Option<f64>,
     pub(crate) p99_ns: Option<f64>,
@@ -59,6 +99,9 @@ pub(crate) struct Figures {
     pub(crate) per_s: f64,
     pub(crate) bytes_per_s: f64,
     pub(crate) system_calls_per_message: Option<f64>,
+    pub(crate) cpus_used: Option<f64>,
+    pub(crate) server_bytes: Option<f64>,
+    pub(crate) distribution_ns: Option<Distribution>,
 }
 
 impl Figures {
@@ -71,6 +114,12 @@ impl Figures {
         let required =
             |pick: fn(&Self) -> f64| median(runs.iter().map(pick)).expect("at least one run");
         let optional = |pick: fn(&Self) -> Option<f64>| median(runs.iter().filter_map(pick));
+        let at = |index: usize| {
+            median(
+                runs.iter()
+                    .filter_map(|run| Some(run.distribution_ns?[index])),
+            )
+        };
         Self {
             p50_ns: optional(|figures| figures.p50_ns),
             p99_ns: optional(|figures| figures.p99_ns),
@@ -78,6 +127,10 @@ impl Figures {
             per_s: required(|figures| figures.per_s),
             bytes_per_s: required(|figures| figures.bytes_per_s),
             system_calls_per_message: optional(|figures| figures.system_calls_per_message),
+            cpus_used: optional(|figures| figures.cpus_used),
+            server_bytes: optional(|figures| figures.server_bytes),
+            distribution_ns: at(0)
+                .map(|_| std::array::from_fn(|index| at(index).unwrap_or_default())),
         }
     }
 }
@@ -88,6 +141,9 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied()
 }
+
+/// Times longer than this count as this.
+const LONGEST_NS: u64 = 60_000_000_000;
 
 #[cfg(test)]
 mod tests {

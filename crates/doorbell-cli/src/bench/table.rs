@@ -1,47 +1,120 @@
-//! Rows as a table for people.
+//! Tables for people.
+
+use std::fmt;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
 use super::case::Compared;
+use super::options::Waiting;
 use super::row::Row;
 
-/// Returns the rows as a table.
-pub(crate) fn render(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(HEADER);
-    for row in rows {
-        table.add_row(cells(row));
-    }
-    for column in table.column_iter_mut().skip(LEFT_ALIGNED_COLUMNS) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
+/// A table, for the terminal and for a page.
+#[derive(Clone, Debug)]
+pub(crate) struct Sheet {
+    pub(crate) title: String,
+    pub(crate) header: Vec<String>,
+    pub(crate) lines: Vec<Vec<String>>,
+    /// How many columns hold names, which stand left; numbers stand right.
+    pub(crate) names: usize,
 }
 
-fn cells(row: &Row) -> Vec<String> {
-    let figures = &row.figures;
-    vec![
-        row.group.to_owned(),
-        row.peer.to_owned(),
-        row.mode.to_owned(),
-        row.pin.to_owned(),
-        bytes(row.size_bytes),
-        row.window.to_string(),
-        or_dash(figures.p50_ns, duration),
-        or_dash(figures.p99_ns, duration),
-        or_dash(figures.p999_ns, duration),
-        rate(figures.per_s),
-        format!("{}B/s", rate(figures.bytes_per_s)),
-        or_dash(figures.system_calls_per_message, |calls| {
-            format!("{calls:.4}")
-        }),
-        placement(row),
-        or_dash(row.other_load, |cpus| format!("{:.0} %", cpus * 100.0)),
-        row.runs.to_string(),
-        comparison(row),
-    ]
+impl Sheet {
+    /// Makes a table of rows, with the columns in which at least one row has something.
+    pub(crate) fn of_rows(rows: &[Row]) -> Self {
+        let columns: Vec<_> = COLUMNS
+            .iter()
+            .filter(|(_, cell)| rows.iter().any(|row| cell(row).is_some()))
+            .collect();
+        let line = |row| {
+            let cell = |(_, cell): &&(_, Cell)| cell(row).unwrap_or_else(|| "–".into());
+            columns.iter().map(cell).collect()
+        };
+        Self {
+            title: String::new(),
+            header: columns.iter().map(|(name, _)| (*name).into()).collect(),
+            lines: rows.iter().map(line).collect(),
+            names: NAMES,
+        }
+    }
+
+    /// Makes a table of lines; the first `names` columns hold names.
+    pub(crate) fn new(
+        title: impl Into<String>,
+        header: &[&str],
+        names: usize,
+        lines: impl IntoIterator<Item = Vec<String>>,
+    ) -> Self {
+        Self {
+            title: title.into(),
+            header: header.iter().map(|name| (*name).into()).collect(),
+            lines: lines.into_iter().collect(),
+            names,
+        }
+    }
 }
+
+impl fmt::Display for Sheet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table
+            .load_style(UTF8_FULL_CONDENSED)
+            .set_header(&self.header);
+        table.add_rows(&self.lines);
+        for column in table.column_iter_mut().skip(self.names) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        if !self.title.is_empty() {
+            writeln!(f, "{}", self.title)?;
+        }
+        table.fmt(f)
+    }
+}
+
+/// What a row has to say in a column.
+type Cell = fn(&Row) -> Option<String>;
+
+const COLUMNS: [(&str, Cell); 20] = [
+    ("group", |row| Some(row.group.into())),
+    ("peer", |row| Some(row.peer.into())),
+    ("mode", |row| Some(row.mode.into())),
+    ("pin", |row| Some(row.pin.into())),
+    ("spin", |row| {
+        let waiting = row.waiting.filter(|&waiting| waiting != Waiting::Adaptive);
+        waiting.map(|waiting| waiting.name().into())
+    }),
+    ("pause", |row| {
+        row.pause.map(|pause| duration(pause.as_nanos() as f64))
+    }),
+    ("size", |row| Some(bytes(row.size_bytes))),
+    ("connections", |row| {
+        (row.connections > 1).then(|| row.connections.to_string())
+    }),
+    ("window", |row| Some(row.window.to_string())),
+    ("p50", |row| row.figures.p50_ns.map(duration)),
+    ("p99", |row| row.figures.p99_ns.map(duration)),
+    ("p99.9", |row| row.figures.p999_ns.map(duration)),
+    ("per s", |row| Some(rate(row.figures.per_s))),
+    ("bytes", |row| {
+        Some(format!("{}B/s", rate(row.figures.bytes_per_s)))
+    }),
+    ("calls/msg", |row| {
+        let calls = row.figures.system_calls_per_message;
+        calls.map(|calls| format!("{calls:.4}"))
+    }),
+    ("CPUs", |row| {
+        row.figures.cpus_used.map(|cpus| format!("{cpus:.3}"))
+    }),
+    ("server memory", |row| row.figures.server_bytes.map(memory)),
+    ("bounce ns", |row| Some(placement(row))),
+    ("other load", |row| {
+        row.other_load.map(|cpus| format!("{:.0} %", cpus * 100.0))
+    }),
+    ("compared", |row| Some(comparison(row))),
+];
+
+/// The first columns hold names.
+const NAMES: usize = 4;
 
 fn placement(row: &Row) -> String {
     match (row.placement, row.bounce_before_ns, row.bounce_after_ns) {
@@ -60,12 +133,14 @@ fn comparison(row: &Row) -> String {
     let of = match row.compared {
         Compared::Typical => "",
         Compared::P99 => " p99",
+        Compared::Rate => " rate",
     };
     match row.ratio {
         Some(_) if !row.placement.is_steady() => format!("({}) {reference}", row.placement.name()),
         Some([median, ..]) if row.runs == 1 => format!("{median:.2} × {reference}{of}"),
         Some([median, least, greatest]) => {
-            format!("{median:.2} ({least:.2}–{greatest:.2}) × {reference}{of}")
+            let runs = row.runs;
+            format!("{median:.2} ({least:.2}–{greatest:.2}, {runs} runs) × {reference}{of}")
         }
         None => "–".into(),
     }
@@ -100,31 +175,13 @@ pub(crate) fn bytes(size: usize) -> String {
     }
 }
 
-fn or_dash(value: Option<f64>, format: impl FnOnce(f64) -> String) -> String {
-    value.map_or_else(|| "–".into(), format)
+/// Returns an amount of memory in a unit in which it can be read.
+pub(crate) fn memory(bytes: f64) -> String {
+    match bytes.abs() {
+        amount if amount < 10_240.0 * 1024.0 => format!("{:.0} KiB", bytes / 1024.0),
+        _ => format!("{:.1} MiB", bytes / 1_048_576.0),
+    }
 }
-
-const HEADER: [&str; 16] = [
-    "group",
-    "peer",
-    "mode",
-    "pin",
-    "size",
-    "window",
-    "p50",
-    "p99",
-    "p99.9",
-    "per s",
-    "bytes",
-    "calls/msg",
-    "bounce ns",
-    "other load",
-    "runs",
-    "compared",
-];
-
-/// Names stand left, numbers right.
-const LEFT_ALIGNED_COLUMNS: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -137,5 +194,7 @@ mod tests {
         assert_eq!(rate(4_830_000.0), "4.83 M");
         assert_eq!(bytes(10 << 20), "10 MiB");
         assert_eq!(bytes(100), "100 B");
+        assert_eq!(memory(2_500_000.0), "2441 KiB");
+        assert_eq!(memory(20_971_520.0), "20.0 MiB");
     }
 }

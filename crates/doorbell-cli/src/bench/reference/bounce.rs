@@ -62,7 +62,7 @@ struct Ball {
 impl Ball {
     fn throw(peer: Peer) -> anyhow::Result<Self> {
         Ok(Self {
-            area: area::adopt(&peer.path(), WORDS)?,
+            area: area::adopt(peer.path(), WORDS)?,
             number: 0,
             _peer: peer,
         })

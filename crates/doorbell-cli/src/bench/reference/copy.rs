@@ -25,7 +25,7 @@ pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
     let size_bytes = setting.size_bytes;
     let peer = setting.start_peer(peer::Role::Reference(Role::Copy { size_bytes }))?;
     setting.pin_client()?;
-    let mut area = area::adopt(&peer.path(), shape(size_bytes))?;
+    let mut area = area::adopt(peer.path(), shape(size_bytes))?;
     let mut request = vec![0x5A; size_bytes];
     let mut answer = Vec::with_capacity(size_bytes);
     let mut number = 0_u32;

@@ -23,7 +23,7 @@ use crate::bench::sample::Sample;
 pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
     let peer = setting.start_peer(peer::Role::Reference(Role::Event))?;
     setting.pin_client()?;
-    let mut handles = take(&peer.path(), 2)?.into_iter();
+    let mut handles = take(peer.path(), 2)?.into_iter();
     let mut next = || {
         let handle = handles.next().context("a doorbell is missing")?;
         Ok::<_, anyhow::Error>(Doorbell::from_handle(handle, DoorbellKind::default_kind())?)

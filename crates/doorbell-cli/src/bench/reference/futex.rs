@@ -23,7 +23,7 @@ use crate::bench::sample::Sample;
 pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
     let peer = setting.start_peer(peer::Role::Reference(Role::Futex))?;
     setting.pin_client()?;
-    let area = area::adopt(&peer.path(), WORDS)?;
+    let area = area::adopt(peer.path(), WORDS)?;
     let mut number = 0_u32;
     closed_loop(setting.limit, setting.size_bytes, || {
         number = number.wrapping_add(1);

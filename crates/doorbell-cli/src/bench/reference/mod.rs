@@ -13,6 +13,7 @@ pub(crate) mod memcpy;
 mod regions;
 pub(crate) mod ring;
 pub(crate) mod socket;
+pub(crate) mod socket_crowd;
 mod spin;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,10 @@ pub(crate) enum Role {
     SocketEcho,
     /// Takes frames out of a socket and looks at them.
     SocketSink,
+    /// Takes bytes out of a socket.
+    SocketBytes,
+    /// Sends frames back through any number of sockets.
+    SocketCrowd,
 }
 
 /// Makes ready for `role` and plays it on a thread of its own.
@@ -61,8 +66,10 @@ pub(super) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
         Role::BatchSink { size_bytes } => start(part, ring::serve_batches(&part.path, size_bytes)?),
         Role::SocketEcho => start(part, socket::serve_echo(&part.path)?),
         Role::SocketSink => start(part, socket::serve_sink(&part.path)?),
+        Role::SocketBytes => start(part, socket::serve_bytes(&part.path)?),
+        Role::SocketCrowd => start(part, socket_crowd::serve(&part.path)?),
     }?;
-    Ok(Box::new(|| Value::Null)) // references have nothing to report
+    Ok(Box::new(|| Ok(Value::Null))) // references have nothing to report
 }
 
 fn start(

@@ -70,7 +70,7 @@ pub(crate) fn batches_one_way(setting: &Setting) -> anyhow::Result<Sample> {
     let peer = setting.start_peer(peer::Role::Reference(Role::BatchSink { size_bytes }))?;
     setting.pin_client()?;
     let batches = Batches::of(size_bytes);
-    let mut area = area::adopt(&peer.path(), batches.shape())?;
+    let mut area = area::adopt(peer.path(), batches.shape())?;
     let mut batch = vec![0x5A; batches.batch_bytes];
     let (mut sent, mut taken, mut number) = (0_u32, 0_u32, 0_u64);
     count(setting, || {
@@ -170,7 +170,7 @@ impl Ring {
     fn connect(role: Role, setting: &Setting) -> anyhow::Result<(Peer, Self)> {
         let peer = setting.start_peer(peer::Role::Reference(role))?;
         setting.pin_client()?;
-        let regions = regions::adopt(&peer.path(), ring_bytes(setting.size_bytes))?;
+        let regions = regions::adopt(peer.path(), ring_bytes(setting.size_bytes))?;
         Ok((peer, Self::new(regions, setting.size_bytes)))
     }
 

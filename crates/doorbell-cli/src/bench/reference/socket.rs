@@ -91,31 +91,48 @@ pub(crate) fn one_way(setting: &Setting) -> anyhow::Result<Sample> {
     })
 }
 
+/// Counts pieces of a stream of bytes; the second process only reads them.
+///
+/// # Errors
+///
+/// If the second process fails.
+pub(crate) fn bytes(setting: &Setting) -> anyhow::Result<Sample> {
+    let (_peer, runtime, mut socket) = connect(Role::SocketBytes, setting)?;
+    let piece = vec![0x5A; setting.size_bytes];
+    runtime.block_on(async {
+        let mut counter = Counter::start(setting.limit);
+        while counter.add(1) {
+            socket.writer.write_all(&piece).await?;
+        }
+        Ok(counter.finish(setting.size_bytes))
+    })
+}
+
 fn connect(role: Role, setting: &Setting) -> anyhow::Result<(Peer, Runtime, Socket)> {
     let peer = setting.start_peer(peer::Role::Reference(role))?;
     setting.pin_client()?;
     let runtime = current_thread_runtime()?;
     let stream = runtime
-        .block_on(async { Stream::connect(name_of(&peer.path())?).await })
+        .block_on(async { Stream::connect(name_of(peer.path())?).await })
         .context("cannot connect to the second process")?;
     Ok((peer, runtime, Socket::new(stream)))
 }
 
 /// Both halves of a connection.
-struct Socket {
-    reader: RecvHalf,
-    writer: SendHalf,
+pub(super) struct Socket {
+    pub(super) reader: RecvHalf,
+    pub(super) writer: SendHalf,
 }
 
 impl Socket {
-    fn new(stream: Stream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         let (reader, writer) = stream.split();
         Self { reader, writer }
     }
 }
 
 /// Returns the name of the socket at `path`, or of a pipe where sockets have no paths.
-fn name_of(path: &Path) -> io::Result<Name<'_>> {
+pub(super) fn name_of(path: &Path) -> io::Result<Name<'_>> {
     path.to_fs_name::<GenericFilePath>().or_else(|_| {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         name.to_ns_name::<GenericNamespaced>()
@@ -160,6 +177,17 @@ pub(super) fn serve_sink(
     })
 }
 
+/// Serves one connection: reads bytes and keeps nothing.
+pub(super) fn serve_bytes(
+    path: &Path,
+) -> anyhow::Result<impl FnOnce() -> anyhow::Result<()> + use<>> {
+    serve(path, async |mut socket| {
+        let mut buffer = vec![0; BATCH_BYTES];
+        while socket.reader.read(&mut buffer).await? > 0 {}
+        Ok(())
+    })
+}
+
 /// Binds now, and returns what serves the first connection.
 fn serve<F>(
     path: &Path,
@@ -184,7 +212,7 @@ where
     })
 }
 
-fn current_thread_runtime() -> anyhow::Result<Runtime> {
+pub(super) fn current_thread_runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -192,7 +220,7 @@ fn current_thread_runtime() -> anyhow::Result<Runtime> {
 }
 
 /// A number of equal frames, ready to be written.
-struct Frames {
+pub(super) struct Frames {
     bytes: Vec<u8>,
     frame_bytes: usize,
     count: usize,
@@ -201,7 +229,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn of(size_bytes: usize, count: usize) -> Self {
+    pub(super) fn of(size_bytes: usize, count: usize) -> Self {
         let mut bytes = Vec::new();
         for _ in 0..count {
             append_frame(&mut bytes, &vec![0x5A; size_bytes]);
@@ -216,7 +244,7 @@ impl Frames {
     }
 
     /// Writes each of the first frames anew, as somebody who has something to say must, and returns them.
-    fn fill(&mut self, count: usize) -> &[u8] {
+    pub(super) fn fill(&mut self, count: usize) -> &[u8] {
         let bytes = &mut self.bytes[..count * self.frame_bytes];
         for frame in bytes.chunks_exact_mut(self.frame_bytes) {
             self.number += 1;
@@ -230,7 +258,7 @@ impl Frames {
 }
 
 /// Reads as much as there is and finds the frames in it.
-struct FrameReader {
+pub(super) struct FrameReader {
     buffer: Vec<u8>,
     /// Where bytes that belong to no finished frame end.
     filled: usize,
@@ -239,7 +267,7 @@ struct FrameReader {
 
 impl FrameReader {
     /// Makes a reader; [`read`](Self::read) accepts only frames of that size.
-    fn new(expected_bytes: usize) -> Self {
+    pub(super) fn new(expected_bytes: usize) -> Self {
         Self {
             buffer: vec![0; BATCH_BYTES],
             filled: 0,
@@ -248,7 +276,7 @@ impl FrameReader {
     }
 
     /// Reads until at least one frame is complete; checks each and returns how many there were.
-    async fn read(&mut self, stream: &mut RecvHalf) -> anyhow::Result<usize> {
+    pub(super) async fn read(&mut self, stream: &mut RecvHalf) -> anyhow::Result<usize> {
         let (mut frames, mut wrong, mut sum) = (0, 0, 0_u64);
         let expected = self.expected_bytes;
         while frames == 0 {
@@ -265,7 +293,7 @@ impl FrameReader {
     }
 
     /// Reads once and hands over each complete frame; returns `false` at the end of the stream.
-    async fn read_each(
+    pub(super) async fn read_each(
         &mut self,
         stream: &mut RecvHalf,
         mut frame: impl FnMut(&[u8]),
@@ -297,7 +325,7 @@ impl FrameReader {
     }
 }
 
-fn append_frame(out: &mut Vec<u8>, payload: &[u8]) {
+pub(super) fn append_frame(out: &mut Vec<u8>, payload: &[u8]) {
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(payload);
 }

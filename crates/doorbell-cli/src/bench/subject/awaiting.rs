@@ -1,18 +1,17 @@
 //! Tasks: the interface with `await`, on a multi-thread runtime with its usual settings.
 
 use std::collections::VecDeque;
-use std::hint::black_box;
 
 use anyhow::{Context as _, ensure};
-use doorbell::{Client, ItemStream, NotifyError, Raw};
+use doorbell::{Client, NotifyError, Raw};
 use tokio::runtime::Runtime;
 
 use super::serving::runtime;
-use super::{Api, BESIDE_BYTES, ServedBy, TOGETHER, Waiting};
+use super::{Api, BESIDE_BYTES, ServedBy};
 use crate::bench::case::Setting;
 use crate::bench::clock::{Counter, Laps};
 use crate::bench::sample::Sample;
-use crate::echo::{Block, Body, Echo, Pour, PourFed, Tell};
+use crate::echo::{Block, Body, Echo, Tell};
 
 /// Times calls one after the other.
 ///
@@ -66,42 +65,6 @@ pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
     })
 }
 
-/// Counts the items of one stream from the server.
-///
-/// # Errors
-///
-/// If the server fails.
-pub(crate) fn stream(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting)?.run(match setting.size_bytes {
-        Block::BYTES => |client, setting| Box::pin(items::<Block>(client, setting)),
-        _ => |client, setting| Box::pin(items::<Raw>(client, setting)),
-    })
-}
-
-/// As [`stream`], with items that the server collects into frames.
-///
-/// # Errors
-///
-/// If the server fails.
-pub(crate) fn fed_stream(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting)?.run(match setting.size_bytes {
-        Block::BYTES => |client, setting| Box::pin(fed_items::<Block>(client, setting)),
-        _ => |client, setting| Box::pin(fed_items::<Raw>(client, setting)),
-    })
-}
-
-/// As [`notifies`], handed over by the thousand.
-///
-/// # Errors
-///
-/// If the server fails.
-pub(crate) fn notifies_together(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting)?.run(match setting.size_bytes {
-        Block::BYTES => |client, setting| Box::pin(tell_all::<Block>(client, setting)),
-        _ => |client, setting| Box::pin(tell_all::<Raw>(client, setting)),
-    })
-}
-
 /// Counts notifications, all of which the server has handled at the end.
 ///
 /// # Errors
@@ -115,21 +78,25 @@ pub(crate) fn notifies(setting: &Setting) -> anyhow::Result<Sample> {
 }
 
 /// A connected client on a runtime of its own.
-struct Session {
+pub(super) struct Session {
     client: Client,
     runtime: Runtime,
     server: ServedBy,
     setting: Setting,
 }
 
-type Measured = std::pin::Pin<Box<dyn Future<Output = anyhow::Result<Sample>> + Send>>;
+pub(super) type Measured = std::pin::Pin<Box<dyn Future<Output = anyhow::Result<Sample>> + Send>>;
 
 impl Session {
-    fn start(setting: &Setting) -> anyhow::Result<Self> {
-        let server = ServedBy::start(setting, Api::Awaiting, Waiting::Adaptive)?;
+    pub(super) fn start(setting: &Setting) -> anyhow::Result<Self> {
+        let server = ServedBy::start(setting, Api::Awaiting)?;
         let runtime = runtime(setting.client_cpu())?;
         let client = runtime
-            .block_on(Client::connect(server.name()?))
+            .block_on(
+                Client::builder(server.name()?)
+                    .spin(setting.waiting.spin())
+                    .connect(),
+            )
             .context("cannot connect")?;
         Ok(Self {
             setting: *setting,
@@ -140,9 +107,12 @@ impl Session {
     }
 
     /// Runs `measure` as a task, as a program's own tasks run.
-    fn run(mut self, measure: fn(Client, Setting) -> Measured) -> anyhow::Result<Sample> {
+    pub(super) fn run(
+        mut self,
+        measure: fn(Client, Setting) -> Measured,
+    ) -> anyhow::Result<Sample> {
         let (runtime, client, setting) = (&self.runtime, &self.client, self.setting);
-        self.server.count_system_calls(
+        self.server.count_cost(
             || client.stats(),
             || runtime.block_on(runtime.spawn(measure(client.clone(), setting)))?,
         )
@@ -195,45 +165,6 @@ async fn window_of_calls<B: Body>(client: Client, setting: Setting) -> anyhow::R
             return Ok(counter.finish(setting.size_bytes));
         }
     }
-}
-
-async fn items<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let stream = client.stream(Pour(B::of_size(setting.size_bytes))).await?;
-    count_items(stream, setting).await
-}
-
-async fn fed_items<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let request = PourFed(B::of_size(setting.size_bytes));
-    count_items(client.stream(request).await?, setting).await
-}
-
-async fn count_items<B: Body>(
-    mut stream: ItemStream<B>,
-    setting: Setting,
-) -> anyhow::Result<Sample> {
-    let mut counter = Counter::start(setting.limit);
-    while counter.add(1) {
-        let item = stream.next().await.context("the stream has ended")??;
-        black_box(item.first_word());
-    }
-    Ok(counter.finish(setting.size_bytes))
-}
-
-async fn tell_all<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let mut body = B::of_size(setting.size_bytes);
-    let mut counter = Counter::start(setting.limit);
-    loop {
-        let numbered = (0..TOGETHER).map(|number| {
-            body.stamp(number);
-            Tell(body.clone())
-        });
-        client.notify_all(numbered).await?;
-        if !counter.add(TOGETHER) {
-            break;
-        }
-    }
-    client.call(Echo(body)).await?;
-    Ok(counter.finish(setting.size_bytes))
 }
 
 async fn tell<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {

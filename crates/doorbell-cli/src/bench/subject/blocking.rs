@@ -1,39 +1,26 @@
 //! Threads: the interface that needs no runtime.
 
 use std::collections::VecDeque;
-use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context as _, ensure};
 use doorbell::Raw;
-use doorbell::blocking::{Client, ItemStream};
+use doorbell::blocking::Client;
 
-use super::{Api, BESIDE_BYTES, ServedBy, TOGETHER, Waiting};
+use super::{Api, BESIDE_BYTES, ServedBy};
 use crate::bench::case::Setting;
 use crate::bench::clock::{Counter, closed_loop};
 use crate::bench::sample::Sample;
-use crate::echo::{Block, Body, Echo, Pour, PourFed, Tell};
+use crate::echo::{Block, Body, Echo, Tell};
 
-/// Times calls one after the other; both sides wait as they do by default.
+/// Times calls one after the other; both sides wait as the row says.
 ///
 /// # Errors
 ///
 /// If the server fails.
 pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
-        Block::BYTES => call_by_call::<Block>,
-        _ => call_by_call::<Raw>,
-    })
-}
-
-/// Times calls one after the other; both sides spin.
-///
-/// # Errors
-///
-/// If the server fails.
-pub(crate) fn spinning_round_trips(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting, Waiting::Spinning)?.run(match setting.size_bytes {
+    Session::start(setting)?.run(match setting.size_bytes {
         Block::BYTES => call_by_call::<Block>,
         _ => call_by_call::<Raw>,
     })
@@ -45,7 +32,7 @@ pub(crate) fn spinning_round_trips(setting: &Setting) -> anyhow::Result<Sample> 
 ///
 /// If the server fails.
 pub(crate) fn round_trips_beside_large(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting, Waiting::Adaptive)?.run(|client, setting| {
+    Session::start(setting)?.run(|client, setting| {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             let large = scope.spawn(|| {
@@ -72,45 +59,9 @@ pub(crate) fn round_trips_beside_large(setting: &Setting) -> anyhow::Result<Samp
 ///
 /// If the server fails.
 pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
+    Session::start(setting)?.run(match setting.size_bytes {
         Block::BYTES => window_of_calls::<Block>,
         _ => window_of_calls::<Raw>,
-    })
-}
-
-/// Counts the items of one stream from the server.
-///
-/// # Errors
-///
-/// If the server fails.
-pub(crate) fn stream(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
-        Block::BYTES => items::<Block>,
-        _ => items::<Raw>,
-    })
-}
-
-/// As [`stream`], with items that the server collects into frames.
-///
-/// # Errors
-///
-/// If the server fails.
-pub(crate) fn fed_stream(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
-        Block::BYTES => fed_items::<Block>,
-        _ => fed_items::<Raw>,
-    })
-}
-
-/// As [`notifies`], handed over by the thousand.
-///
-/// # Errors
-///
-/// If the server fails.
-pub(crate) fn notifies_together(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
-        Block::BYTES => tell_all::<Block>,
-        _ => tell_all::<Raw>,
     })
 }
 
@@ -120,24 +71,24 @@ pub(crate) fn notifies_together(setting: &Setting) -> anyhow::Result<Sample> {
 ///
 /// If the server fails.
 pub(crate) fn notifies(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting, Waiting::Adaptive)?.run(match setting.size_bytes {
+    Session::start(setting)?.run(match setting.size_bytes {
         Block::BYTES => tell::<Block>,
         _ => tell::<Raw>,
     })
 }
 
 /// A connected client.
-struct Session {
+pub(super) struct Session {
     client: Client,
     server: ServedBy,
     setting: Setting,
 }
 
 impl Session {
-    fn start(setting: &Setting, waiting: Waiting) -> anyhow::Result<Self> {
-        let server = ServedBy::start(setting, Api::Blocking, waiting)?;
+    pub(super) fn start(setting: &Setting) -> anyhow::Result<Self> {
+        let server = ServedBy::start(setting, Api::Blocking)?;
         let client = Client::builder(server.name()?)
-            .spin(waiting.spin())
+            .spin(setting.waiting.spin())
             .connect()
             .context("cannot connect")?;
         setting.pin_client()?;
@@ -148,17 +99,17 @@ impl Session {
         })
     }
 
-    fn run(
+    pub(super) fn run(
         mut self,
         measure: fn(&Client, &Setting) -> anyhow::Result<Sample>,
     ) -> anyhow::Result<Sample> {
         let (client, setting) = (&self.client, &self.setting);
         self.server
-            .count_system_calls(|| client.stats(), || measure(client, setting))
+            .count_cost(|| client.stats(), || measure(client, setting))
     }
 }
 
-fn call_by_call<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+pub(crate) fn call_by_call<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
     let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
     closed_loop(setting.limit, setting.size_bytes, || {
         number += 1;
@@ -176,7 +127,10 @@ fn call_by_call<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<S
     })
 }
 
-fn window_of_calls<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+pub(crate) fn window_of_calls<B: Body>(
+    client: &Client,
+    setting: &Setting,
+) -> anyhow::Result<Sample> {
     let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
     let mut under_way = VecDeque::with_capacity(setting.window);
     let mut counter = Counter::start(setting.limit);
@@ -197,41 +151,6 @@ fn window_of_calls<B: Body>(client: &Client, setting: &Setting) -> anyhow::Resul
             return Ok(counter.finish(setting.size_bytes));
         }
     }
-}
-
-fn items<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
-    let stream = client.stream(Pour(B::of_size(setting.size_bytes))).open()?;
-    count_items(stream, setting)
-}
-
-fn fed_items<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
-    let request = PourFed(B::of_size(setting.size_bytes));
-    count_items(client.stream(request).open()?, setting)
-}
-
-fn count_items<B: Body>(mut stream: ItemStream<B>, setting: &Setting) -> anyhow::Result<Sample> {
-    let mut counter = Counter::start(setting.limit);
-    while counter.add(1) {
-        let item = stream.next().context("the stream has ended")??;
-        black_box(item.first_word());
-    }
-    Ok(counter.finish(setting.size_bytes))
-}
-
-fn tell_all<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
-    let mut body = B::of_size(setting.size_bytes);
-    let mut counter = Counter::start(setting.limit);
-    loop {
-        client.notify_all((0..TOGETHER).map(|number| {
-            body.stamp(number);
-            Tell(body.clone())
-        }))?;
-        if !counter.add(TOGETHER) {
-            break;
-        }
-    }
-    client.call(Echo(body)).wait()?;
-    Ok(counter.finish(setting.size_bytes))
 }
 
 fn tell<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {

@@ -5,14 +5,21 @@
 
 pub(crate) mod awaiting;
 pub(crate) mod blocking;
+pub(crate) mod crowd;
 mod serving;
+pub(crate) mod streams_awaiting;
+pub(crate) mod streams_blocking;
 
-use anyhow::Context as _;
-use doorbell::{Spin, Stats};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use doorbell::Stats;
 use serde::{Deserialize, Serialize};
 
 use super::case::Setting;
+use super::options::Waiting;
 use super::peer::{self, Peer};
+use super::process_cost::{Activity, Memory};
 use super::sample::Sample;
 
 pub(super) use self::serving::play;
@@ -34,25 +41,6 @@ pub(crate) enum Api {
     Awaiting,
 }
 
-/// What is done before going to sleep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Waiting {
-    /// The default: what experience says.
-    Adaptive,
-    /// Always spin as long as it is allowed.
-    Spinning,
-}
-
-impl Waiting {
-    fn spin(self) -> Spin {
-        match self {
-            Self::Adaptive => Spin::Adaptive,
-            Self::Spinning => Spin::Always,
-        }
-    }
-}
-
 /// A server in the second process, with its counters.
 pub(crate) struct ServedBy {
     peer: Peer,
@@ -64,19 +52,25 @@ impl ServedBy {
     /// # Errors
     ///
     /// If it cannot be started.
-    pub(crate) fn start(setting: &Setting, api: Api, waiting: Waiting) -> anyhow::Result<Self> {
+    pub(crate) fn start(setting: &Setting, api: Api) -> anyhow::Result<Self> {
+        let waiting = setting.waiting;
         Ok(Self {
             peer: setting.start_peer(peer::Role::Subject(Role { api, waiting }))?,
         })
     }
 
     /// Returns the name to connect to.
-    pub(crate) fn name(&self) -> anyhow::Result<String> {
-        let path = self.peer.path();
-        let name = path.to_str().context(
-            "the temporary directory has a name that is not UTF-8; set TMPDIR to another one",
-        )?;
-        Ok(name.to_owned())
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be one.
+    pub(crate) fn name(&self) -> anyhow::Result<&str> {
+        self.peer.name()
+    }
+
+    /// Returns the path to connect to.
+    pub(crate) fn path(&self) -> &Path {
+        self.peer.path()
     }
 
     /// Returns the report of the server.
@@ -84,19 +78,37 @@ impl ServedBy {
         Ok(serde_json::from_value(self.peer.report()?)?)
     }
 
-    /// Measures, and adds to the sample how many system calls each message took on both sides.
-    pub(crate) fn count_system_calls(
+    /// Measures, and adds to the sample what that cost on both sides together.
+    pub(crate) fn count_cost(
         &mut self,
         client_stats: impl Fn() -> Stats,
         measure: impl FnOnce() -> anyhow::Result<Sample>,
     ) -> anyhow::Result<Sample> {
-        let before = client_stats().system_calls() + self.report()?.system_calls;
+        let calls_before = client_stats().system_calls() + self.report()?.system_calls;
+        let cpu_before = self.cpu_of_both();
+        let started = Instant::now();
         let mut sample = measure()?;
-        let after = client_stats().system_calls() + self.report()?.system_calls;
+        let passed = started.elapsed();
+        // Where the system does not tell, nothing is printed.
+        sample.cpus_used = self.cpu_of_both().zip(cpu_before).map(|(after, before)| {
+            (after.saturating_sub(before)).as_secs_f64() / passed.as_secs_f64()
+        });
+        let calls_after = client_stats().system_calls() + self.report()?.system_calls;
         // The warm-up is part of the difference, so this is rather too much than too little.
         sample.system_calls_per_message =
-            Some((after - before) as f64 / sample.messages.max(1) as f64);
+            Some((calls_after - calls_before) as f64 / sample.messages.max(1) as f64);
         Ok(sample)
+    }
+
+    /// Returns the memory of the server, if the system tells.
+    pub(crate) fn memory(&self) -> Option<Memory> {
+        Memory::of_process(self.peer.id()).ok()
+    }
+
+    /// Returns the CPU time of the server and of this process, which does nothing else while something is measured.
+    fn cpu_of_both(&self) -> Option<Duration> {
+        let of = |id| Activity::of_process(id).ok();
+        Some(of(self.peer.id())?.cpu + of(std::process::id())?.cpu)
     }
 }
 

@@ -1,18 +1,20 @@
 //! The second process: a server that sends back, takes and pours out.
 
 use std::hint::black_box;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use doorbell::server::{self, ServerStats};
-use doorbell::{Raw, Server, Status, blocking};
+use doorbell::{ByteStream, Raw, Server, Status, blocking};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 
 use super::{Api, Report, Role};
 use crate::bench::case::pin_current_thread;
 use crate::bench::peer::{Answer, Part};
-use crate::echo::{Block, Body, Echo, Pour, PourFed, Tell};
+use crate::echo::{Block, Body, Echo, Pour, Take, Talk, Tell, Tunnel};
 
 /// Starts the server.
 ///
@@ -29,7 +31,11 @@ pub(crate) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
         Api::Awaiting => {
             let runtime = runtime(part.cpu)?;
             let builder = pinned(Server::builder(name).spin(role.waiting.spin()), part.cpu);
-            let builder = with_handlers::<Block>(with_handlers::<Raw>(builder, &told), &told);
+            let builder = with_handlers::<Block>(with_handlers::<Raw>(builder, &told), &told)
+                .on_bidi(|_context, _request: Tunnel, items, out| async move {
+                    let answered = count_bytes(ByteStream::new(out, items)).await;
+                    answered.map_err(|error| Status::internal(error.to_string()))
+                });
             let server = runtime
                 .block_on(builder.bind())
                 .context("cannot start the server of the benchmark")?;
@@ -46,7 +52,11 @@ pub(crate) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
             let builder = with_blocking_handlers::<Block>(
                 with_blocking_handlers::<Raw>(builder, &told),
                 &told,
-            );
+            )
+            .on_bidi(|_context, _request: Tunnel, items, out| {
+                let answered = count_bytes_blocking(blocking::ByteStream::new(out, items));
+                answered.map_err(|error| Status::internal(error.to_string()))
+            });
             let server = builder
                 .bind()
                 .context("cannot start the server of the benchmark")?;
@@ -62,7 +72,7 @@ struct Told(Arc<AtomicU64>);
 impl Told {
     fn handle<B: Body>(&self, body: &B) {
         black_box(body.first_word());
-        // One worker reads a connection, and the benchmark has one: nobody else writes.
+        // One worker reads a connection, and a benchmark that looks at this number has one: nobody else writes.
         self.0
             .store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
@@ -75,7 +85,7 @@ fn answer(told: Told, stats: impl Fn() -> ServerStats + Send + 'static) -> Answe
             system_calls: stats.messages.system_calls() + stats.polls,
             told: told.0.load(Ordering::Relaxed),
         };
-        serde_json::json!(report)
+        Ok(serde_json::json!(report))
     })
 }
 
@@ -102,14 +112,22 @@ fn with_handlers<B: Body>(builder: server::Builder, told: &Told) -> server::Buil
             }
             Ok::<_, Status>(())
         })
-        .on_stream(|_context, request: PourFed<B>, mut items| async move {
-            let mut body = request.0;
-            for number in 0_u64.. {
-                body.stamp(number);
-                items.feed(body.clone()).await?;
+        .on_upload(|_context, _request: Take<B>, mut items| async move {
+            let mut count = 0_u64;
+            while let Some(item) = items.next().await {
+                black_box(item?.first_word());
+                count += 1;
             }
-            Ok::<_, Status>(())
+            Ok::<_, Status>(count)
         })
+        .on_bidi(
+            |_context, _request: Talk<B>, mut items, mut out| async move {
+                while let Some(item) = items.next().await {
+                    out.send(item?).await?;
+                }
+                Ok::<_, Status>(())
+            },
+        )
 }
 
 fn with_blocking_handlers<B: Body>(
@@ -128,14 +146,42 @@ fn with_blocking_handlers<B: Body>(
             }
             Ok::<_, Status>(())
         })
-        .on_stream(|_context, request: PourFed<B>, mut items| {
-            let mut body = request.0;
-            for number in 0_u64.. {
-                body.stamp(number);
-                items.feed(body.clone())?;
+        .on_upload(|_context, _request: Take<B>, items| {
+            let mut count = 0_u64;
+            for item in items {
+                black_box(item?.first_word());
+                count += 1;
+            }
+            Ok::<_, Status>(count)
+        })
+        .on_bidi(|_context, _request: Talk<B>, items, mut out| {
+            for item in items {
+                out.send(item?)?;
             }
             Ok::<_, Status>(())
         })
+}
+
+/// Reads to the end and answers with the number of bytes.
+async fn count_bytes(mut stream: ByteStream) -> io::Result<()> {
+    let (mut buffer, mut count) = (vec![0; READ_BYTES], 0);
+    loop {
+        match stream.read(&mut buffer).await? {
+            0 => return stream.write_all(&u64::to_le_bytes(count)).await,
+            more => count += more as u64,
+        }
+    }
+}
+
+/// The same on a thread.
+fn count_bytes_blocking(mut stream: blocking::ByteStream) -> io::Result<()> {
+    let (mut buffer, mut count) = (vec![0; READ_BYTES], 0);
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return stream.write_all(&u64::to_le_bytes(count)),
+            more => count += more as u64,
+        }
+    }
 }
 
 /// Returns the runtime that a program has by default, on one CPU if there is one to be on.
@@ -153,3 +199,6 @@ pub(crate) fn runtime(cpu: Option<usize>) -> anyhow::Result<Runtime> {
         .build()
         .context("cannot make a runtime")
 }
+
+/// Bytes that are read from a byte stream at once.
+const READ_BYTES: usize = 64 << 10;

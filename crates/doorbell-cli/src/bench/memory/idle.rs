@@ -1,63 +1,49 @@
-//! What `bench idle` measures: a server whose clients have nothing to say.
+//! A server whose clients have nothing to say.
 //!
-//! The server runs in the second process. Its memory, CPU time and wake-ups are read from the system, first without a
-//! connection, then with many, each of which has made one call. Nobody asks the server anything meanwhile.
+//! Its memory, CPU time and wake-ups are read from the system, first without a connection, then with many, each of which has
+//! made one call. Nobody asks the server anything meanwhile.
 
-use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::Args;
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use doorbell::{Client, blocking};
-use doorbell_shm::sys;
 use serde_json::json;
 
-use super::peer::{self, Peer};
-use super::process_cost::{Activity, Memory, system_shared_bytes};
-use super::progress::Progress;
-use super::subject::{Api, Role, Waiting};
+use super::{MemoryArgs, api_name, start_server};
+use crate::bench::output::Output;
+use crate::bench::peer::Peer;
+use crate::bench::process_cost::{Activity, Memory, system_shared_bytes};
+use crate::bench::progress::Progress;
+use crate::bench::subject::Api;
+use crate::bench::table::{Sheet, memory};
 use crate::echo::{Block, Body, Echo};
 use crate::interrupt::interrupted;
 
-/// Options of `bench idle`.
-#[derive(Debug, Args)]
-pub(crate) struct IdleArgs {
-    /// Prints one JSON object per row instead of a table
-    #[arg(long)]
-    json: bool,
-    /// Looks only for a moment, to see that it works
-    #[arg(long)]
-    quick: bool,
-    /// How long to watch the idle server, in seconds
-    #[arg(long, default_value_t = 5.0, value_parser = super::options::positive_seconds)]
-    seconds: f64,
-    /// How many idle connections the server has in the second row
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    connections: u32,
-}
-
-/// Measures both kinds of server and prints what they cost.
+/// Measures both kinds of server.
 ///
 /// # Errors
 ///
-/// If a server cannot be started or the system does not tell what it costs. What was measured before is printed.
-pub(crate) fn run(args: &IdleArgs) -> anyhow::Result<()> {
-    sys::raise_descriptor_limit()
-        .context("cannot raise the limit on open files for so many connections")?;
+/// If a server cannot be started or the system does not tell what it costs. What was measured before is put out.
+pub(super) fn run(
+    args: &MemoryArgs,
+    output: &Output,
+    sheets: &mut Vec<Sheet>,
+) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let progress = Progress::start(4);
     let mut result = Ok(());
     for api in [Api::Awaiting, Api::Blocking] {
+        let known = rows.len();
         result = measure(api, args, &progress, &mut rows);
+        progress.suspend(|| output.json(rows[known..].iter().map(Row::to_json)))?;
         if interrupted() || result.is_err() {
             break;
         }
     }
     progress.finish();
-    print(&rows, args.json)?;
+    let title = "A server with idle connections";
+    sheets.push(Sheet::new(title, &HEADER, 1, rows.iter().map(Row::cells)));
     result
 }
 
@@ -74,35 +60,30 @@ struct Row {
 
 fn measure(
     api: Api,
-    args: &IdleArgs,
+    args: &MemoryArgs,
     progress: &Progress,
     rows: &mut Vec<Row>,
 ) -> anyhow::Result<()> {
-    let peer = Peer::start(
-        peer::Role::Subject(Role {
-            api,
-            waiting: Waiting::Adaptive,
-        }),
-        None,
-    )?;
+    let peer = start_server(api)?;
     let shared_before = system_shared_bytes()?;
     let settle = || {
-        thread::sleep(if args.quick {
+        thread::sleep(if args.common.quick {
             Duration::ZERO
         } else {
             TIME_TO_SETTLE
         })
     };
-    progress.next(format!("{} server without connections", name(api)));
+    let connections = args.connections();
+    progress.next(format!("{} server without connections", api_name(api)));
     settle();
     rows.push(watch(&peer, api, 0, shared_before, args)?);
     progress.done(1);
     progress.next(format!(
         "{} server with {} idle connections",
-        name(api),
-        args.connections
+        api_name(api),
+        connections
     ));
-    let clients = Clients::connect(api, &peer, args.connections)?;
+    let clients = Clients::connect(api, &peer, connections)?;
     settle();
     rows.push(watch(&peer, api, clients.len(), shared_before, args)?);
     progress.done(1);
@@ -114,9 +95,9 @@ fn watch(
     api: Api,
     connections: u32,
     shared_before: u64,
-    args: &IdleArgs,
+    args: &MemoryArgs,
 ) -> anyhow::Result<Row> {
-    let length = if args.quick {
+    let length = if args.common.quick {
         QUICK_LENGTH
     } else {
         Duration::from_secs_f64(args.seconds)
@@ -126,7 +107,7 @@ fn watch(
         thread::sleep(LOOK_FOR_INTERRUPT.min(length));
     }
     Ok(Row {
-        mode: name(api),
+        mode: api_name(api),
         connections,
         activity: Activity::of_process(peer.id())?.since(before),
         watched: started.elapsed(),
@@ -146,10 +127,7 @@ enum Clients {
 
 impl Clients {
     fn connect(api: Api, peer: &Peer, count: u32) -> anyhow::Result<Self> {
-        let path = peer.path();
-        let name = path.to_str().context(
-            "the temporary directory has a name that is not UTF-8; set TMPDIR to another",
-        )?;
+        let name = peer.name()?;
         let numbers = 1..=count;
         let explain = |number| {
             format!("cannot make connection {number} of {count}; try fewer with --connections")
@@ -200,13 +178,6 @@ async fn connect_awaiting(name: &str) -> anyhow::Result<Client> {
     Ok(client)
 }
 
-fn name(api: Api) -> &'static str {
-    match api {
-        Api::Awaiting => "async",
-        Api::Blocking => "blocking",
-    }
-}
-
 impl Row {
     fn shared_per_connection(&self) -> Option<u64> {
         self.shared_bytes.checked_div(self.connections.into())
@@ -226,7 +197,8 @@ impl Row {
 
     fn to_json(&self) -> serde_json::Value {
         json!({
-            "bench": "idle",
+            "bench": "memory",
+            "group": "idle",
             "peer": "doorbell",
             "mode": self.mode,
             "connections": self.connections,
@@ -242,13 +214,12 @@ impl Row {
     }
 
     fn cells(&self) -> Vec<String> {
-        let kib = |bytes: u64| format!("{} KiB", bytes >> 10);
         vec![
             self.mode.into(),
             self.connections.to_string(),
-            kib(self.memory.private_bytes),
-            kib(self.memory.region_bytes),
-            kib(self.shared_bytes),
+            memory(self.memory.private_bytes as f64),
+            memory(self.memory.region_bytes as f64),
+            memory(self.shared_bytes as f64),
             self.shared_per_connection().map_or_else(
                 || "–".into(),
                 |bytes| format!("{:.1} KiB", bytes as f64 / 1024.0),
@@ -257,19 +228,6 @@ impl Row {
             format!("{:.1}", self.wake_ups_per_s()),
         ]
     }
-}
-
-fn print(rows: &[Row], json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        return rows
-            .iter()
-            .try_for_each(|row| writeln!(out, "{}", row.to_json()));
-    }
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(HEADER);
-    table.add_rows(rows.iter().map(Row::cells));
-    writeln!(out, "{table}")
 }
 
 const HEADER: [&str; 8] = [

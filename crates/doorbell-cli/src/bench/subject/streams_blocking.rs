@@ -1,0 +1,133 @@
+//! Streams and bytes as threads use them.
+
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::thread;
+
+use anyhow::{Context as _, ensure};
+use doorbell::Raw;
+use doorbell::blocking::{ByteStream, Client};
+
+use super::blocking::Session;
+use crate::bench::case::Setting;
+use crate::bench::clock::Counter;
+use crate::bench::sample::Sample;
+use crate::echo::{Block, Body, Pour, Take, Talk, Tunnel};
+
+/// Counts the items of one stream from the server.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn from_server(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => poured::<Block>,
+        _ => poured::<Raw>,
+    })
+}
+
+/// Counts the items of one stream to the server, all of which it has handled at the end.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn from_client(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => taken::<Block>,
+        _ => taken::<Raw>,
+    })
+}
+
+/// Counts items that have come back through the other direction of their call.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn both_ways(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => talk::<Block>,
+        _ => talk::<Raw>,
+    })
+}
+
+/// Counts pieces of a stream of bytes, all of which the server has read at the end.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn bytes(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(write)
+}
+
+fn poured<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let mut stream = client.stream(Pour(B::of_size(setting.size_bytes))).open()?;
+    let mut counter = Counter::start(setting.limit);
+    while counter.add(1) {
+        let item = stream.next().context("the stream has ended")??;
+        black_box(item.first_word());
+    }
+    Ok(counter.finish(setting.size_bytes))
+}
+
+fn taken<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let (mut body, mut sent) = (B::of_size(setting.size_bytes), 0);
+    let mut stream = client.upload(Take(body.clone())).open()?;
+    let mut counter = Counter::start(setting.limit);
+    while counter.add(1) {
+        sent += 1;
+        body.stamp(sent);
+        stream.send(body.clone())?;
+    }
+    ensure!(
+        stream.finish()? == sent,
+        "the server has counted something else than was sent"
+    );
+    Ok(counter.finish(setting.size_bytes))
+}
+
+fn talk<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let mut body = B::of_size(setting.size_bytes);
+    let (mut sender, mut items) = client.bidi(Talk(body.clone())).open()?;
+    let mut said = body.clone();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for number in 1.. {
+                said.stamp(number);
+                // It ends when nobody listens any more.
+                if sender.send(said.clone()).is_err() {
+                    return;
+                }
+            }
+        });
+        let (mut counter, mut number) = (Counter::start(setting.limit), 0);
+        while counter.add(1) {
+            let item = items.next().context("the stream has ended")??;
+            number += 1;
+            body.stamp(number);
+            ensure!(
+                item.first_word() == body.first_word() && item.bytes().len() == setting.size_bytes,
+                "an item is not what was sent"
+            );
+        }
+        drop(items);
+        Ok(counter.finish(setting.size_bytes))
+    })
+}
+
+fn write(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let mut stream = ByteStream::from(client.bidi(Tunnel).open()?);
+    let piece = vec![0x5A; setting.size_bytes];
+    let (mut counter, mut written) = (Counter::start(setting.limit), 0);
+    while counter.add(1) {
+        stream.write_all(&piece)?;
+        written += piece.len() as u64;
+    }
+    stream.shutdown()?;
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer)?;
+    ensure!(
+        u64::from_le_bytes(answer) == written,
+        "the server has read something else than was written"
+    );
+    Ok(counter.finish(setting.size_bytes))
+}
