@@ -1,7 +1,9 @@
 //! `doorbell bench` as a user starts it: it runs, and what it prints can be read. What the figures are is not tested.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -272,6 +274,125 @@ fn bench_idle_is_another_name_of_memory() {
         "idle",
     ]);
     assert_eq!(rows.len(), 4);
+}
+
+#[test]
+fn bench_waking_compares_all_ways_to_wait_in_all_surroundings() {
+    let rows = rows_with_report("waking", 18, &[]);
+    rows.iter().for_each(assert_has_keys);
+    for group in ["two-cpus", "one-cpu", "busy-cpus"] {
+        for spin in ["never", "adaptive", "always"] {
+            let is_wanted = |row: &&Value| {
+                row["group"].as_str().unwrap().starts_with(group) && row["spin"] == spin
+            };
+            let found: Vec<_> = rows.iter().filter(is_wanted).collect();
+            assert_eq!(found.len(), 4, "two interfaces, two rates: {group} {spin}");
+            assert!(
+                found
+                    .iter()
+                    .all(|row| row["cpus_used"].as_f64() > Some(0.0))
+            );
+        }
+    }
+}
+
+#[test]
+fn bench_stress_finds_no_error() {
+    let rows = rows_with_report("stress", 3, &["--seed", "7"]);
+    let all = rows.last().unwrap();
+    assert_eq!(all["group"], "all together");
+    assert!(all["messages"].as_u64() > Some(0), "{all}");
+    for row in &rows {
+        assert_eq!(row["errors"], 0, "{row}");
+        assert_eq!(row["seed"], 7);
+        for key in [
+            "per_s",
+            "bytes_per_s",
+            "p50_ns",
+            "p99_ns",
+            "p999_ns",
+            "max_ns",
+            "near_far",
+        ] {
+            assert!(row.get(key).is_some(), "{key} is missing in {row}");
+        }
+    }
+    for key in [
+        "server_cpus_used",
+        "client_cpus_used",
+        "private_bytes_most",
+        "region_bytes_after",
+    ] {
+        assert!(all.get(key).is_some(), "{key} is missing in {all}");
+    }
+}
+
+#[test]
+fn bench_soak_watches_both_sides() {
+    let rows = rows_with_report("soak", 2, &[]);
+    let sides: Vec<_> = rows.iter().map(|row| &row["group"]).collect();
+    assert_eq!(sides, ["server", "clients"]);
+    for row in &rows {
+        assert_eq!(row["errors"], 0, "{row}");
+        assert_eq!(row["private_bytes_by_tenth"].as_array().unwrap().len(), 10);
+        assert!(
+            row["growth"].is_number() && row["verdict"].is_string(),
+            "{row}"
+        );
+    }
+}
+
+#[test]
+fn bench_all_has_every_benchmark_in_one_report() {
+    let rows = rows_with_report("all", 30, &[]);
+    let mut benches: Vec<_> = rows
+        .iter()
+        .map(|row| row["bench"].as_str().unwrap())
+        .collect();
+    benches.dedup();
+    assert_eq!(
+        benches,
+        [
+            "rtt",
+            "throughput",
+            "stream",
+            "large",
+            "mixed",
+            "idle-gap",
+            "scale",
+            "waking",
+            "memory",
+            "stress",
+            "soak"
+        ]
+    );
+}
+
+#[test]
+fn bench_that_is_interrupted_still_prints_what_it_has() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    let report = directory.path().join("report.html");
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_doorbell"))
+        .args(["bench", "idle-gap", "--json", "--seconds", "30", "--report"])
+        .arg(&report)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The report is opened before anything is measured and after Ctrl-C is looked after.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !report.exists() {
+        assert!(Instant::now() < deadline, "the benchmark does not begin");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let interrupted = Command::new("kill")
+        .args(["-INT", &bench.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(interrupted.success());
+    assert!(bench.wait().unwrap().success());
+    let page = std::fs::read_to_string(report).unwrap();
+    assert!(page.contains("</html>"), "{page}");
 }
 
 #[test]

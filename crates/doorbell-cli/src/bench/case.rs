@@ -8,6 +8,7 @@ use anyhow::{Context as _, anyhow};
 use doorbell_shm::sys;
 use serde::{Deserialize, Serialize};
 
+use super::busy::BusyCpus;
 use super::clock::Limit;
 use super::options::{CpuPair, Options, Pin, Waiting};
 use super::peer::{self, Peer};
@@ -71,6 +72,8 @@ pub(crate) struct Case {
     pub(crate) pause: Option<Duration>,
     /// What Doorbell does before it goes to sleep; references have nothing to choose.
     pub(crate) waiting: Option<Waiting>,
+    /// Other programs keep both CPUs busy meanwhile.
+    pub(crate) is_busy: bool,
     /// How it is measured.
     pub(crate) measure: Measure,
 }
@@ -96,6 +99,7 @@ impl Case {
             pin,
             pause: None,
             waiting: None,
+            is_busy: false,
             measure,
         }
     }
@@ -106,12 +110,17 @@ impl Case {
     ///
     /// Whatever kept the measurement from being made, with the name of the row.
     pub(crate) fn measure(&self, options: &Options) -> anyhow::Result<Sample> {
-        let (setting, measure) = (self.setting(options), self.measure);
+        let (setting, measure, is_busy) = (self.setting(options), self.measure, self.is_busy);
         let (done, result) = mpsc::channel();
         // The thread is left behind if it does not come back; the process ends soon after that.
         thread::spawn(move || {
+            let result = if is_busy {
+                BusyCpus::start(setting.cpus).and_then(|_busy| measure(&setting))
+            } else {
+                measure(&setting)
+            };
             // Nobody listens any more when this comes too late.
-            _ = done.send(measure(&setting));
+            _ = done.send(result);
         });
         let patience = setting.limit.patience();
         result

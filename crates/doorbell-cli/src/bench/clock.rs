@@ -110,7 +110,15 @@ impl Laps {
             self.histogram.reset();
         }
         let elapsed = Duration::from_nanos(self.timed_ns);
-        Sample::of_round_trips(self.histogram, elapsed, size_bytes)
+        let paced_per_s = self
+            .phase
+            .limit
+            .pause
+            .map(|_| self.histogram.len() as f64 / self.phase.passed().as_secs_f64());
+        Sample {
+            paced_per_s,
+            ..Sample::of_round_trips(self.histogram, elapsed, size_bytes)
+        }
     }
 
     /// Starts a lap now; what has passed since the last one belongs to none.
@@ -191,6 +199,7 @@ struct Phase {
     clock: Clock,
     limit: Limit,
     is_warm: bool,
+    began: Instant,
     /// When it is over, on the raw clock.
     end: u64,
 }
@@ -203,8 +212,14 @@ impl Phase {
             clock,
             limit,
             is_warm: false,
+            began: Instant::now(),
             end,
         }
+    }
+
+    /// Returns how long it has been going on.
+    fn passed(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Goes on from the warm-up to what counts; returns `false` when that is over too.
@@ -213,6 +228,7 @@ impl Phase {
             return false;
         }
         self.is_warm = true;
+        self.began = Instant::now();
         self.end = self.clock.raw() + raw_length(&self.clock, self.limit.length);
         true
     }

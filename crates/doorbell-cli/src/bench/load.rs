@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use doorbell::Raw;
 use doorbell::blocking::Client;
 use serde::{Deserialize, Serialize};
 
@@ -15,11 +16,11 @@ use super::reference::socket_crowd::BlockingSocket;
 use super::sample::{Sample, histogram};
 use super::subject::blocking::{call_by_call, window_of_calls};
 use crate::echo::{Block, Body};
-use doorbell::Raw;
 
 /// Whom to call, and how.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Role {
+    /// The server is that of the reference.
     pub(crate) rival: bool,
     pub(crate) setting: Setting,
 }
@@ -61,12 +62,16 @@ fn calls<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> 
     }
 }
 
-/// Lets a process for each connection call the server at `path`, all at once.
+/// Lets a process for each connection call the server at `path`, all at once. The processes stay connected until they are dropped.
 ///
 /// # Errors
 ///
 /// If one of them fails.
-pub(crate) fn measure(path: &Path, rival: bool, setting: &Setting) -> anyhow::Result<Sample> {
+pub(crate) fn measure(
+    path: &Path,
+    rival: bool,
+    setting: &Setting,
+) -> anyhow::Result<(Sample, Peers)> {
     let role = peer::Role::Load(Role {
         rival,
         setting: *setting,
@@ -76,7 +81,7 @@ pub(crate) fn measure(path: &Path, rival: bool, setting: &Setting) -> anyhow::Re
     for report in peers.reports()? {
         all.add(&serde_json::from_value(report)?);
     }
-    Ok(all.sample(setting.size_bytes))
+    Ok((all.sample(setting.size_bytes), peers))
 }
 
 /// A sample on its way from one process to another.

@@ -4,10 +4,12 @@
 //! measured right after its reference, a few lines of code that do only what cannot be avoided, and between two processes
 //! that bounce one cache line, which shows where the CPUs are. What is printed first of all is the ratio.
 //!
-//! [`rtt`], [`throughput`], [`mod@stream`], [`large`], [`mod@mixed`], [`idle_gap`] and [`scale`] say what is
-//! measured in rows; [`runner`] measures it; [`mod@reference`] holds the references and [`subject`] the rows of Doorbell itself. [`memory`]
-//! watches a server. [`peer`] is the second process. [`output`] takes what was found, [`mod@report`] makes a page of it.
+//! [`rtt`], [`throughput`], [`mod@stream`], [`large`], [`mod@mixed`], [`idle_gap`], [`scale`] and [`waking`] say what is measured in
+//! rows; [`runner`] measures it; [`mod@reference`] holds the references and [`subject`] the rows of Doorbell itself. [`memory`],
+//! [`stress`] and [`soak`] watch a server. [`peer`] is the second process. [`output`] takes what was found, [`mod@report`] makes a
+//! page of it.
 
+mod all;
 mod busy;
 mod case;
 mod clock;
@@ -30,15 +32,19 @@ mod rtt;
 mod runner;
 mod sample;
 mod scale;
+mod soak;
 mod stream;
+mod stress;
 mod subject;
 pub(crate) mod table;
 mod throughput;
 mod timeline;
+mod waking;
 
 use clap::{Args, Subcommand};
 use doorbell_shm::sys;
 
+use self::all::AllArgs;
 use self::case::Group;
 use self::memory::MemoryArgs;
 use self::options::{Common, Options};
@@ -46,6 +52,8 @@ use self::output::Output;
 use self::plot::rows as plots;
 use self::runner::Bench;
 use self::scale::ScaleArgs;
+use self::soak::SoakArgs;
+use self::stress::StressArgs;
 use crate::interrupt;
 
 /// What to measure.
@@ -74,6 +82,14 @@ enum What {
     /// What a server costs: idle, with idle connections, and after a burst of large messages
     #[command(visible_alias = "idle")]
     Memory(MemoryArgs),
+    /// Latency and CPU time against the message rate, for each way to wait, also on one CPU and on busy ones
+    Waking(Options),
+    /// Everything at once with many clients, every byte looked at
+    Stress(StressArgs),
+    /// A steady rate for a long time: does memory grow?
+    Soak(SoakArgs),
+    /// All of these, one after the other
+    All(AllArgs),
 }
 
 impl What {
@@ -84,9 +100,30 @@ impl What {
             | Self::Stream(options)
             | Self::Large(options)
             | Self::Mixed(options)
-            | Self::IdleGap(options) => &options.common,
+            | Self::IdleGap(options)
+            | Self::Waking(options) => &options.common,
             Self::Scale(args) => &args.options.common,
             Self::Memory(args) => &args.common,
+            Self::Stress(args) => &args.common,
+            Self::Soak(args) => &args.common,
+            Self::All(args) => &args.common,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Rtt(_) => RTT.name,
+            Self::Throughput(_) => THROUGHPUT.name,
+            Self::Stream(_) => STREAM.name,
+            Self::Large(_) => LARGE.name,
+            Self::Mixed(_) => MIXED.name,
+            Self::IdleGap(_) => IDLE_GAP.name,
+            Self::Scale(_) => SCALE.name,
+            Self::Waking(_) => WAKING.name,
+            Self::Memory(_) => "memory",
+            Self::Stress(_) => "stress",
+            Self::Soak(_) => "soak",
+            Self::All(_) => "all",
         }
     }
 
@@ -103,7 +140,11 @@ impl What {
                 run_groups(&IDLE_GAP, idle_gap::groups(options), options, output)
             }
             Self::Scale(args) => run_groups(&SCALE, scale::groups(args), &args.options, output),
+            Self::Waking(options) => run_groups(&WAKING, waking::groups(options), options, output),
             Self::Memory(args) => memory::run(args, output),
+            Self::Stress(args) => stress::run(args, output),
+            Self::Soak(args) => soak::run(args, output),
+            Self::All(args) => all::run(args, output),
         }
     }
 }
@@ -190,4 +231,13 @@ const SCALE: Bench = Bench {
     about: "One server with many connections, all busy, from one process and from a process for each, beside a Unix socket \
             server with tokio and as many connections.",
     plots: plots::scale,
+};
+
+const WAKING: Bench = Bench {
+    name: "waking",
+    about: "Round trips from one each second to as many as there can be: how long they take and how many CPUs both processes \
+            together use, never spinning, always, and adaptively; with a CPU for each side, with one for both, and with both \
+            kept busy by other programs. The reference only wakes. A curve \
+            joins rows that may have had the CPUs near or far; the table tells.",
+    plots: plots::waking,
 };

@@ -173,6 +173,13 @@ pub(crate) struct CpuPair {
     pub(crate) server: usize,
 }
 
+impl CpuPair {
+    pub(crate) const FIRST: Self = Self {
+        client: 0,
+        server: 1,
+    };
+}
+
 fn cpu_pair(text: &str) -> Result<CpuPair, String> {
     let parsed = text.split_once(',').and_then(|(client, server)| {
         Some(CpuPair {

@@ -35,7 +35,7 @@ impl Memory {
     }
 
     /// Returns private memory and regions together.
-    pub(crate) fn all(self) -> u64 {
+    pub(crate) fn all(&self) -> u64 {
         self.private_bytes + self.region_bytes
     }
 

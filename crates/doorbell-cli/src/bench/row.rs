@@ -168,6 +168,7 @@ impl Row {
             "p99_ns": self.figures.p99_ns,
             "p999_ns": self.figures.p999_ns,
             "per_s": self.figures.per_s,
+            "paced_per_s": self.figures.paced_per_s,
             "bytes_per_s": self.figures.bytes_per_s,
             "system_calls_per_message": self.figures.system_calls_per_message,
             "cpus_used": self.figures.cpus_used,

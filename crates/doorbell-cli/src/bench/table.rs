@@ -74,7 +74,7 @@ impl fmt::Display for Sheet {
 /// What a row has to say in a column.
 type Cell = fn(&Row) -> Option<String>;
 
-const COLUMNS: [(&str, Cell); 20] = [
+const COLUMNS: [(&str, Cell); 21] = [
     ("group", |row| Some(row.group.into())),
     ("peer", |row| Some(row.peer.into())),
     ("mode", |row| Some(row.mode.into())),
@@ -95,6 +95,7 @@ const COLUMNS: [(&str, Cell); 20] = [
     ("p99", |row| row.figures.p99_ns.map(duration)),
     ("p99.9", |row| row.figures.p999_ns.map(duration)),
     ("per s", |row| Some(rate(row.figures.per_s))),
+    ("with pauses", |row| row.figures.paced_per_s.map(rate)),
     ("bytes", |row| {
         Some(format!("{}B/s", rate(row.figures.bytes_per_s)))
     }),

@@ -8,7 +8,6 @@ mod engine;
 mod link;
 mod progress;
 mod protocol;
-mod random;
 mod report;
 mod session;
 mod socket;

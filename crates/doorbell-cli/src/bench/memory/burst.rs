@@ -59,10 +59,11 @@ pub(super) fn run(
         crate::bench::table::bytes(args.size)
     );
     sheets.push(Sheet::new(title, &HEADER, 2, rows.iter().map(Row::cells)));
-    plots.push(timeline::plot(
-        "memory of the server in a burst",
-        &timelines,
-    ));
+    let seen: Vec<_> = timelines
+        .iter()
+        .map(|(name, timeline)| (*name, timeline))
+        .collect();
+    plots.push(timeline::plot("memory of the server in a burst", &seen));
     result
 }
 

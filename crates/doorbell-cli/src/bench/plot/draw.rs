@@ -138,7 +138,7 @@ pub(crate) const INK: RGBColor = RGBColor(0x01, 0x01, 0x01);
 pub(crate) const GRID: RGBColor = RGBColor(0xD0, 0xD0, 0xD1);
 
 /// Colours that people who see fewer of them can tell apart too.
-pub(crate) const COLOURS: [RGBColor; 7] = [
+pub(crate) const COLOURS: [RGBColor; 9] = [
     RGBColor(0x00, 0x5F, 0xAF),
     RGBColor(0xD5, 0x5E, 0x00),
     RGBColor(0x00, 0x8F, 0x6B),
@@ -146,6 +146,8 @@ pub(crate) const COLOURS: [RGBColor; 7] = [
     RGBColor(0xB8, 0x86, 0x00),
     RGBColor(0x3A, 0x9B, 0xD0),
     RGBColor(0x7A, 0x4E, 0x2D),
+    RGBColor(0x6A, 0x5A, 0xCD),
+    RGBColor(0x5F, 0x7A, 0x00),
 ];
 
 /// Colours of references.

@@ -6,6 +6,8 @@ pub(crate) mod draw;
 pub(crate) mod rows;
 mod ticks;
 
+use super::sample::{Distribution, QUANTILES};
+
 /// A picture of figures.
 #[derive(Clone, Debug)]
 pub(crate) struct Plot {
@@ -111,11 +113,9 @@ pub(crate) fn of_distributions(
     };
     Plot {
         title,
-        x: Axis::log("part of all round trips", Quantity::Rarity),
+        x: Axis::log("part of all", Quantity::Rarity),
         y: Axis::log("took at most", Quantity::Time),
         curves: curves.map(curve).collect(),
         shape: Shape::Lines,
     }
 }
-
-use super::sample::{Distribution, QUANTILES};

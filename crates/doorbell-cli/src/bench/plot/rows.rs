@@ -76,10 +76,58 @@ pub(crate) fn scale(rows: &[Row]) -> Vec<Plot> {
     plots
 }
 
+/// Draws time and CPUs used against the rate of round trips.
+///
+/// A curve joins rates, and where the CPUs are may have changed between two of them: the table tells.
+pub(crate) fn waking(rows: &[Row]) -> Vec<Plot> {
+    let rate = Axis::log("round trips each second", Quantity::PerSecond);
+    let pace = |row: &Row| row.figures.paced_per_s.unwrap_or(row.figures.per_s);
+    let name = |row: &Row, _others: &[&Row]| match row.waiting {
+        Some(waiting) => format!("{}, spin {}", row.peer, waiting.name()),
+        None => row.peer.to_owned(),
+    };
+    let against_rate = |what: &str, y, value: fn(&Row) -> Option<f64>| {
+        let title = |row: &Row| format!("{}: {what}", row.group);
+        named(rows, title, name, rate, y, |row| {
+            Some((pace(row), value(row)?))
+        })
+    };
+    [
+        against_rate(
+            "half of all round trips",
+            Axis::log("50 % took at most", Quantity::Time),
+            |row| row.figures.p50_ns,
+        ),
+        against_rate(
+            "slow round trips",
+            Axis::log("99 % took at most", Quantity::Time),
+            |row| row.figures.p99_ns,
+        ),
+        against_rate(
+            "CPUs",
+            Axis::linear("CPUs used by both processes", Quantity::Count),
+            |row| row.figures.cpus_used,
+        ),
+    ]
+    .concat()
+}
+
 /// Makes a plot for each group of rows with the same title, with a curve for each name in it.
-pub(crate) fn by(
+fn by(
     rows: &[Row],
     title: impl Fn(&Row) -> String,
+    x: Axis,
+    y: Axis,
+    point: impl Fn(&Row) -> Option<(f64, f64)>,
+) -> Vec<Plot> {
+    named(rows, title, name, x, y, point)
+}
+
+/// As [`by`], with other names for the curves.
+fn named(
+    rows: &[Row],
+    title: impl Fn(&Row) -> String,
+    name: impl Fn(&Row, &[&Row]) -> String,
     x: Axis,
     y: Axis,
     point: impl Fn(&Row) -> Option<(f64, f64)>,

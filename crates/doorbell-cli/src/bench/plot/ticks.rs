@@ -84,7 +84,10 @@ fn linear(greatest: f64, quantity: Quantity) -> Span {
         Quantity::Bytes => 2_f64.powf(10.0 * (to.log2() / 10.0).floor()),
         _ => 1.0,
     };
-    let step = round_step(to / unit / 5.0) * unit;
+    let step = match quantity {
+        Quantity::Seconds => clock_step(to / 5.0),
+        _ => round_step(to / unit / 5.0) * unit,
+    };
     let marks = (0..=(to / step) as u32).map(|number| f64::from(number) * step);
     Span {
         from: 0.0,
@@ -99,6 +102,16 @@ fn round_step(least: f64) -> f64 {
     let factors = [1.0, 2.0, 5.0, 10.0];
     let factor = factors.into_iter().find(|factor| factor * power >= least);
     factor.unwrap_or(10.0) * power
+}
+
+/// Returns the next larger step that divides minutes and hours.
+fn clock_step(least: f64) -> f64 {
+    let steps = [10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+    let step = steps.into_iter().find(|step| *step >= least);
+    match step {
+        Some(step) if least > 5.0 => step,
+        _ => round_step(least),
+    }
 }
 
 fn logarithmic(least: f64, greatest: f64, quantity: Quantity) -> Span {
@@ -146,7 +159,9 @@ impl Quantity {
     pub(super) fn label(self, value: f64) -> String {
         match self {
             Self::Time => scaled(value, 1000.0, &["ns", "µs", "ms", "s"]),
-            Self::Seconds if value >= 120.0 => format!("{} min", short(value / 60.0)),
+            Self::Seconds if value >= 60.0 && value % 60.0 == 0.0 => {
+                format!("{} min", short(value / 60.0))
+            }
             Self::Seconds => format!("{} s", short(value)),
             Self::PerSecond => scaled(value, 1000.0, &["/s", "k/s", "M/s", "G/s"]),
             Self::BytesPerSecond => scaled(value, 1000.0, &["B/s", "kB/s", "MB/s", "GB/s", "TB/s"]),
@@ -191,6 +206,7 @@ mod tests {
         assert_eq!(Quantity::Bytes.label(65536.0), "64 KiB");
         assert_eq!(Quantity::Rarity.label(1000.0), "99.9 %");
         assert_eq!(Quantity::Seconds.label(600.0), "10 min");
+        assert_eq!(Quantity::Seconds.label(90.0), "90 s");
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub(crate) fn from_one_process(setting: &Setting) -> anyhow::Result<Sample> {
     let peer = setting.start_peer(peer::Role::Reference(Role::SocketCrowd))?;
     setting.pin_client()?;
     let runtime = current_thread_runtime()?;
-    let crowd = LocalSet::new().block_on(&runtime, async {
+    let tasks = LocalSet::new();
+    let (crowd, _connected) = tasks.block_on(&runtime, async {
         let mut sockets = Vec::with_capacity(setting.connections);
         for number in 1..=setting.connections {
             let stream = interprocess::local_socket::tokio::Stream::connect(name_of(peer.path())?);
@@ -42,13 +43,16 @@ pub(crate) fn from_one_process(setting: &Setting) -> anyhow::Result<Sample> {
         let calls = sockets
             .into_iter()
             .map(|socket| tokio::task::spawn_local(calls(socket, crowd.join(), *setting)));
+        let mut connected = Vec::with_capacity(setting.connections);
         for calls in calls.collect::<Vec<_>>() {
-            calls.await??;
+            connected.push(calls.await??);
         }
-        anyhow::Ok(crowd)
+        anyhow::Ok((crowd, connected))
     })?;
     Ok(Sample {
-        server_bytes: Memory::of_process(peer.id()).ok().map(Memory::all),
+        server_bytes: Memory::of_process(peer.id())
+            .ok()
+            .map(|memory| memory.all()),
         ..crowd.finish(setting.size_bytes)
     })
 }
@@ -60,14 +64,17 @@ pub(crate) fn from_one_process(setting: &Setting) -> anyhow::Result<Sample> {
 /// If a process fails.
 pub(crate) fn from_processes(setting: &Setting) -> anyhow::Result<Sample> {
     let peer = setting.start_peer(peer::Role::Reference(Role::SocketCrowd))?;
-    let sample = load::measure(peer.path(), true, setting)?;
+    let (sample, _connected) = load::measure(peer.path(), true, setting)?;
     Ok(Sample {
-        server_bytes: Memory::of_process(peer.id()).ok().map(Memory::all),
+        server_bytes: Memory::of_process(peer.id())
+            .ok()
+            .map(|memory| memory.all()),
         ..sample
     })
 }
 
-async fn calls(mut socket: Socket, mut member: Member, setting: Setting) -> anyhow::Result<()> {
+/// Calls until the time is over, and gives the connection back: what it costs the server is looked at while it is there.
+async fn calls(mut socket: Socket, mut member: Member, setting: Setting) -> anyhow::Result<Socket> {
     let mut requests = Frames::of(setting.size_bytes, setting.window);
     let mut reader = FrameReader::new(setting.size_bytes);
     let mut started = VecDeque::with_capacity(setting.window);
@@ -79,7 +86,7 @@ async fn calls(mut socket: Socket, mut member: Member, setting: Setting) -> anyh
         free = reader.read(&mut socket.reader).await?;
         for start in started.drain(..free) {
             if !member.ended(start) {
-                return Ok(());
+                return Ok(socket);
             }
         }
     }

@@ -162,8 +162,9 @@ where something else ran on one of them, <em>busy</em>. Figures of several runs 
 ";
 
 /// The colours of curves, and then of references, on a dark page.
-const DARK_COLOURS: [&str; 7] = [
-    "#6cb4f5", "#ff9d4d", "#3ed2a4", "#e58acb", "#e6c04a", "#9fd8f5", "#c49a78",
+const DARK_COLOURS: [&str; 9] = [
+    "#6cb4f5", "#ff9d4d", "#3ed2a4", "#e58acb", "#e6c04a", "#9fd8f5", "#c49a78", "#b3a8ff",
+    "#b5cc4b",
 ];
 const DARK_GREYS: [&str; 3] = ["#9a9fa6", "#c4c8ce", "#757b84"];
 

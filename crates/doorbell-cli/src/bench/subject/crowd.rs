@@ -22,7 +22,7 @@ pub(crate) fn from_one_process(setting: &Setting) -> anyhow::Result<Sample> {
     let server = ServedBy::start(setting, Api::Awaiting)?;
     let runtime = runtime(setting.client_cpu())?;
     let name = server.name()?;
-    let crowd = runtime.block_on(async {
+    let (crowd, _connected) = runtime.block_on(async {
         let clients = connect(name, setting).await?;
         let crowd = Crowd::start(setting.limit);
         let calls = clients.iter().map(|client| {
@@ -35,7 +35,7 @@ pub(crate) fn from_one_process(setting: &Setting) -> anyhow::Result<Sample> {
         for calls in calls.collect::<Vec<_>>() {
             calls.await??;
         }
-        anyhow::Ok(crowd)
+        anyhow::Ok((crowd, clients))
     })?;
     Ok(Sample {
         server_bytes: server.memory().map(|memory| memory.all()),
@@ -50,7 +50,7 @@ pub(crate) fn from_one_process(setting: &Setting) -> anyhow::Result<Sample> {
 /// If a process fails.
 pub(crate) fn from_processes(setting: &Setting) -> anyhow::Result<Sample> {
     let server = ServedBy::start(setting, Api::Awaiting)?;
-    let sample = load::measure(server.path(), false, setting)?;
+    let (sample, _connected) = load::measure(server.path(), false, setting)?;
     Ok(Sample {
         server_bytes: server.memory().map(|memory| memory.all()),
         ..sample

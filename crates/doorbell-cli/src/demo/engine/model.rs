@@ -8,7 +8,7 @@ use std::{collections::HashMap, path::Path};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::files;
-use crate::demo::random::Random;
+use crate::random::Random;
 
 /// Tokens after which building ends; more would only make the start slower.
 const MAX_TOKENS: usize = 1_000_000;

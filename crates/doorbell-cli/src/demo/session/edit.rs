@@ -12,8 +12,8 @@ use crate::demo::{
     engine::documents::Document,
     link::{Ending, Failure, Items, Sender},
     protocol::{Diagnose, Diagnostics, DiagnosticsQuery, Edit, OpenDocument},
-    random::Random,
 };
+use crate::random::Random;
 
 /// Most edits between two queries.
 const MAX_BURST: usize = 8;

@@ -12,8 +12,8 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::demo::{
     engine::{documents::Document, files, model::Model, search},
     protocol::Hit,
-    random::Random,
 };
+use crate::random::Random;
 
 /// Files that are opened; a larger tree is cut here.
 const MAX_FILES: usize = 10_000;
