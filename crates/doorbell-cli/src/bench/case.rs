@@ -189,15 +189,6 @@ impl Setting {
         Peer::start(role, self.pin.server_cpu(self.cpus))
     }
 
-    /// Returns what to say when a connection of many cannot be made.
-    pub(crate) fn explain_connection(&self, number: usize) -> String {
-        format!(
-            "cannot make connection {number} of {}; if too many files are open, raise the hard limit on them (`ulimit -Hn`) or ask \
-             for fewer with --connections",
-            self.connections
-        )
-    }
-
     /// Returns the CPU of this process, if the row fixes one.
     pub(crate) fn client_cpu(&self) -> Option<usize> {
         self.pin.client_cpu(self.cpus)
@@ -211,6 +202,14 @@ impl Setting {
     pub(crate) fn pin_client(&self) -> anyhow::Result<()> {
         pin_current_thread(self.client_cpu())
     }
+}
+
+/// Returns what to say when a connection of many cannot be made.
+pub(crate) fn explain_connection(number: usize, count: usize) -> String {
+    format!(
+        "cannot make connection {number} of {count}; if too many files are open, raise the hard limit on them (`ulimit -Hn`) \
+         or ask for fewer with --connections"
+    )
 }
 
 /// Pins the calling thread, if there is a CPU to pin it to.

@@ -5,8 +5,17 @@ use std::time::Duration;
 
 use super::case::{Case, Compared, Group, Measure};
 use super::options::{Options, Pin};
+use super::plot::rows as plots;
 use super::reference::{event, futex};
+use super::runner::Bench;
 use super::subject::{awaiting, blocking};
+
+/// The benchmark.
+pub(crate) const BENCH: Bench = Bench {
+    name: "idle-gap",
+    about: "Round trips with a pause before each, beside the least that waking a thread (a futex) or a task (a descriptor) takes.",
+    plots: plots::distributions,
+};
 
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {

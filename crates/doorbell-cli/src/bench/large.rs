@@ -5,8 +5,18 @@
 
 use super::case::{Case, Compared, Group};
 use super::options::{Options, Pin, Waiting};
+use super::plot::rows as plots;
 use super::reference::{copy, memcpy};
+use super::runner::Bench;
 use super::subject::{awaiting, blocking};
+
+/// The benchmark.
+pub(crate) const BENCH: Bench = Bench {
+    name: "large",
+    about: "Round trips of large messages, one after the other, beside copying the same bytes through shared memory and back \
+            with both sides awake.",
+    plots: plots::large,
+};
 
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {

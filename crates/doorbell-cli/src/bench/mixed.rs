@@ -4,7 +4,16 @@
 
 use super::case::{Case, Compared, Group, Measure};
 use super::options::{Options, Pin};
+use super::plot::rows as plots;
+use super::runner::Bench;
 use super::subject::{awaiting, blocking};
+
+/// The benchmark.
+pub(crate) const BENCH: Bench = Bench {
+    name: "mixed",
+    about: "Small calls while messages of 10 MiB go there and back on the same connection, beside the same calls undisturbed.",
+    plots: plots::distributions,
+};
 
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {

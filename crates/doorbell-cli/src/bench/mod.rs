@@ -49,7 +49,6 @@ use self::case::Group;
 use self::memory::MemoryArgs;
 use self::options::{Common, Options};
 use self::output::Output;
-use self::plot::rows as plots;
 use self::runner::Bench;
 use self::scale::ScaleArgs;
 use self::soak::SoakArgs;
@@ -88,7 +87,7 @@ enum What {
     Stress(StressArgs),
     /// A steady rate for a long time: does memory grow?
     Soak(SoakArgs),
-    /// All of these, one after the other
+    /// All of these, one after the other, which takes about an hour
     All(AllArgs),
 }
 
@@ -112,14 +111,14 @@ impl What {
 
     fn name(&self) -> &'static str {
         match self {
-            Self::Rtt(_) => RTT.name,
-            Self::Throughput(_) => THROUGHPUT.name,
-            Self::Stream(_) => STREAM.name,
-            Self::Large(_) => LARGE.name,
-            Self::Mixed(_) => MIXED.name,
-            Self::IdleGap(_) => IDLE_GAP.name,
-            Self::Scale(_) => SCALE.name,
-            Self::Waking(_) => WAKING.name,
+            Self::Rtt(_) => rtt::BENCH.name,
+            Self::Throughput(_) => throughput::BENCH.name,
+            Self::Stream(_) => stream::BENCH.name,
+            Self::Large(_) => large::BENCH.name,
+            Self::Mixed(_) => mixed::BENCH.name,
+            Self::IdleGap(_) => idle_gap::BENCH.name,
+            Self::Scale(_) => scale::BENCH.name,
+            Self::Waking(_) => waking::BENCH.name,
             Self::Memory(_) => "memory",
             Self::Stress(_) => "stress",
             Self::Soak(_) => "soak",
@@ -129,18 +128,31 @@ impl What {
 
     fn run(&self, output: &mut Output) -> anyhow::Result<()> {
         match self {
-            Self::Rtt(options) => run_groups(&RTT, rtt::groups(options), options, output),
-            Self::Throughput(options) => {
-                run_groups(&THROUGHPUT, throughput::groups(options), options, output)
+            Self::Rtt(options) => run_groups(&rtt::BENCH, rtt::groups(options), options, output),
+            Self::Throughput(options) => run_groups(
+                &throughput::BENCH,
+                throughput::groups(options),
+                options,
+                output,
+            ),
+            Self::Stream(options) => {
+                run_groups(&stream::BENCH, stream::groups(options), options, output)
             }
-            Self::Stream(options) => run_groups(&STREAM, stream::groups(options), options, output),
-            Self::Large(options) => run_groups(&LARGE, large::groups(options), options, output),
-            Self::Mixed(options) => run_groups(&MIXED, mixed::groups(options), options, output),
+            Self::Large(options) => {
+                run_groups(&large::BENCH, large::groups(options), options, output)
+            }
+            Self::Mixed(options) => {
+                run_groups(&mixed::BENCH, mixed::groups(options), options, output)
+            }
             Self::IdleGap(options) => {
-                run_groups(&IDLE_GAP, idle_gap::groups(options), options, output)
+                run_groups(&idle_gap::BENCH, idle_gap::groups(options), options, output)
             }
-            Self::Scale(args) => run_groups(&SCALE, scale::groups(args), &args.options, output),
-            Self::Waking(options) => run_groups(&WAKING, waking::groups(options), options, output),
+            Self::Scale(args) => {
+                run_groups(&scale::BENCH, scale::groups(args), &args.options, output)
+            }
+            Self::Waking(options) => {
+                run_groups(&waking::BENCH, waking::groups(options), options, output)
+            }
             Self::Memory(args) => memory::run(args, output),
             Self::Stress(args) => stress::run(args, output),
             Self::Soak(args) => soak::run(args, output),
@@ -174,6 +186,7 @@ fn run_groups(
         .partition(|group| options.wants(group.name));
     if wanted.is_empty() {
         let mut names: Vec<_> = rest.iter().map(|group| group.name).collect();
+        names.sort_unstable();
         names.dedup();
         anyhow::bail!(
             "no group of rows has such a name; there are {}",
@@ -185,59 +198,3 @@ fn run_groups(
     }
     runner::run(bench, &wanted, options, output)
 }
-
-const RTT: Bench = Bench {
-    name: "rtt",
-    about: "Round trips of small messages, one after the other. The reference of each group does only what cannot be avoided: \
-            it copies the bytes through shared memory, or wakes the other side.",
-    plots: plots::distributions,
-};
-
-const THROUGHPUT: Bench = Bench {
-    name: "throughput",
-    about: "Small messages, many under way on one connection: calls with a full window, and notifications, each of which is \
-            decoded and handled. The reference is a Unix socket with tokio whose user batches by hand.",
-    plots: plots::rates,
-};
-
-const STREAM: Bench = Bench {
-    name: "stream",
-    about: "Items of one streaming call, from the server, from the client and both ways, and a stream of bytes, beside a Unix \
-            socket with tokio whose user batches by hand.",
-    plots: plots::bytes_by_size,
-};
-
-const LARGE: Bench = Bench {
-    name: "large",
-    about: "Round trips of large messages, one after the other, beside copying the same bytes through shared memory and back \
-            with both sides awake.",
-    plots: plots::bytes_by_size,
-};
-
-const MIXED: Bench = Bench {
-    name: "mixed",
-    about: "Small calls while messages of 10 MiB go there and back on the same connection, beside the same calls undisturbed.",
-    plots: plots::distributions,
-};
-
-const IDLE_GAP: Bench = Bench {
-    name: "idle-gap",
-    about: "Round trips with a pause before each, beside the least that waking a thread (a futex) or a task (a descriptor) takes.",
-    plots: plots::distributions,
-};
-
-const SCALE: Bench = Bench {
-    name: "scale",
-    about: "One server with many connections, all busy, from one process and from a process for each, beside a Unix socket \
-            server with tokio and as many connections.",
-    plots: plots::scale,
-};
-
-const WAKING: Bench = Bench {
-    name: "waking",
-    about: "Round trips from one each second to as many as there can be: how long they take and how many CPUs both processes \
-            together use, never spinning, always, and adaptively; with a CPU for each side, with one for both, and with both \
-            kept busy by other programs. The reference only wakes. A curve \
-            joins rows that may have had the CPUs near or far; the table tells.",
-    plots: plots::waking,
-};

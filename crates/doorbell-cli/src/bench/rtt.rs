@@ -4,8 +4,18 @@ use std::time::Duration;
 
 use super::case::{Case, Compared, Group};
 use super::options::{Options, Pin, Waiting};
+use super::plot::rows as plots;
 use super::reference::{bounce, copy, event, futex, socket};
+use super::runner::Bench;
 use super::subject::{awaiting, blocking};
+
+/// The benchmark.
+pub(crate) const BENCH: Bench = Bench {
+    name: "rtt",
+    about: "Round trips of small messages, one after the other. The reference of each group does only what cannot be avoided: \
+            it copies the bytes through shared memory, or wakes the other side.",
+    plots: plots::distributions,
+};
 
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {

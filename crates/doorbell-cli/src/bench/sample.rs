@@ -83,11 +83,15 @@ pub(crate) fn histogram() -> Histogram<u64> {
 
 /// Returns the times that the parts in [`QUANTILES`] of all do not exceed.
 pub(crate) fn distribution_ns(latency: &Histogram<u64>) -> Distribution {
-    QUANTILES.map(|quantile| latency.value_at_quantile(quantile) as f64)
+    let count = latency.len() as f64;
+    QUANTILES.map(|quantile| {
+        let is_seen = (1.0 - quantile) * count > 0.999; // rounding
+        is_seen.then(|| latency.value_at_quantile(quantile) as f64)
+    })
 }
 
-/// A time for each of [`QUANTILES`].
-pub(crate) type Distribution = [f64; QUANTILES.len()];
+/// A time for each of [`QUANTILES`], as far as there was anything slower.
+pub(crate) type Distribution = [Option<f64>; QUANTILES.len()];
 
 /// Where a distribution is looked at: closer and closer to the slowest of all.
 pub(crate) const QUANTILES: [f64; 12] = [
@@ -120,10 +124,8 @@ impl Figures {
             |pick: fn(&Self) -> f64| median(runs.iter().map(pick)).expect("at least one run");
         let optional = |pick: fn(&Self) -> Option<f64>| median(runs.iter().filter_map(pick));
         let at = |index: usize| {
-            median(
-                runs.iter()
-                    .filter_map(|run| Some(run.distribution_ns?[index])),
-            )
+            let runs = runs.iter();
+            median(runs.filter_map(|run| run.distribution_ns?[index]))
         };
         Self {
             p50_ns: optional(|figures| figures.p50_ns),
@@ -135,8 +137,7 @@ impl Figures {
             system_calls_per_message: optional(|figures| figures.system_calls_per_message),
             cpus_used: optional(|figures| figures.cpus_used),
             server_bytes: optional(|figures| figures.server_bytes),
-            distribution_ns: at(0)
-                .map(|_| std::array::from_fn(|index| at(index).unwrap_or_default())),
+            distribution_ns: at(0).map(|_| std::array::from_fn(at)),
         }
     }
 }
@@ -159,6 +160,17 @@ mod tests {
     fn median_is_the_middle_value_and_none_without_values() {
         assert_eq!(median([9.0, 1.0, 5.0].into_iter()), Some(5.0));
         assert_eq!(median([].into_iter()), None);
+    }
+
+    #[test]
+    fn a_distribution_ends_where_nothing_slower_was_seen() {
+        let mut latency = histogram();
+        (1..=100).for_each(|ns| latency.record(ns).unwrap());
+        let distribution = distribution_ns(&latency);
+        let seen: Vec<_> = QUANTILES.iter().zip(distribution).collect();
+        for (&quantile, ns) in seen {
+            assert_eq!(ns.is_some(), quantile <= 0.99, "{quantile} {ns:?}");
+        }
     }
 
     #[test]

@@ -7,8 +7,18 @@ use clap::Args;
 
 use super::case::{Case, Compared, Group, Measure};
 use super::options::{Options, Pin};
+use super::plot::rows as plots;
 use super::reference::socket_crowd;
+use super::runner::Bench;
 use super::subject::crowd;
+
+/// The benchmark.
+pub(crate) const BENCH: Bench = Bench {
+    name: "scale",
+    about: "One server with many connections, all busy, from one process and from a process for each, beside a Unix socket \
+            server with tokio and as many connections.",
+    plots: plots::scale,
+};
 
 /// Options of `bench scale`.
 #[derive(Clone, Debug, Args)]

@@ -5,8 +5,18 @@
 
 use super::case::{Case, Compared, Group, Measure};
 use super::options::{Options, Pin, USUAL_WINDOW};
+use super::plot::rows as plots;
 use super::reference::socket;
+use super::runner::Bench;
 use super::subject::{streams_awaiting as tasks, streams_blocking as threads};
+
+/// The benchmark.
+pub(crate) const BENCH: Bench = Bench {
+    name: "stream",
+    about: "Items of one streaming call, from the server, from the client and both ways, and a stream of bytes, beside a Unix \
+            socket with tokio whose user batches by hand.",
+    plots: plots::bytes_by_size,
+};
 
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {

@@ -20,11 +20,15 @@ pub(crate) struct Sheet {
 }
 
 impl Sheet {
-    /// Makes a table of rows, with the columns in which at least one row has something.
+    /// Makes a table of rows, with the columns in which at least one row has something other than the default.
     pub(crate) fn of_rows(rows: &[Row]) -> Self {
+        let is_default = |text: &String| *text == Waiting::Adaptive.name();
         let columns: Vec<_> = COLUMNS
             .iter()
-            .filter(|(_, cell)| rows.iter().any(|row| cell(row).is_some()))
+            .filter(|(_, cell)| {
+                let mut cells = rows.iter().filter_map(cell);
+                cells.any(|text| !is_default(&text))
+            })
             .collect();
         let line = |row| {
             let cell = |(_, cell): &&(_, Cell)| cell(row).unwrap_or_else(|| "–".into());
@@ -79,9 +83,9 @@ const COLUMNS: [(&str, Cell); 21] = [
     ("peer", |row| Some(row.peer.into())),
     ("mode", |row| Some(row.mode.into())),
     ("pin", |row| Some(row.pin.into())),
+    ("compared", |row| Some(comparison(row))),
     ("spin", |row| {
-        let waiting = row.waiting.filter(|&waiting| waiting != Waiting::Adaptive);
-        waiting.map(|waiting| waiting.name().into())
+        row.waiting.map(|waiting| waiting.name().into())
     }),
     ("pause", |row| {
         row.pause.map(|pause| duration(pause.as_nanos() as f64))
@@ -111,7 +115,6 @@ const COLUMNS: [(&str, Cell); 21] = [
     ("other load", |row| {
         row.other_load.map(|cpus| format!("{:.0} %", cpus * 100.0))
     }),
-    ("compared", |row| Some(comparison(row))),
 ];
 
 /// The first columns hold names.

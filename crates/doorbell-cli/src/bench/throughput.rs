@@ -2,8 +2,18 @@
 
 use super::case::{Case, Compared, Group, Measure};
 use super::options::{Options, Pin, USUAL_WINDOW};
+use super::plot::rows as plots;
 use super::reference::{ring, socket};
+use super::runner::Bench;
 use super::subject::{awaiting, blocking};
+
+/// The benchmark.
+pub(crate) const BENCH: Bench = Bench {
+    name: "throughput",
+    about: "Small messages, many under way on one connection: calls with a full window, and notifications, each of which is \
+            decoded and handled. The reference is a Unix socket with tokio whose user batches by hand.",
+    plots: plots::rates,
+};
 
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {

@@ -7,8 +7,20 @@ use std::time::Duration;
 
 use super::case::{Case, Compared, Group, Measure};
 use super::options::{Options, Pin, Waiting};
+use super::plot::rows as plots;
 use super::reference::{event, futex};
+use super::runner::Bench;
 use super::subject::{awaiting, blocking};
+
+/// The benchmark.
+pub(crate) const BENCH: Bench = Bench {
+    name: "waking",
+    about: "Round trips from one each second to as many as there can be: how long they take and how many CPUs both processes \
+            together use, never spinning, always, and adaptively; with a CPU for each side, with one for both, and with both \
+            kept busy by other programs. The reference only wakes. A curve \
+            joins rows that may have had the CPUs near or far; the table tells.",
+    plots: plots::waking,
+};
 
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {

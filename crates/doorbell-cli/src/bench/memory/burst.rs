@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{MemoryArgs, api_name, start_server};
+use crate::bench::case::explain_connection;
 use crate::bench::output::Output;
 use crate::bench::peer::Peer;
 use crate::bench::plot::Plot;
@@ -38,7 +39,7 @@ pub(super) fn run(
     let progress = Progress::start(2);
     let mut result = Ok(());
     for api in [Api::Awaiting, Api::Blocking] {
-        progress.next(format!("burst of an {} server", api_name(api)));
+        progress.next(format!("burst, {} server", api_name(api)));
         match measure(api, args) {
             Ok((found, timeline)) => {
                 progress.suspend(|| output.json(found.iter().map(Row::to_json)))?;
@@ -126,8 +127,7 @@ fn measure(api: Api, args: &MemoryArgs) -> anyhow::Result<(Vec<Row>, Timeline)> 
 async fn connect(peer: &Peer, count: u32) -> anyhow::Result<Vec<Client>> {
     let mut clients = Vec::new();
     for number in 1..=count {
-        let explain =
-            || format!("cannot make connection {number} of {count}; try fewer with --connections");
+        let explain = || explain_connection(number as usize, count as usize);
         let client = Client::connect(peer.name()?).await.with_context(explain)?;
         client.call(Echo(Raw::of_size(64))).await?;
         clients.push(client);

@@ -11,6 +11,7 @@ use doorbell::{Client, blocking};
 use serde_json::json;
 
 use super::{MemoryArgs, api_name, start_server};
+use crate::bench::case::explain_connection;
 use crate::bench::output::Output;
 use crate::bench::peer::Peer;
 use crate::bench::process_cost::{Activity, Memory, system_shared_bytes};
@@ -129,9 +130,7 @@ impl Clients {
     fn connect(api: Api, peer: &Peer, count: u32) -> anyhow::Result<Self> {
         let name = peer.name()?;
         let numbers = 1..=count;
-        let explain = |number| {
-            format!("cannot make connection {number} of {count}; try fewer with --connections")
-        };
+        let explain = |number| explain_connection(number as usize, count as usize);
         match api {
             Api::Blocking => {
                 let connect = |number| connect_blocking(name).with_context(|| explain(number));

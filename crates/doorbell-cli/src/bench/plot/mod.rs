@@ -108,7 +108,7 @@ pub(crate) fn of_distributions(
         points: QUANTILES
             .iter()
             .zip(distribution_ns)
-            .map(|(quantile, ns)| (1.0 / (1.0 - quantile), ns.max(1.0)))
+            .filter_map(|(quantile, ns)| Some((1.0 / (1.0 - quantile), ns?.max(1.0))))
             .collect(),
     };
     Plot {

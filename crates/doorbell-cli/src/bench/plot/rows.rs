@@ -49,6 +49,28 @@ pub(crate) fn bytes_by_size(rows: &[Row]) -> Vec<Plot> {
     )
 }
 
+/// Draws the time and the bytes each second of large messages against their size, with one copy beside them.
+pub(crate) fn large(rows: &[Row]) -> Vec<Plot> {
+    let size = Axis::log("size of a message", Quantity::Bytes);
+    let time = Axis::log("50 % took at most", Quantity::Time);
+    let payload = Axis::log("payload each second", Quantity::BytesPerSecond);
+    let times = by(
+        rows,
+        |_| "time of a round trip".into(),
+        size,
+        time,
+        |row| Some((row.size_bytes as f64, row.figures.p50_ns?)),
+    );
+    let bytes = by(
+        rows,
+        |_| "payload".into(),
+        size,
+        payload,
+        |row| Some((row.size_bytes as f64, row.figures.bytes_per_s)),
+    );
+    [times, bytes].concat()
+}
+
 /// Draws rates, slow round trips and memory against the number of connections.
 pub(crate) fn scale(rows: &[Row]) -> Vec<Plot> {
     let connections = Axis::log("connections", Quantity::Count);

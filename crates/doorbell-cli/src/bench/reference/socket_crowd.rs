@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 
 use super::Role;
 use super::socket::{FrameReader, Frames, Socket, append_frame, current_thread_runtime, name_of};
-use crate::bench::case::Setting;
+use crate::bench::case::{Setting, explain_connection};
 use crate::bench::clock::{Counter, closed_loop};
 use crate::bench::crowd::{Crowd, Member};
 use crate::bench::load;
@@ -36,7 +36,7 @@ pub(crate) fn from_one_process(setting: &Setting) -> anyhow::Result<Sample> {
         let mut sockets = Vec::with_capacity(setting.connections);
         for number in 1..=setting.connections {
             let stream = interprocess::local_socket::tokio::Stream::connect(name_of(peer.path())?);
-            let explain = || setting.explain_connection(number);
+            let explain = || explain_connection(number, setting.connections);
             sockets.push(Socket::new(stream.await.with_context(explain)?));
         }
         let crowd = Crowd::start(setting.limit);

@@ -22,6 +22,7 @@ use self::client::Worker;
 use self::mix::{Bytes, Mix};
 use self::rows::{Found, section};
 use self::tally::Tally;
+use super::case::explain_connection;
 use super::options::{Common, CpuPair, Waiting, positive_seconds};
 use super::output::Output;
 use super::peer::{self, Peer};
@@ -111,9 +112,10 @@ fn measure(args: &StressArgs) -> anyhow::Result<Found> {
         clients.spawn_on(work(worker, mix, Arc::clone(&tally), end), runtime.handle());
     }
     let mut rates = Vec::new();
+    let between_looks = (args.length() / LOOKS).max(LEAST_BETWEEN_LOOKS);
     let (mut looked, mut known) = (started, 0);
     while Instant::now() < end && !interrupted() {
-        thread::sleep(BETWEEN_LOOKS.min(end.saturating_duration_since(Instant::now())));
+        thread::sleep(between_looks.min(end.saturating_duration_since(Instant::now())));
         timeline.look()?;
         let (now, messages) = (Instant::now(), tally.messages());
         let rate = (messages - known) as f64 / (now - looked).as_secs_f64();
@@ -160,8 +162,7 @@ fn bounce_now(is_quick: bool) -> anyhow::Result<Vec<f64>> {
 async fn connect(peer: &Peer, count: u32) -> anyhow::Result<Vec<Worker>> {
     let mut workers = Vec::new();
     for number in 1..=count {
-        let explain =
-            || format!("cannot make connection {number} of {count}; try fewer with --connections");
+        let explain = || explain_connection(number as usize, count as usize);
         workers.push(Worker::connect(peer.name()?).await.with_context(explain)?);
     }
     Ok(workers)
@@ -192,7 +193,10 @@ async fn wait_for(clients: &mut JoinSet<Worker>) -> Vec<Worker> {
 }
 
 const QUICK_LENGTH: Duration = Duration::from_millis(500);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+
+/// How often the server is looked at, which takes it a moment when it has many connections.
+const LOOKS: u32 = 60;
+const LEAST_BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 const TIME_TO_SETTLE: Duration = Duration::from_secs(2);
 
 /// The last messages are large and many at once.

@@ -7,7 +7,7 @@ use doorbell::{Client, Raw};
 
 use super::serving::runtime;
 use super::{Api, ServedBy};
-use crate::bench::case::Setting;
+use crate::bench::case::{Setting, explain_connection};
 use crate::bench::crowd::{Crowd, Member};
 use crate::bench::load;
 use crate::bench::sample::Sample;
@@ -64,7 +64,7 @@ async fn connect(name: &str, setting: &Setting) -> anyhow::Result<Vec<Client>> {
         clients.push(
             client
                 .await
-                .with_context(|| setting.explain_connection(number))?,
+                .with_context(|| explain_connection(number, setting.connections))?,
         );
     }
     Ok(clients)
