@@ -250,6 +250,7 @@ fn bench_memory_tells_what_a_server_costs() {
             "bench",
             "peer",
             "mode",
+            "spin",
             "private_bytes",
             "region_bytes",
             "runs",

@@ -60,7 +60,10 @@ pub(crate) fn run(args: &AllArgs, output: &mut Output) -> anyhow::Result<()> {
 }
 
 fn lines(args: &AllArgs) -> Vec<Vec<String>> {
-    let quick = args.common.quick.then(|| "--quick".to_owned());
+    let mut common = Vec::from_iter(args.common.quick.then(|| "--quick".to_owned()));
+    if let Some(spin) = args.common.spin {
+        common.extend(["--spin".to_owned(), spin.name().to_owned()]);
+    }
     let option = |name: &str, value: String| [format!("--{name}"), value];
     let rows = [
         option("seconds", args.seconds.to_string()),
@@ -78,7 +81,7 @@ fn lines(args: &AllArgs) -> Vec<Vec<String>> {
     let line = |(name, options): (&str, Vec<String>)| {
         let name = [name.to_owned()];
         name.into_iter()
-            .chain(quick.clone())
+            .chain(common.clone())
             .chain(options)
             .collect()
     };
@@ -100,6 +103,7 @@ const GROUPS: [&str; 8] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::options::Waiting;
 
     #[test]
     fn every_line_is_one_that_a_user_could_have_written() {
@@ -108,13 +112,23 @@ mod tests {
             #[command(flatten)]
             args: AllArgs,
         }
-        let whole = Whole::parse_from(["all", "--quick", "--seed", "5", "--minutes", "0.5"]);
+        let whole = Whole::parse_from([
+            "all",
+            "--quick",
+            "--spin",
+            "never",
+            "--seed",
+            "5",
+            "--minutes",
+            "0.5",
+        ]);
         let lines = lines(&whole.args);
         assert_eq!(lines.len(), GROUPS.len() + 3);
         for line in lines {
             let parsed = Line::try_parse_from(&line).unwrap();
             assert_eq!(parsed.what.name(), line[0]);
-            assert!(parsed.what.common().quick);
+            let common = parsed.what.common();
+            assert!(common.quick && common.spin == Some(Waiting::Never));
         }
     }
 }

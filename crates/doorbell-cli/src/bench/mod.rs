@@ -194,7 +194,7 @@ fn run_groups(
         );
     }
     for group in &mut wanted {
-        group.settle_waiting(options.spin);
+        group.settle_waiting(options.common.spin);
     }
     runner::run(bench, &wanted, options, output)
 }

@@ -19,6 +19,16 @@ pub(crate) struct Common {
     /// Writes a page with plots and tables as well, readable in any browser
     #[arg(long, value_name = "FILE.html")]
     pub(crate) report: Option<PathBuf>,
+    /// What Doorbell does before it goes to sleep [default: adaptive, or what a row is about]
+    #[arg(long, value_enum)]
+    pub(crate) spin: Option<Waiting>,
+}
+
+impl Common {
+    /// Returns how both sides wait, where nothing else is said.
+    pub(crate) fn waiting(&self) -> Waiting {
+        self.spin.unwrap_or(Waiting::Adaptive)
+    }
 }
 
 /// Options of the benchmarks that have groups of rows.
@@ -38,9 +48,6 @@ pub(crate) struct Options {
     /// Calls under way at once on a connection in pipelined rows [default: 256, and 32 where there are many connections]
     #[arg(long, value_parser = window_size)]
     pub(crate) window: Option<usize>,
-    /// What Doorbell does before it goes to sleep [default: adaptive, or what a row is about]
-    #[arg(long, value_enum)]
-    pub(crate) spin: Option<Waiting>,
     /// Where the two processes run [default: what each row is about]
     #[arg(long, value_enum)]
     pub(crate) pin: Option<Pin>,

@@ -64,7 +64,7 @@ impl Setup {
         let waitings = [Waiting::Never, Waiting::Adaptive, Waiting::Always];
         let asked = waitings
             .into_iter()
-            .filter(|waiting| options.spin.is_none_or(|spin| spin == *waiting));
+            .filter(|waiting| options.common.spin.is_none_or(|spin| spin == *waiting));
         Group {
             name: self.name,
             reference: case(self.reference.0, "blocking", self.reference.1, None),

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::{MemoryArgs, api_name, start_server};
 use crate::bench::case::explain_connection;
+use crate::bench::options::Waiting;
 use crate::bench::output::Output;
 use crate::bench::peer::Peer;
 use crate::bench::plot::Plot;
@@ -71,6 +72,7 @@ pub(super) fn run(
 /// What the server held at one moment.
 struct Row {
     mode: &'static str,
+    waiting: Waiting,
     moment: &'static str,
     at: Duration,
     memory: Memory,
@@ -78,11 +80,11 @@ struct Row {
 }
 
 fn measure(api: Api, args: &MemoryArgs) -> anyhow::Result<(Vec<Row>, Timeline)> {
-    let peer = start_server(api)?;
+    let peer = start_server(api, args.common.waiting())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let clients = runtime.block_on(connect(&peer, args.connections()))?;
+    let clients = runtime.block_on(connect(&peer, args))?;
     let (settle, watch) = match args.common.quick {
         true => (Duration::ZERO, QUICK_WATCH),
         false => (TIME_TO_SETTLE, Duration::from_secs_f64(args.seconds)),
@@ -110,6 +112,7 @@ fn measure(api: Api, args: &MemoryArgs) -> anyhow::Result<(Vec<Row>, Timeline)> 
     let later = timeline.look()?;
     let row = |moment, (at, memory)| Row {
         mode: api_name(api),
+        waiting: args.common.waiting(),
         moment,
         at,
         memory,
@@ -124,11 +127,13 @@ fn measure(api: Api, args: &MemoryArgs) -> anyhow::Result<(Vec<Row>, Timeline)> 
     Ok((rows, timeline))
 }
 
-async fn connect(peer: &Peer, count: u32) -> anyhow::Result<Vec<Client>> {
+async fn connect(peer: &Peer, args: &MemoryArgs) -> anyhow::Result<Vec<Client>> {
+    let (count, spin) = (args.connections(), args.common.waiting().spin());
     let mut clients = Vec::new();
     for number in 1..=count {
         let explain = || explain_connection(number as usize, count as usize);
-        let client = Client::connect(peer.name()?).await.with_context(explain)?;
+        let client = Client::builder(peer.name()?).spin(spin).connect();
+        let client = client.await.with_context(explain)?;
         client.call(Echo(Raw::of_size(64))).await?;
         clients.push(client);
     }
@@ -158,6 +163,7 @@ impl Row {
             "group": "burst",
             "peer": "doorbell",
             "mode": self.mode,
+            "spin": self.waiting.name(),
             "moment": self.moment,
             "seconds": self.at.as_secs_f64(),
             "private_bytes": self.memory.private_bytes,

@@ -7,11 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use doorbell::{Client, blocking};
+use doorbell::{Client, Spin, blocking};
 use serde_json::json;
 
 use super::{MemoryArgs, api_name, start_server};
 use crate::bench::case::explain_connection;
+use crate::bench::options::Waiting;
 use crate::bench::output::Output;
 use crate::bench::peer::Peer;
 use crate::bench::process_cost::{Activity, Memory, system_shared_bytes};
@@ -51,6 +52,7 @@ pub(super) fn run(
 /// A server with so many idle connections.
 struct Row {
     mode: &'static str,
+    waiting: Waiting,
     connections: u32,
     memory: Memory,
     /// Shared memory that the whole system has more than before the connections; other programs count too.
@@ -65,7 +67,7 @@ fn measure(
     progress: &Progress,
     rows: &mut Vec<Row>,
 ) -> anyhow::Result<()> {
-    let peer = start_server(api)?;
+    let peer = start_server(api, args.common.waiting())?;
     let shared_before = system_shared_bytes()?;
     let settle = || {
         thread::sleep(if args.common.quick {
@@ -84,7 +86,7 @@ fn measure(
         api_name(api),
         connections
     ));
-    let clients = Clients::connect(api, &peer, connections)?;
+    let clients = Clients::connect(api, &peer, args)?;
     settle();
     rows.push(watch(&peer, api, clients.len(), shared_before, args)?);
     progress.done(1);
@@ -109,6 +111,7 @@ fn watch(
     }
     Ok(Row {
         mode: api_name(api),
+        waiting: args.common.waiting(),
         connections,
         activity: Activity::of_process(peer.id())?.since(before),
         watched: started.elapsed(),
@@ -127,13 +130,15 @@ enum Clients {
 }
 
 impl Clients {
-    fn connect(api: Api, peer: &Peer, count: u32) -> anyhow::Result<Self> {
+    fn connect(api: Api, peer: &Peer, args: &MemoryArgs) -> anyhow::Result<Self> {
+        let (count, spin) = (args.connections(), args.common.waiting().spin());
         let name = peer.name()?;
         let numbers = 1..=count;
         let explain = |number| explain_connection(number as usize, count as usize);
         match api {
             Api::Blocking => {
-                let connect = |number| connect_blocking(name).with_context(|| explain(number));
+                let connect =
+                    |number| connect_blocking(name, spin).with_context(|| explain(number));
                 Ok(Self::Blocking(
                     numbers.map(connect).collect::<Result<_, _>>()?,
                 ))
@@ -144,7 +149,7 @@ impl Clients {
                     .build()?;
                 let connect = |number| {
                     runtime
-                        .block_on(connect_awaiting(name))
+                        .block_on(connect_awaiting(name, spin))
                         .with_context(|| explain(number))
                 };
                 let clients = numbers.map(connect).collect::<Result<_, _>>()?;
@@ -165,14 +170,14 @@ impl Clients {
     }
 }
 
-fn connect_blocking(name: &str) -> anyhow::Result<blocking::Client> {
-    let client = blocking::Client::connect(name)?;
+fn connect_blocking(name: &str, spin: Spin) -> anyhow::Result<blocking::Client> {
+    let client = blocking::Client::builder(name).spin(spin).connect()?;
     client.call(Echo(Block::of_size(Block::BYTES))).wait()?;
     Ok(client)
 }
 
-async fn connect_awaiting(name: &str) -> anyhow::Result<Client> {
-    let client = Client::connect(name).await?;
+async fn connect_awaiting(name: &str, spin: Spin) -> anyhow::Result<Client> {
+    let client = Client::builder(name).spin(spin).connect().await?;
     client.call(Echo(Block::of_size(Block::BYTES))).await?;
     Ok(client)
 }
@@ -200,6 +205,7 @@ impl Row {
             "group": "idle",
             "peer": "doorbell",
             "mode": self.mode,
+            "spin": self.waiting.name(),
             "connections": self.connections,
             "private_bytes": self.memory.private_bytes,
             "region_bytes": self.memory.region_bytes,

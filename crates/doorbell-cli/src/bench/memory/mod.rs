@@ -75,8 +75,7 @@ pub(crate) fn run(args: &MemoryArgs, output: &mut Output) -> anyhow::Result<()> 
     result
 }
 
-fn start_server(api: Api) -> anyhow::Result<Peer> {
-    let waiting = Waiting::Adaptive;
+fn start_server(api: Api, waiting: Waiting) -> anyhow::Result<Peer> {
     Peer::start(peer::Role::Subject(Role { api, waiting }), None)
 }
 

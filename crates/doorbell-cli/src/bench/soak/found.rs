@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::bench::options::Waiting;
 use crate::bench::output::Section;
 use crate::bench::process_cost::Memory;
 use crate::bench::sample::median;
@@ -13,6 +14,7 @@ use crate::bench::timeline::{self, Timeline};
 
 /// Everything a soak has found.
 pub(super) struct Found {
+    pub(super) waiting: Waiting,
     pub(super) length: Duration,
     pub(super) counts: Vec<Count>,
     pub(super) sides: [Side; 2],
@@ -113,6 +115,7 @@ impl Found {
                 "group": side.name,
                 "peer": "doorbell",
                 "mode": "async",
+                "spin": self.waiting.name(),
                 "seconds": self.length.as_secs_f64(),
                 "messages": all.map(|count| count.messages),
                 "errors": all.map(|count| count.errors),

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use self::found::{Found, Side, Verdict};
-use super::options::{Common, Waiting};
+use super::options::Common;
 use super::output::Output;
 use super::peer::{self, Peer};
 use super::progress::Progress;
@@ -100,7 +100,7 @@ fn measure(args: &SoakArgs) -> anyhow::Result<Found> {
     let peer = Peer::start(
         peer::Role::Subject(Role {
             api: Api::Awaiting,
-            waiting: Waiting::Adaptive,
+            waiting: args.common.waiting(),
         }),
         None,
     )?;
@@ -110,7 +110,7 @@ fn measure(args: &SoakArgs) -> anyhow::Result<Found> {
     let end = started + args.length();
     let mut clients = JoinSet::new();
     for number in 0..args.connections {
-        let worker = runtime.block_on(Worker::connect(peer.name()?))?;
+        let worker = runtime.block_on(Worker::connect(peer.name()?, args.common.waiting()))?;
         let mix = Mix::new(mix::STEADY, &bytes, args.seed, number as usize);
         let first = started + period * number / args.connections;
         let paced = Paced {
@@ -144,6 +144,7 @@ fn measure(args: &SoakArgs) -> anyhow::Result<Found> {
     let length = started.elapsed();
     runtime.block_on(async { while clients.join_next().await.is_some() {} });
     Ok(Found {
+        waiting: args.common.waiting(),
         length,
         counts: tally.counts(),
         sides,

@@ -1,15 +1,17 @@
 //! A client that does what it is told and looks at every byte that comes back.
 
 use anyhow::{Context as _, ensure};
-use doorbell::{Client, Raw};
+use doorbell::{Client, ConnectError, Raw};
 use futures_util::future::try_join;
 
 use super::mix::{Kind, Work};
+use crate::bench::options::Waiting;
 use crate::echo::{Echo, Pour, Take, Talk};
 
 /// A connection, and how to make another one.
 pub(crate) struct Worker {
     name: String,
+    waiting: Waiting,
     client: Client,
 }
 
@@ -26,10 +28,11 @@ impl Worker {
     /// # Errors
     ///
     /// If there is no server.
-    pub(crate) async fn connect(name: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(name: &str, waiting: Waiting) -> anyhow::Result<Self> {
         Ok(Self {
             name: name.to_owned(),
-            client: Client::connect(name).await?,
+            waiting,
+            client: connect(name, waiting).await?,
         })
     }
 
@@ -47,7 +50,7 @@ impl Worker {
             Kind::Burst => self.burst(work).await?,
             Kind::Churn => {
                 self.client.close();
-                self.client = Client::connect(&*self.name)
+                self.client = connect(&self.name, self.waiting)
                     .await
                     .context("cannot connect anew")?;
                 self.call(&work.body).await?;
@@ -123,6 +126,10 @@ impl Worker {
         try_join(send, receive).await?;
         Ok(())
     }
+}
+
+async fn connect(name: &str, waiting: Waiting) -> Result<Client, ConnectError> {
+    Client::builder(name).spin(waiting.spin()).connect().await
 }
 
 fn same(came_back: &Raw, sent: &Raw) -> anyhow::Result<()> {

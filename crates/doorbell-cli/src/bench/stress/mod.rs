@@ -23,7 +23,7 @@ use self::mix::{Bytes, Mix};
 use self::rows::{Found, section};
 use self::tally::Tally;
 use super::case::explain_connection;
-use super::options::{Common, CpuPair, Waiting, positive_seconds};
+use super::options::{Common, CpuPair, positive_seconds};
 use super::output::Output;
 use super::peer::{self, Peer};
 use super::process_cost::Activity;
@@ -86,13 +86,13 @@ fn measure(args: &StressArgs) -> anyhow::Result<Found> {
     let peer = Peer::start(
         peer::Role::Subject(Role {
             api: Api::Awaiting,
-            waiting: Waiting::Adaptive,
+            waiting: args.common.waiting(),
         }),
         None,
     )?;
     let runtime = Runtime::new().context("cannot make a runtime")?;
     progress.next(format!("{} connections are made", args.connections()));
-    let workers = runtime.block_on(connect(&peer, args.connections()))?;
+    let workers = runtime.block_on(connect(&peer, args))?;
     let mut timeline = Timeline::start(peer.id());
     let before = timeline.look()?.1;
     let activity = || {
@@ -143,6 +143,7 @@ fn measure(args: &StressArgs) -> anyhow::Result<Found> {
         placement: Placement::of_bounces(&[bounce_before, bounce_now(args.common.quick)?].concat()),
         connections: args.connections(),
         seed: args.seed,
+        waiting: args.common.waiting(),
         length,
         counts: tally.counts(),
         rates,
@@ -159,11 +160,16 @@ fn bounce_now(is_quick: bool) -> anyhow::Result<Vec<f64>> {
     Ok(Vec::from_iter(bounce.transpose()?))
 }
 
-async fn connect(peer: &Peer, count: u32) -> anyhow::Result<Vec<Worker>> {
+async fn connect(peer: &Peer, args: &StressArgs) -> anyhow::Result<Vec<Worker>> {
+    let (count, waiting) = (args.connections(), args.common.waiting());
     let mut workers = Vec::new();
     for number in 1..=count {
         let explain = || explain_connection(number as usize, count as usize);
-        workers.push(Worker::connect(peer.name()?).await.with_context(explain)?);
+        workers.push(
+            Worker::connect(peer.name()?, waiting)
+                .await
+                .with_context(explain)?,
+        );
     }
     Ok(workers)
 }

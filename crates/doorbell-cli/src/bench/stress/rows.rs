@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::tally::Count;
+use crate::bench::options::Waiting;
 use crate::bench::output::Section;
 use crate::bench::plot::{self, Axis, Curve, Plot, Quantity, Shape};
 use crate::bench::process_cost::Memory;
@@ -17,6 +18,7 @@ use crate::bench::timeline::{self, Timeline};
 pub(super) struct Found {
     pub(super) connections: u32,
     pub(super) seed: u64,
+    pub(super) waiting: Waiting,
     pub(super) length: Duration,
     /// By kind of work, all together last.
     pub(super) counts: Vec<Count>,
@@ -81,6 +83,7 @@ impl Found {
             "group": count.name,
             "peer": "doorbell",
             "mode": "async",
+            "spin": self.waiting.name(),
             "connections": self.connections,
             "seed": self.seed,
             "seconds": self.length.as_secs_f64(),
