@@ -20,9 +20,17 @@ use crate::echo::{Block, Body};
 /// Whom to call, and how.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Role {
-    /// The server is that of the reference.
-    pub(crate) rival: bool,
+    pub(crate) server: Server,
     pub(crate) setting: Setting,
+}
+
+/// Which server is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Server {
+    Doorbell,
+    /// The reference.
+    Socket,
 }
 
 /// Connects, and returns what calls when it is asked to report.
@@ -33,7 +41,7 @@ pub(crate) struct Role {
 pub(super) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
     pin_current_thread(part.cpu)?;
     let setting = role.setting;
-    if role.rival {
+    if role.server == Server::Socket {
         let mut socket = BlockingSocket::connect(&part.path)?;
         return Ok(Box::new(move || Counts::json_of(&socket.calls(&setting)?)));
     }
@@ -69,11 +77,11 @@ fn calls<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> 
 /// If one of them fails.
 pub(crate) fn measure(
     path: &Path,
-    rival: bool,
+    server: Server,
     setting: &Setting,
 ) -> anyhow::Result<(Sample, Peers)> {
     let role = peer::Role::Load(Role {
-        rival,
+        server,
         setting: *setting,
     });
     let mut peers = Peers::start(role, setting.client_cpu(), path, setting.connections)?;

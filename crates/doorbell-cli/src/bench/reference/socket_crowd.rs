@@ -64,7 +64,7 @@ pub(crate) fn from_one_process(setting: &Setting) -> anyhow::Result<Sample> {
 /// If a process fails.
 pub(crate) fn from_processes(setting: &Setting) -> anyhow::Result<Sample> {
     let peer = setting.start_peer(peer::Role::Reference(Role::SocketCrowd))?;
-    let (sample, _connected) = load::measure(peer.path(), true, setting)?;
+    let (sample, _connected) = load::measure(peer.path(), load::Server::Socket, setting)?;
     Ok(Sample {
         server_bytes: Memory::of_process(peer.id())
             .ok()

@@ -18,6 +18,8 @@ pub(super) struct Found {
     pub(super) length: Duration,
     pub(super) counts: Vec<Count>,
     pub(super) sides: [Side; 2],
+    /// Clients that were still waiting for something long after the end.
+    pub(super) unfinished: usize,
 }
 
 /// A process whose memory was watched.
@@ -119,6 +121,7 @@ impl Found {
                 "seconds": self.length.as_secs_f64(),
                 "messages": all.map(|count| count.messages),
                 "errors": all.map(|count| count.errors),
+                "unfinished": self.unfinished,
                 "per_s": all.map(|count| self.per_s(count)),
                 "private_bytes_by_tenth": side.tenths(|memory| memory.private_bytes),
                 "region_bytes_by_tenth": side.tenths(|memory| memory.region_bytes),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -22,8 +22,8 @@ use super::progress::Progress;
 use super::stress::client::Worker;
 use super::stress::mix::{self, Bytes, Mix};
 use super::stress::tally::Tally;
+use super::stress::wait_for;
 use super::subject::{Api, Role};
-use super::table::memory;
 use super::timeline::Timeline;
 use crate::interrupt::interrupted;
 
@@ -80,6 +80,11 @@ pub(crate) fn run(args: &SoakArgs, output: &mut Output) -> anyhow::Result<()> {
     if let Some(error) = all.and_then(|count| count.first_error.as_deref()) {
         bail!("a piece of work failed: {error}");
     }
+    ensure!(
+        found.unfinished == 0,
+        "{} clients still wait for something",
+        found.unfinished
+    );
     // A moment shows no growth, and neither does a run that was cut short.
     if !args.common.quick && !interrupted() {
         for side in &found.sides {
@@ -126,29 +131,33 @@ fn measure(args: &SoakArgs) -> anyhow::Result<Found> {
             name,
             timeline: Timeline::start(id),
         });
-    let between_looks = args.length() / LOOKS;
-    while Instant::now() < end && !interrupted() {
-        for side in &mut sides {
-            side.timeline.look()?;
-        }
-        progress.reach(started.elapsed().as_secs());
-        let all = sides[0].timeline.most().1.all();
-        progress.next(format!(
-            "{} messages, the server held {} at most",
-            tally.messages(),
-            memory(all as f64)
-        ));
-        nap(between_looks);
-    }
+    watch(args, &tally, &mut sides, &progress);
     progress.finish();
     let length = started.elapsed();
-    runtime.block_on(async { while clients.join_next().await.is_some() {} });
+    let finished = runtime.block_on(wait_for(&mut clients)).len();
     Ok(Found {
+        unfinished: args.connections as usize - finished,
         waiting: args.common.waiting(),
         length,
         counts: tally.counts(),
         sides,
     })
+}
+
+/// Looks at both sides until the time is over.
+fn watch(args: &SoakArgs, tally: &Tally, sides: &mut [Side], progress: &Progress) {
+    let started = Instant::now();
+    let end = started + args.length();
+    while Instant::now() < end && !interrupted() {
+        for side in &mut *sides {
+            if side.timeline.look().is_err() {
+                return; // it is gone, which the clients will have noticed
+            }
+        }
+        progress.reach(started.elapsed().as_secs());
+        progress.next(format!("{} messages", tally.messages()));
+        nap(args.length() / LOOKS);
+    }
 }
 
 /// Sleeps, but not through a Ctrl-C.
@@ -170,7 +179,7 @@ struct Paced {
 impl Paced {
     async fn work(mut self, tally: Arc<Tally>, end: Instant) {
         let mut due = self.first;
-        while due < end && !interrupted() {
+        while due < end && Instant::now() < end && !interrupted() {
             tokio::time::sleep_until(due.into()).await;
             let work = self.mix.next();
             let started = Instant::now();

@@ -111,24 +111,12 @@ fn measure(args: &StressArgs) -> anyhow::Result<Found> {
         let mix = Mix::new(mix::ALL, &bytes, args.seed, number);
         clients.spawn_on(work(worker, mix, Arc::clone(&tally), end), runtime.handle());
     }
-    let mut rates = Vec::new();
-    let between_looks = (args.length() / LOOKS).max(LEAST_BETWEEN_LOOKS);
-    let (mut looked, mut known) = (started, 0);
-    while Instant::now() < end && !interrupted() {
-        thread::sleep(between_looks.min(end.saturating_duration_since(Instant::now())));
-        timeline.look()?;
-        let (now, messages) = (Instant::now(), tally.messages());
-        let rate = (messages - known) as f64 / (now - looked).as_secs_f64();
-        rates.push(((now - started).as_secs_f64(), rate));
-        progress.reach(started.elapsed().as_secs());
-        progress.next(format!("{} messages", messages));
-        (looked, known) = (now, messages);
-    }
-    let length = started.elapsed();
+    let rates = watch(args, &tally, &mut timeline, &progress);
     let workers = runtime.block_on(wait_for(&mut clients));
-    let [server, own] = activity()?;
-    let passed = started.elapsed().as_secs_f64();
-    let cpus = |now: Activity, before| now.since(before).cpu.as_secs_f64() / passed;
+    let length = started.elapsed();
+    // Of a server that is gone nothing can be read; what the clients have counted tells what happened.
+    let [server, own] = activity().unwrap_or(activity_before);
+    let cpus = |now: Activity, before| now.since(before).cpu.as_secs_f64() / length.as_secs_f64();
     let cpus = [
         cpus(server, activity_before[0]),
         cpus(own, activity_before[1]),
@@ -137,7 +125,7 @@ fn measure(args: &StressArgs) -> anyhow::Result<Found> {
     if !args.common.quick && !interrupted() {
         thread::sleep(TIME_TO_SETTLE);
     }
-    timeline.look()?;
+    _ = timeline.look();
     progress.finish();
     Ok(Found {
         placement: Placement::of_bounces(&[bounce_before, bounce_now(args.common.quick)?].concat()),
@@ -152,6 +140,33 @@ fn measure(args: &StressArgs) -> anyhow::Result<Found> {
         cpus,
         unfinished: args.connections() as usize - workers.len(),
     })
+}
+
+/// Looks at the server until the time is over; returns the messages each second, with the seconds that had passed.
+fn watch(
+    args: &StressArgs,
+    tally: &Tally,
+    timeline: &mut Timeline,
+    progress: &Progress,
+) -> Vec<(f64, f64)> {
+    let started = Instant::now();
+    let end = started + args.length();
+    let between_looks = (args.length() / LOOKS).max(LEAST_BETWEEN_LOOKS);
+    let mut rates = Vec::new();
+    let (mut looked, mut known) = (started, 0);
+    while Instant::now() < end && !interrupted() {
+        thread::sleep(between_looks.min(end.saturating_duration_since(Instant::now())));
+        if timeline.look().is_err() {
+            break; // the server is gone, which the clients will have noticed
+        }
+        let (now, messages) = (Instant::now(), tally.messages());
+        let rate = (messages - known) as f64 / (now - looked).as_secs_f64();
+        rates.push(((now - started).as_secs_f64(), rate));
+        progress.reach(started.elapsed().as_secs());
+        progress.next(format!("{messages} messages"));
+        (looked, known) = (now, messages);
+    }
+    rates
 }
 
 /// Returns how far the first two CPUs are from each other now; nothing where there is only one.
@@ -185,8 +200,8 @@ async fn work(mut worker: Worker, mut mix: Mix, tally: Arc<Tally>, end: Instant)
     worker
 }
 
-/// Waits for all clients to finish what they have begun; returns those that have, with their connections.
-async fn wait_for(clients: &mut JoinSet<Worker>) -> Vec<Worker> {
+/// Waits for all clients to finish what they have begun; returns what those give back that do.
+pub(crate) async fn wait_for<T: 'static>(clients: &mut JoinSet<T>) -> Vec<T> {
     let mut finished = Vec::new();
     let all = async {
         while let Some(worker) = clients.join_next().await {

@@ -50,7 +50,7 @@ pub(crate) fn from_one_process(setting: &Setting) -> anyhow::Result<Sample> {
 /// If a process fails.
 pub(crate) fn from_processes(setting: &Setting) -> anyhow::Result<Sample> {
     let server = ServedBy::start(setting, Api::Awaiting)?;
-    let (sample, _connected) = load::measure(server.path(), false, setting)?;
+    let (sample, _connected) = load::measure(server.path(), load::Server::Doorbell, setting)?;
     Ok(Sample {
         server_bytes: server.memory().map(|memory| memory.all()),
         ..sample
