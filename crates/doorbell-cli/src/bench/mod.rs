@@ -87,7 +87,7 @@ enum What {
     Stress(StressArgs),
     /// A steady rate for a long time: does memory grow?
     Soak(SoakArgs),
-    /// All of these, one after the other, which takes about an hour
+    /// All of these, one after the other, which takes more than an hour
     All(AllArgs),
 }
 
