@@ -96,6 +96,10 @@ pub(crate) struct Tell<B>(pub(crate) B);
 #[derive(Clone, Debug)]
 pub(crate) struct Pour<B>(pub(crate) B);
 
+/// Asks for the same stream, small bodies collected into frames.
+#[derive(Clone, Debug)]
+pub(crate) struct PourFed<B>(pub(crate) B);
+
 /// Tells that bodies follow, which somebody looks at and counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Take<B>(pub(crate) B);
@@ -145,6 +149,7 @@ message!(Tell, 1, ());
 message!(Pour, 2, B);
 message!(Take, 3, u64);
 message!(Talk, 4, B);
+message!(PourFed, 5, B);
 
 impl<B: Body> Upload for Take<B> {
     type Item = B;
@@ -173,11 +178,13 @@ mod tests {
             Echo::<Raw>::TYPE,
             Tell::<Raw>::TYPE,
             Pour::<Raw>::TYPE,
+            PourFed::<Raw>::TYPE,
             Take::<Raw>::TYPE,
             Talk::<Raw>::TYPE,
             Echo::<Block>::TYPE,
             Tell::<Block>::TYPE,
             Pour::<Block>::TYPE,
+            PourFed::<Block>::TYPE,
             Take::<Block>::TYPE,
             Talk::<Block>::TYPE,
             Tunnel::TYPE,

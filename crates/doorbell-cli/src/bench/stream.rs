@@ -31,6 +31,8 @@ struct Kind {
     reference: (&'static str, Measure),
     blocking: Measure,
     awaiting: Measure,
+    /// The same with small items collected into frames.
+    fed: &'static [(&'static str, Measure)],
 }
 
 impl Kind {
@@ -42,10 +44,11 @@ impl Kind {
         Group {
             name: self.name,
             reference: case("tokio-socket", self.reference.0, self.reference.1),
-            subjects: vec![
-                case("doorbell", "blocking", self.blocking),
-                case("doorbell", "async", self.awaiting),
-            ],
+            subjects: [("blocking", self.blocking), ("async", self.awaiting)]
+                .iter()
+                .chain(self.fed.iter().filter(|_| size <= LARGEST_FED))
+                .map(|&(mode, measure)| case("doorbell", mode, measure))
+                .collect(),
             compared: Compared::Rate,
         }
     }
@@ -57,25 +60,38 @@ const KINDS: [Kind; 4] = [
         reference: ("async-one-way", socket::one_way),
         blocking: threads::from_server,
         awaiting: tasks::from_server,
+        fed: &[
+            ("blocking-fed", threads::fed_from_server),
+            ("async-fed", tasks::fed_from_server),
+        ],
     },
     Kind {
         name: "client-stream",
         reference: ("async-one-way", socket::one_way),
         blocking: threads::from_client,
         awaiting: tasks::from_client,
+        fed: &[
+            ("blocking-fed", threads::fed_from_client),
+            ("async-fed", tasks::fed_from_client),
+        ],
     },
     Kind {
         name: "both-ways",
         reference: ("async", socket::pipelined),
         blocking: threads::both_ways,
         awaiting: tasks::both_ways,
+        fed: &[],
     },
     Kind {
         name: "bytes",
         reference: ("async-bytes", socket::bytes),
         blocking: threads::bytes,
         awaiting: tasks::bytes,
+        fed: &[],
     },
 ];
+
+/// Larger items have a frame for themselves.
+const LARGEST_FED: usize = 1 << 10;
 
 const SIZES: [usize; 4] = [64, 1 << 10, 16 << 10, 256 << 10];

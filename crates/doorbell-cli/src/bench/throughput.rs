@@ -63,6 +63,12 @@ fn one_way(options: &Options, size: usize) -> Group {
         subjects: vec![
             case("doorbell", "blocking-notify", blocking::notifies),
             case("doorbell", "async-notify", awaiting::notifies),
+            case(
+                "doorbell",
+                "blocking-notify-all",
+                blocking::notifies_together,
+            ),
+            case("doorbell", "async-notify-all", awaiting::notifies_together),
         ],
         compared: Compared::Typical,
     }

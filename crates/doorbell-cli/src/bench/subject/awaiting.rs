@@ -7,7 +7,7 @@ use doorbell::{Client, NotifyError, Raw};
 use tokio::runtime::Runtime;
 
 use super::serving::runtime;
-use super::{Api, BESIDE_BYTES, ServedBy};
+use super::{Api, BESIDE_BYTES, ServedBy, TOGETHER};
 use crate::bench::case::Setting;
 use crate::bench::clock::{Counter, Laps};
 use crate::bench::sample::Sample;
@@ -74,6 +74,18 @@ pub(crate) fn notifies(setting: &Setting) -> anyhow::Result<Sample> {
     Session::start(setting)?.run(match setting.size_bytes {
         Block::BYTES => |client, setting| Box::pin(tell::<Block>(client, setting)),
         _ => |client, setting| Box::pin(tell::<Raw>(client, setting)),
+    })
+}
+
+/// As [`notifies`], handed over by the thousand.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn notifies_together(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => |client, setting| Box::pin(tell_all::<Block>(client, setting)),
+        _ => |client, setting| Box::pin(tell_all::<Raw>(client, setting)),
     })
 }
 
@@ -165,6 +177,23 @@ async fn window_of_calls<B: Body>(client: Client, setting: Setting) -> anyhow::R
             return Ok(counter.finish(setting.size_bytes));
         }
     }
+}
+
+async fn tell_all<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
+    let mut body = B::of_size(setting.size_bytes);
+    let mut counter = Counter::start(setting.limit);
+    loop {
+        let numbered = (0..TOGETHER).map(|number| {
+            body.stamp(number);
+            Tell(body.clone())
+        });
+        client.notify_all(numbered).await?;
+        if !counter.add(TOGETHER) {
+            break;
+        }
+    }
+    client.call(Echo(body)).await?;
+    Ok(counter.finish(setting.size_bytes))
 }
 
 async fn tell<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {

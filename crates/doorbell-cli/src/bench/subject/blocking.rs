@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use doorbell::Raw;
 use doorbell::blocking::Client;
 
-use super::{Api, BESIDE_BYTES, ServedBy};
+use super::{Api, BESIDE_BYTES, ServedBy, TOGETHER};
 use crate::bench::case::Setting;
 use crate::bench::clock::{Counter, closed_loop};
 use crate::bench::sample::Sample;
@@ -74,6 +74,18 @@ pub(crate) fn notifies(setting: &Setting) -> anyhow::Result<Sample> {
     Session::start(setting)?.run(match setting.size_bytes {
         Block::BYTES => tell::<Block>,
         _ => tell::<Raw>,
+    })
+}
+
+/// As [`notifies`], handed over by the thousand.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn notifies_together(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => tell_all::<Block>,
+        _ => tell_all::<Raw>,
     })
 }
 
@@ -151,6 +163,22 @@ pub(crate) fn window_of_calls<B: Body>(
             return Ok(counter.finish(setting.size_bytes));
         }
     }
+}
+
+fn tell_all<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let mut body = B::of_size(setting.size_bytes);
+    let mut counter = Counter::start(setting.limit);
+    loop {
+        client.notify_all((0..TOGETHER).map(|number| {
+            body.stamp(number);
+            Tell(body.clone())
+        }))?;
+        if !counter.add(TOGETHER) {
+            break;
+        }
+    }
+    client.call(Echo(body)).wait()?;
+    Ok(counter.finish(setting.size_bytes))
 }
 
 fn tell<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {

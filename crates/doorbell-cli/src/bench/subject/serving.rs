@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use super::{Api, Report, Role};
 use crate::bench::case::pin_current_thread;
 use crate::bench::peer::{Answer, Part};
-use crate::echo::{Block, Body, Echo, Pour, Take, Talk, Tell, Tunnel};
+use crate::echo::{Block, Body, Echo, Pour, PourFed, Take, Talk, Tell, Tunnel};
 
 /// Starts the server.
 ///
@@ -112,6 +112,14 @@ fn with_handlers<B: Body>(builder: server::Builder, told: &Told) -> server::Buil
             }
             Ok::<_, Status>(())
         })
+        .on_stream(|_context, request: PourFed<B>, mut items| async move {
+            let mut body = request.0;
+            for number in 0_u64.. {
+                body.stamp(number);
+                items.feed(body.clone()).await?;
+            }
+            Ok::<_, Status>(())
+        })
         .on_upload(|_context, _request: Take<B>, mut items| async move {
             let mut count = 0_u64;
             while let Some(item) = items.next().await {
@@ -143,6 +151,14 @@ fn with_blocking_handlers<B: Body>(
             for number in 0_u64.. {
                 body.stamp(number);
                 items.send(body.clone())?;
+            }
+            Ok::<_, Status>(())
+        })
+        .on_stream(|_context, request: PourFed<B>, mut items| {
+            let mut body = request.0;
+            for number in 0_u64.. {
+                body.stamp(number);
+                items.feed(body.clone())?;
             }
             Ok::<_, Status>(())
         })

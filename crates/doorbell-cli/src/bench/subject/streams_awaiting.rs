@@ -3,14 +3,14 @@
 use std::hint::black_box;
 
 use anyhow::{Context as _, ensure};
-use doorbell::{ByteStream, Client, Raw};
+use doorbell::{ByteStream, Client, ItemStream, Raw};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::awaiting::Session;
 use crate::bench::case::Setting;
 use crate::bench::clock::Counter;
 use crate::bench::sample::Sample;
-use crate::echo::{Block, Body, Pour, Take, Talk, Tunnel};
+use crate::echo::{Block, Body, Pour, PourFed, Take, Talk, Tunnel};
 
 /// Counts the items of one stream from the server.
 ///
@@ -36,6 +36,30 @@ pub(crate) fn from_client(setting: &Setting) -> anyhow::Result<Sample> {
     })
 }
 
+/// As [`from_server`], with small items collected into frames.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn fed_from_server(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => |client, setting| Box::pin(poured_fed::<Block>(client, setting)),
+        _ => |client, setting| Box::pin(poured_fed::<Raw>(client, setting)),
+    })
+}
+
+/// As [`from_client`], with small items collected into frames.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn fed_from_client(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => |client, setting| Box::pin(taken_fed::<Block>(client, setting)),
+        _ => |client, setting| Box::pin(taken_fed::<Raw>(client, setting)),
+    })
+}
+
 /// Counts items that have come back through the other direction of their call.
 ///
 /// # Errors
@@ -58,7 +82,19 @@ pub(crate) fn bytes(setting: &Setting) -> anyhow::Result<Sample> {
 }
 
 async fn poured<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let mut stream = client.stream(Pour(B::of_size(setting.size_bytes))).await?;
+    let stream = client.stream(Pour(B::of_size(setting.size_bytes))).await?;
+    count_items(stream, &setting).await
+}
+
+async fn poured_fed<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
+    let request = PourFed(B::of_size(setting.size_bytes));
+    count_items(client.stream(request).await?, &setting).await
+}
+
+async fn count_items<B: Body>(
+    mut stream: ItemStream<B>,
+    setting: &Setting,
+) -> anyhow::Result<Sample> {
     let mut counter = Counter::start(setting.limit);
     while counter.add(1) {
         let item = stream.next().await.context("the stream has ended")??;
@@ -79,6 +115,22 @@ async fn taken<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Samp
     ensure!(
         stream.finish().await? == sent,
         "the server has counted something else than was sent"
+    );
+    Ok(counter.finish(setting.size_bytes))
+}
+
+async fn taken_fed<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
+    let (mut body, mut sent) = (B::of_size(setting.size_bytes), 0);
+    let mut stream = client.upload(Take(body.clone())).await?;
+    let mut counter = Counter::start(setting.limit);
+    while counter.add(1) {
+        sent += 1;
+        body.stamp(sent);
+        stream.feed(body.clone()).await?;
+    }
+    ensure!(
+        stream.finish().await? == sent,
+        "the server has not taken every item"
     );
     Ok(counter.finish(setting.size_bytes))
 }

@@ -6,13 +6,13 @@ use std::thread;
 
 use anyhow::{Context as _, ensure};
 use doorbell::Raw;
-use doorbell::blocking::{ByteStream, Client};
+use doorbell::blocking::{ByteStream, Client, ItemStream};
 
 use super::blocking::Session;
 use crate::bench::case::Setting;
 use crate::bench::clock::Counter;
 use crate::bench::sample::Sample;
-use crate::echo::{Block, Body, Pour, Take, Talk, Tunnel};
+use crate::echo::{Block, Body, Pour, PourFed, Take, Talk, Tunnel};
 
 /// Counts the items of one stream from the server.
 ///
@@ -38,6 +38,30 @@ pub(crate) fn from_client(setting: &Setting) -> anyhow::Result<Sample> {
     })
 }
 
+/// As [`from_server`], with small items collected into frames.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn fed_from_server(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => poured_fed::<Block>,
+        _ => poured_fed::<Raw>,
+    })
+}
+
+/// As [`from_client`], with small items collected into frames.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn fed_from_client(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => taken_fed::<Block>,
+        _ => taken_fed::<Raw>,
+    })
+}
+
 /// Counts items that have come back through the other direction of their call.
 ///
 /// # Errors
@@ -60,7 +84,16 @@ pub(crate) fn bytes(setting: &Setting) -> anyhow::Result<Sample> {
 }
 
 fn poured<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
-    let mut stream = client.stream(Pour(B::of_size(setting.size_bytes))).open()?;
+    let stream = client.stream(Pour(B::of_size(setting.size_bytes))).open()?;
+    count_items(stream, setting)
+}
+
+fn poured_fed<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let request = PourFed(B::of_size(setting.size_bytes));
+    count_items(client.stream(request).open()?, setting)
+}
+
+fn count_items<B: Body>(mut stream: ItemStream<B>, setting: &Setting) -> anyhow::Result<Sample> {
     let mut counter = Counter::start(setting.limit);
     while counter.add(1) {
         let item = stream.next().context("the stream has ended")??;
@@ -81,6 +114,22 @@ fn taken<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> 
     ensure!(
         stream.finish()? == sent,
         "the server has counted something else than was sent"
+    );
+    Ok(counter.finish(setting.size_bytes))
+}
+
+fn taken_fed<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let (mut body, mut sent) = (B::of_size(setting.size_bytes), 0);
+    let mut stream = client.upload(Take(body.clone())).open()?;
+    let mut counter = Counter::start(setting.limit);
+    while counter.add(1) {
+        sent += 1;
+        body.stamp(sent);
+        stream.feed(body.clone())?;
+    }
+    ensure!(
+        stream.finish()? == sent,
+        "the server has not taken every item"
     );
     Ok(counter.finish(setting.size_bytes))
 }
