@@ -42,14 +42,14 @@ impl Times {
 
     /// Returns the figures of round trips that together took `elapsed`.
     pub(crate) fn figures(&self, elapsed: Duration) -> Figures {
-        let quantile =
-            |at| (self.count() > 0).then(|| self.0.value_at_quantile(at) as f64);
+        let quantile = |at| (self.count() > 0).then(|| self.0.value_at_quantile(at) as f64);
         Figures {
             messages: self.count(),
             elapsed_ns: elapsed.as_nanos() as f64,
             p50_ns: quantile(0.5),
             p99_ns: quantile(0.99),
             p999_ns: quantile(0.999),
+            least_messages: None,
         }
     }
 

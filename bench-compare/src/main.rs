@@ -16,6 +16,7 @@ mod payload;
 mod peers;
 mod placement;
 mod plan;
+mod plot;
 mod process;
 mod report;
 mod row;

@@ -99,7 +99,10 @@ fn round_trips(
     cases: &[(Peer, Mode)],
 ) -> Group {
     let (name, how) = match pause {
-        None => (format!("round-trip-{who}-{}", size(size_bytes)), String::new()),
+        None => (
+            format!("round-trip-{who}-{}", size(size_bytes)),
+            String::new(),
+        ),
         Some(pause) => (
             format!("round-trip-asleep-{who}-{}", size(size_bytes)),
             format!(", {pause:?} of pause before each, so that both sides sleep"),
@@ -208,7 +211,9 @@ fn one_way() -> [Group; 2] {
 fn connections(count: usize) -> Group {
     Group {
         name: format!("connections-{count}"),
-        title: format!("{count} connections of one process, a round trip of 64 B under way on each"),
+        title: format!(
+            "{count} connections of one process, a round trip of 64 B under way on each"
+        ),
         work: Work::Connections { count },
         size_bytes: SMALL,
         pause: None,

@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid,
+};
 
 use crate::interrupt::interrupted;
 use crate::part::{Answer, Part, READY};
@@ -114,33 +116,54 @@ impl Process {
     }
 
     /// Returns why the process ended without an answer.
-    fn last_words(&mut self) -> String {
-        let status = self.child.wait().map(|status| status.to_string());
+    fn last_words(&self) -> String {
+        let how = match self.wait_for_end() {
+            Some(status) => match status.terminating_signal() {
+                Some(signal) => format!("signal {signal}"),
+                None => format!("exit status {}", status.exit_status().unwrap_or_default()),
+            },
+            None => "still there".to_owned(),
+        };
         let errors = fs::read_to_string(&self.errors).unwrap_or_default();
         let lines: Vec<_> = errors.lines().filter(|line| !line.is_empty()).collect();
         // A panic says where and why first, and then how to see more.
-        let said = lines
-            .iter()
-            .position(|line| line.contains("panicked at"))
-            .map(|at| lines[at..].iter().take(2).copied().collect::<Vec<_>>().join(" "))
-            .or(lines.last().map(|line| line.to_string()));
-        format!(
-            "ended without a result ({}): {}",
-            status.unwrap_or_else(|error| error.to_string()),
-            said.as_deref().unwrap_or("no message")
-        )
+        let said = match lines.iter().position(|line| line.contains("panicked at")) {
+            Some(at) => lines[at..]
+                .iter()
+                .take(2)
+                .copied()
+                .collect::<Vec<_>>()
+                .join(" "),
+            None => lines.last().map_or("no message", |line| line).to_owned(),
+        };
+        format!("ended without a result ({how}): {said}")
+    }
+
+    /// Waits a moment until the process has ended. Its number stays taken, and with it that of its group.
+    fn wait_for_end(&self) -> Option<WaitIdStatus> {
+        let id = self.id()?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let deadline = Instant::now() + TIME_TO_END;
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = waitid(WaitId::Pid(id), options) {
+                return Some(status);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+
+    fn id(&self) -> Option<Pid> {
+        Pid::from_raw(self.child.id().cast_signed())
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         drop(self.child.stdin.take()); // tells it to end
-        let deadline = Instant::now() + TIME_TO_END;
-        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            thread::sleep(Duration::from_millis(1));
-        }
+        self.wait_for_end();
         // What it has started may still be there, and it itself may hang.
-        if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
+        if let Some(group) = self.id() {
             _ = kill_process_group(group, Signal::KILL);
         }
         _ = self.child.wait();

@@ -81,6 +81,10 @@ impl Row {
                 p50_ns: middle(|figures| figures.p50_ns),
                 p99_ns: middle(|figures| figures.p99_ns),
                 p999_ns: middle(|figures| figures.p999_ns),
+                least_messages: figures
+                    .iter()
+                    .filter_map(|figures| figures.least_messages)
+                    .min(),
             },
             doorbell_ahead: spread(ratios.collect()),
             bounce_ns: median(runs.iter().filter_map(|outcome| Some(outcome.bounce_ns?.0))),
@@ -116,6 +120,7 @@ impl Row {
             "bytes_per_s": figure(self.per_s * self.group.size_bytes as f64),
             "near_far": self.placement.name(),
             "bounce_ns": self.bounce_ns,
+            "least_messages": self.figures.least_messages,
             "doorbell_ahead": self.doorbell_ahead.map(|[median, ..]| median),
             "doorbell_ahead_min": self.doorbell_ahead.map(|[_, least, _]| least),
             "doorbell_ahead_max": self.doorbell_ahead.map(|[.., greatest]| greatest),

@@ -71,7 +71,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         notes.push("interrupted: not everything was measured".to_owned());
     }
     if options.quick {
-        notes.push("a quick run, to see that everything works: the figures mean nothing".to_owned());
+        notes
+            .push("a quick run, to see that everything works: the figures mean nothing".to_owned());
     }
     show(options, &rows, &notes)
 }
@@ -179,7 +180,7 @@ fn measure_once(group: &Group, case: Case, options: &Options) -> anyhow::Result<
         mode: case.mode,
         work: group.work,
         size_bytes: group.size_bytes,
-        limit: limit(group, options),
+        limit: limit(group, case.peer, options),
         cpu: server_cpu,
         directory: directory.path().to_owned(),
         token: token.into_owned(),
@@ -208,15 +209,22 @@ fn measure_parts(server: &Part, client: &Part) -> anyhow::Result<Figures> {
     Process::start_part(client)?.wait_for_figures(patience)
 }
 
-/// Long enough for a few round trips, however long the pauses between them.
-fn limit(group: &Group, options: &Options) -> Limit {
-    let least = group
-        .pause
-        .filter(|_| !options.quick)
-        .map(|pause| LEAST_PAUSES * pause);
+/// Long enough for a few round trips, however long the pauses between them and however many take turns.
+fn limit(group: &Group, peer: Peer, options: &Options) -> Limit {
+    let least = match (group.work, group.pause) {
+        (Work::Connections { count } | Work::Processes { count }, _) => {
+            count as u32 * TIME_FOR_ONE_TURN
+        }
+        (_, Some(pause)) if !options.quick => LEAST_PAUSES * pause,
+        _ => Duration::ZERO,
+    };
+    let warm_up = match peer {
+        Peer::Node => options.warm_up().max(NODE_WARM_UP),
+        _ => options.warm_up(),
+    };
     Limit {
-        warm_up: options.warm_up(),
-        length: options.length().max(least.unwrap_or_default()),
+        warm_up,
+        length: options.length().max(least),
         pause: group.pause,
     }
 }
@@ -235,6 +243,12 @@ const MAX_ATTEMPTS: u32 = 3;
 
 /// Pauses that a measurement has at least.
 const LEAST_PAUSES: u32 = 50;
+
+/// One round trip of each of many callers, on a busy machine.
+const TIME_FOR_ONE_TURN: Duration = Duration::from_micros(500);
+
+/// Node.js compiles what runs often while it runs.
+const NODE_WARM_UP: Duration = Duration::from_millis(300);
 
 /// A process that is not ready by then never will be.
 const TIME_TO_START: Duration = Duration::from_secs(10);

@@ -13,6 +13,9 @@ pub(crate) struct Figures {
     pub(crate) p50_ns: Option<f64>,
     pub(crate) p99_ns: Option<f64>,
     pub(crate) p999_ns: Option<f64>,
+    /// Messages of the caller that was served least, where there were many callers.
+    #[serde(default)]
+    pub(crate) least_messages: Option<u64>,
 }
 
 impl Figures {

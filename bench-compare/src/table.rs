@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
+use crate::peers::Peer;
 use crate::row::Row;
 
 /// Returns the rows as one table, grouped by what is done.
@@ -29,7 +30,8 @@ pub(crate) fn render(rows: &[Row]) -> Table {
     table
 }
 
-fn cells(group: &str, row: &Row) -> Vec<String> {
+/// Returns the row as text, a cell for each of [`HEADER`].
+pub(crate) fn cells(group: &str, row: &Row) -> Vec<String> {
     let figures = &row.figures;
     let has_failed = row.error.is_some();
     vec![
@@ -41,16 +43,15 @@ fn cells(group: &str, row: &Row) -> Vec<String> {
         or_dash(figures.p50_ns, duration),
         or_dash(figures.p99_ns, duration),
         or_dash(figures.p999_ns, duration),
-        or_dash((!has_failed).then_some(row.per_s), |per_s| {
-            rate(per_s).trim_end().to_owned()
-        }),
+        or_dash((!has_failed).then_some(row.per_s), rate),
+        or_dash(figures.least_messages, |least| least.to_string()),
         row.runs.to_string(),
         verdict(row),
     ]
 }
 
 /// Says who is ahead and by how much.
-pub(crate) fn verdict(row: &Row) -> String {
+fn verdict(row: &Row) -> String {
     if let Some(error) = &row.error {
         return format!("FAILED: {error}");
     }
@@ -66,8 +67,8 @@ pub(crate) fn verdict(row: &Row) -> String {
     } else {
         String::new()
     };
-    let who = match median {
-        _ if row.case == row.group.cases[0] => "",
+    let who = match row.case.peer {
+        Peer::Doorbell => return format!("first row {median:.2} ×{spread}"),
         _ if median < 1.0 => ", this is AHEAD of Doorbell",
         _ => "",
     };
@@ -92,18 +93,18 @@ pub(crate) fn duration(ns: f64) -> String {
 /// Returns a number of things with a decimal unit, such as `4.83 M`.
 pub(crate) fn rate(per_s: f64) -> String {
     match per_s {
-        _ if per_s < 1e3 => format!("{per_s:.0} "),
+        _ if per_s < 1e3 => format!("{per_s:.0}"),
         _ if per_s < 1e6 => format!("{:.1} k", per_s / 1e3),
         _ => format!("{:.2} M", per_s / 1e6),
     }
 }
 
-fn or_dash(value: Option<f64>, format: impl FnOnce(f64) -> String) -> String {
+fn or_dash<T>(value: Option<T>, format: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| "–".into(), format)
 }
 
 /// The columns of the table and of the page.
-pub(crate) const HEADER: [&str; 11] = [
+pub(crate) const HEADER: [&str; 12] = [
     "work",
     "peer",
     "mode",
@@ -113,13 +114,14 @@ pub(crate) const HEADER: [&str; 11] = [
     "p99",
     "p99.9",
     "per s",
+    "least",
     "runs",
     "Doorbell is faster by",
 ];
 
 /// Names stand left, numbers right.
 const LEFT_ALIGNED_COLUMNS: usize = 5;
-const NUMBER_COLUMNS: usize = 5;
+const NUMBER_COLUMNS: usize = 6;
 
 #[cfg(test)]
 mod tests {

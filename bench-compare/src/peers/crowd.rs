@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::runtime::COARSE;
+use super::share::{COARSE, Crowd, Share, Window};
 use crate::histogram::{Packed, Times};
 use crate::host;
 use crate::part::{Part, Side};
@@ -29,19 +29,21 @@ pub(crate) fn measure(part: &Part, count: usize) -> anyhow::Result<Figures> {
     let start = Start {
         at: host::shared_now() + TIME_TO_TELL,
     };
-    let start = serde_json::to_string(&start)?;
+    let line = serde_json::to_string(&start)?;
     for member in &mut members {
-        writeln!(member.requests, "{start}")?;
+        writeln!(member.requests, "{line}")?;
     }
-    let mut times = Times::new(COARSE);
+    let mut all = Crowd::new(Window::starting_at(start.at, part.limit));
     for member in &mut members {
-        let packed: Packed = serde_json::from_str(&member.read_line()?)?;
-        packed.add_to(&mut times);
+        let report: Report = serde_json::from_str(&member.read_line()?)?;
+        let mut times = Times::new(COARSE);
+        report.times.add_to(&mut times);
+        all.add(report.messages, &times);
     }
     for member in &mut members {
         _ = member.child.wait();
     }
-    Ok(times.figures(part.limit.length))
+    Ok(all.figures())
 }
 
 /// Plays one of the processes: `call` makes one round trip and checks it.
@@ -59,20 +61,24 @@ pub(crate) fn play(
     io::stdin().read_line(&mut line)?;
     let start: Start = serde_json::from_str(&line)?;
     std::thread::sleep(start.at.saturating_sub(host::shared_now()));
-    let counted_from = start.at + part.limit.warm_up;
-    let end = counted_from + part.limit.length;
-    let mut times = Times::new(COARSE);
-    let mut begun = host::shared_now();
-    while begun < end {
+    let mut share = Share::new(Window::starting_at(start.at, part.limit));
+    while share.goes_on() {
         call()?;
-        let now = host::shared_now();
-        if begun >= counted_from && now < end {
-            times.record((now - begun).as_nanos() as u64);
-        }
-        begun = now;
+        share.end_call();
     }
-    println!("{}", serde_json::to_string(&times.packed())?);
+    let report = Report {
+        messages: share.messages(),
+        times: share.times().packed(),
+    };
+    println!("{}", serde_json::to_string(&report)?);
     Ok(())
+}
+
+/// What one process says at the end.
+#[derive(Serialize, Deserialize)]
+struct Report {
+    messages: u64,
+    times: Packed,
 }
 
 /// When all of them begin, on the clock that they share.

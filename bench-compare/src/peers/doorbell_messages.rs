@@ -148,20 +148,42 @@ impl CompletionRequest {
             data: self.data,
         }
     }
+
+    /// Returns what the reply is checked against.
+    pub(super) fn seal(&self) -> Seal {
+        Seal::of(&self.data.prompt)
+    }
 }
 
 impl CompletionReply {
-    /// Checks that this answers `request`: the length of the prompt and both its ends.
+    /// Checks that this answers the request with that seal, and makes the next request of it.
     ///
     /// # Errors
     ///
     /// If it does not.
-    pub(super) fn check(&self, request: &CompletionRequest) -> anyhow::Result<()> {
+    pub(super) fn open(self, sent: Seal) -> anyhow::Result<CompletionRequest> {
         ensure!(
             self.r#type == "completion_response",
             "the reply has another type"
         );
-        payload::check(self.data.prompt.as_bytes(), request.data.prompt.as_bytes())
+        ensure!(
+            Seal::of(&self.data.prompt) == sent,
+            "the reply is not what was asked for"
+        );
+        Ok(CompletionRequest {
+            r#type: "completion_request".into(),
+            data: self.data,
+        })
+    }
+}
+
+/// Length and both ends of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seal(usize, (u64, u64));
+
+impl Seal {
+    fn of(prompt: &str) -> Self {
+        Self(prompt.len(), payload::ends(prompt.as_bytes()))
     }
 }
 

@@ -32,7 +32,7 @@ type Link = ipc::Service;
 pub(super) fn serve(part: &Part) -> anyhow::Result<()> {
     part.pin()?;
     let node = node(part)?;
-    let mut wake = Wake::new(&node, part)?;
+    let wake = Wake::new(&node, part)?;
     match (part.mode, part.work) {
         (Mode::CallPolled | Mode::CallWoken, _) => {
             let server = calls(&node, part)?
@@ -59,7 +59,7 @@ pub(super) fn serve(part: &Part) -> anyhow::Result<()> {
             Ok(())
         }
         _ => {
-            let subscriber = subscriber(&node, part, TO_SERVER)?;
+            let subscriber = subscriber(&node, TO_SERVER)?;
             let publisher = publisher(&node, part, TO_CLIENT)?;
             say_ready()?;
             loop {
@@ -93,7 +93,7 @@ pub(super) fn measure(part: &Part) -> anyhow::Result<Figures> {
     }
 }
 
-fn call_by_call(node: &Node<Link>, part: &Part, mut wake: Wake) -> anyhow::Result<Figures> {
+fn call_by_call(node: &Node<Link>, part: &Part, wake: Wake) -> anyhow::Result<Figures> {
     let client = client(node, part)?;
     let mut requests = Turn::new(|number| payload::message(part.size_bytes, number));
     closed_loop(part.limit, || {
@@ -145,9 +145,9 @@ fn pipelined(node: &Node<Link>, part: &Part, window: usize) -> anyhow::Result<Fi
     }
 }
 
-fn message_by_message(node: &Node<Link>, part: &Part, mut wake: Wake) -> anyhow::Result<Figures> {
+fn message_by_message(node: &Node<Link>, part: &Part, wake: Wake) -> anyhow::Result<Figures> {
     let publisher = publisher(node, part, TO_SERVER)?;
-    let subscriber = subscriber(node, part, TO_CLIENT)?;
+    let subscriber = subscriber(node, TO_CLIENT)?;
     let mut requests = Turn::new(|number| payload::message(part.size_bytes, number));
     closed_loop(part.limit, || {
         let request = requests.next();
@@ -163,7 +163,7 @@ fn message_by_message(node: &Node<Link>, part: &Part, mut wake: Wake) -> anyhow:
 }
 
 fn one_way(node: &Node<Link>, part: &Part) -> anyhow::Result<Figures> {
-    let subscriber = subscriber(node, part, TO_CLIENT)?;
+    let subscriber = subscriber(node, TO_CLIENT)?;
     let (mut counter, mut sequence) = (Counter::start(part.limit), Sequence::default());
     loop {
         match subscriber.receive()? {
@@ -187,7 +187,9 @@ fn node(part: &Part) -> anyhow::Result<Node<Link>> {
         .ok()
         .context("the token is no file name")?;
     let root = part.directory.to_str().context("TMPDIR is not UTF-8")?;
-    let root = Path::new(root.as_bytes()).ok().context("TMPDIR is too long")?;
+    let root = Path::new(root.as_bytes())
+        .ok()
+        .context("TMPDIR is too long")?;
     config.global.set_root_path(&root);
     NodeBuilder::new()
         .config(&config)
@@ -196,13 +198,8 @@ fn node(part: &Part) -> anyhow::Result<Node<Link>> {
         .context("cannot make a node")
 }
 
-type Calls = iceoryx2::service::port_factory::request_response::PortFactory<
-    Link,
-    [u8],
-    (),
-    [u8],
-    (),
->;
+type Calls =
+    iceoryx2::service::port_factory::request_response::PortFactory<Link, [u8], (), [u8], ()>;
 
 fn calls(node: &Node<Link>, part: &Part) -> anyhow::Result<Calls> {
     let window = part.work.window();
@@ -251,7 +248,7 @@ fn publisher(node: &Node<Link>, part: &Part, name: &str) -> anyhow::Result<Publi
 
 type Subscriber = iceoryx2::port::subscriber::Subscriber<Link, [u8], ()>;
 
-fn subscriber(node: &Node<Link>, _part: &Part, name: &str) -> anyhow::Result<Subscriber> {
+fn subscriber(node: &Node<Link>, name: &str) -> anyhow::Result<Subscriber> {
     Ok(topic(node, name)?.subscriber_builder().create()?)
 }
 
@@ -276,7 +273,7 @@ const BUFFERED_MESSAGES: usize = 1024;
 /// Several seconds of attempts.
 const MOST_ATTEMPTS: u32 = 50_000_000;
 
-/// Returns the other side's name for its event service.
+/// Returns the names of our event service and of that of the other side.
 fn event_names(side: Side) -> (&'static str, &'static str) {
     match side {
         Side::Server => ("server-woken", "client-woken"),

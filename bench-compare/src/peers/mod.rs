@@ -12,6 +12,7 @@ mod iceoryx;
 mod ipc_channel;
 pub(crate) mod node;
 mod runtime;
+mod share;
 mod shmipc;
 mod tokio_socket;
 mod unix_socket;
@@ -172,9 +173,7 @@ pub(crate) fn measure(part: &Part) -> anyhow::Result<Figures> {
 pub(crate) fn play_member(part: &Part) -> anyhow::Result<()> {
     match part.peer {
         Peer::Doorbell => crowd::play(part, doorbell_blocking::caller(part)?),
-        Peer::TokioSocket | Peer::UnixSocket => {
-            crowd::play(part, unix_socket::caller(part)?)
-        }
+        Peer::TokioSocket | Peer::UnixSocket => crowd::play(part, unix_socket::caller(part)?),
         peer => bail!("{} is not measured with many processes", peer.name()),
     }
 }

@@ -47,8 +47,7 @@ pub(crate) fn version() -> Option<String> {
 }
 
 /// What to do when there is no Node.js.
-pub(crate) const MISSING: &str =
-    "the rows of Node.js need the command `node`, version 18 or later: on Debian, apt install nodejs";
+pub(crate) const MISSING: &str = "the rows of Node.js need the command `node`, version 18 or later: on Debian, apt install nodejs";
 
 const PROGRAM: &str = "node";
 const CLIENT: &str = include_str!("../../node/client.mjs");

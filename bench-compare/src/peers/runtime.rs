@@ -4,8 +4,8 @@ use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 
 use super::Mode;
+use super::share::{Crowd, Share, Window};
 use crate::clock::{Caller, Limit};
-use crate::histogram::Times;
 use crate::host;
 use crate::part::Part;
 use crate::sample::Figures;
@@ -52,32 +52,24 @@ pub(crate) async fn all_at_once<C: Caller>(
     callers: Vec<C>,
     limit: Limit,
 ) -> anyhow::Result<Figures> {
-    let counted_from = host::shared_now() + limit.warm_up;
-    let end = counted_from + limit.length;
+    let window = Window::starting_at(host::shared_now(), limit);
     let tasks: Vec<_> = callers
         .into_iter()
         .map(|mut caller| {
             tokio::spawn(async move {
-                let mut times = Times::new(COARSE);
-                let mut begun = host::shared_now();
-                while begun < end {
+                let mut share = Share::new(window);
+                while share.goes_on() {
                     caller.call().await?;
-                    let now = host::shared_now();
-                    if begun >= counted_from && now < end {
-                        times.record((now - begun).as_nanos() as u64);
-                    }
-                    begun = now;
+                    share.end_call();
                 }
-                anyhow::Ok(times)
+                anyhow::Ok(share)
             })
         })
         .collect();
-    let mut all = Times::new(COARSE);
+    let mut all = Crowd::new(window);
     for task in tasks {
-        all.add(&task.await??);
+        let share = task.await??;
+        all.add(share.messages(), share.times());
     }
-    Ok(all.figures(limit.length))
+    Ok(all.figures())
 }
-
-/// Significant digits of times that exist once for each of a thousand connections.
-pub(crate) const COARSE: u8 = 2;

@@ -53,9 +53,7 @@ pub(super) fn measure(part: &Part) -> anyhow::Result<Figures> {
         _ => zmq::DEALER,
     };
     let socket = socket(&context, kind)?;
-    socket
-        .connect(&address(part)?)
-        .context("cannot connect")?;
+    socket.connect(&address(part)?).context("cannot connect")?;
     let mut requests = Turn::new(|number| payload::message(part.size_bytes, number));
     let mut answer = Message::new();
     match part.work {

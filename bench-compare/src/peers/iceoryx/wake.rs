@@ -15,12 +15,15 @@ pub(super) enum Wake {
     /// Neither sleeps.
     Poll,
     /// Both sleep.
-    Events {
-        /// Wakes us.
-        listener: Listener<Link>,
-        /// Wakes the other side.
-        notifier: Notifier<Link>,
-    },
+    Events(Box<Events>),
+}
+
+/// Our end of the two event services.
+pub(super) struct Events {
+    /// Wakes us.
+    listener: Listener<Link>,
+    /// Wakes the other side.
+    notifier: Notifier<Link>,
 }
 
 impl Wake {
@@ -42,10 +45,10 @@ impl Wake {
                     .open_or_create()?,
             )
         };
-        Ok(Self::Events {
+        Ok(Self::Events(Box::new(Events {
             listener: event(ours)?.listener_builder().create()?,
             notifier: event(theirs)?.notifier_builder().create()?,
-        })
+        })))
     }
 
     /// Tells the other side that there is a message.
@@ -54,8 +57,8 @@ impl Wake {
     ///
     /// If that is not possible any more.
     pub(super) fn notify(&self) -> anyhow::Result<()> {
-        if let Self::Events { notifier, .. } = self {
-            notifier.notify()?;
+        if let Self::Events(events) = self {
+            events.notifier.notify()?;
         }
         Ok(())
     }
@@ -65,11 +68,11 @@ impl Wake {
     /// # Errors
     ///
     /// If the wait fails.
-    pub(super) fn wait(&mut self) -> anyhow::Result<()> {
+    pub(super) fn wait(&self) -> anyhow::Result<()> {
         match self {
             Self::Poll => spin_loop(),
-            Self::Events { listener, .. } => {
-                listener.blocking_wait(|_event| {})?;
+            Self::Events(events) => {
+                events.listener.blocking_wait(|_event| {})?;
             }
         }
         Ok(())
