@@ -24,14 +24,23 @@ mod runner;
 mod sample;
 mod table;
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 
 use self::options::{Command, Options};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let options = Options::parse();
-    match &options.command {
+    let result = match &options.command {
         Some(Command::Part { part }) => part::play(part),
         None => runner::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -142,6 +142,7 @@ fn pipelined() -> [Group; 2] {
             "each process on a CPU of its own",
             &[
                 (Doorbell, MultiThread),
+                (Doorbell, CurrentThread),
                 (Doorbell, Blocking),
                 (TokioSocket, CurrentThread),
                 (Tonic, CurrentThread),

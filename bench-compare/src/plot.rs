@@ -104,8 +104,8 @@ fn draw<'a>(
             By::Time => "round trip, median with a line to the 99th percentile (shorter is better)",
             By::Rate => "messages per second (longer is better)",
         })
-        .label_style((FONT, 12))
-        .axis_desc_style((FONT, 12))
+        .label_style((FONT, 14))
+        .axis_desc_style((FONT, 14))
         .draw()?;
     for (index, bar) in bars.iter().enumerate() {
         let (top, bottom) = (index as f64 + 0.15, index as f64 + 0.85);
@@ -118,7 +118,7 @@ fn draw<'a>(
         }
         let at = bar.whisker.unwrap_or(bar.value).max(bar.value) * 1.1;
         let text = |right| {
-            (FONT, 13)
+            (FONT, 16)
                 .into_font()
                 .color(&BLACK)
                 .pos(Pos::new(right, VPos::Center))
@@ -143,6 +143,6 @@ fn colour(peer: Peer, placement: Placement) -> RGBColor {
 const FONT: &str = "sans-serif";
 const WIDTH: u32 = 900;
 const BAR_HEIGHT: u32 = 26;
-const AXIS: u32 = 44;
+const AXIS: u32 = 48;
 const MARGIN: u32 = 16;
 const LABELS: u32 = 240;

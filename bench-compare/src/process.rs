@@ -188,3 +188,44 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Ending takes a process a few milliseconds.
 const TIME_TO_END: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(script: &str, directory: &Path) -> Process {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script);
+        Process::start(command, directory.join("errors")).unwrap()
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_given_up_and_ended_with_its_children() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut process = start("sleep 600 & wait", directory.path());
+        let group = process.id().unwrap();
+        let error = process
+            .wait_until_ready(Duration::from_millis(100))
+            .unwrap_err();
+        assert!(error.to_string().starts_with("hangs"), "{error}");
+        drop(process);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while rustix::process::test_kill_process_group(group).is_ok() {
+            assert!(Instant::now() < deadline, "a child is still there");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_process_that_fails_is_quoted() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut process = start("echo no such thing >&2; exit 3", directory.path());
+        let error = process
+            .wait_for_figures(Duration::from_secs(10))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ended without a result (exit status 3): no such thing"
+        );
+    }
+}

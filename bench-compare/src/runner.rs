@@ -1,7 +1,7 @@
 //! Measures all groups, near and far apart, and shows what was found.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -53,12 +53,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     for (index, group) in groups.iter().enumerate() {
         let mut outcomes = Vec::new();
         for run in 1..=options.runs() {
-            eprint!(
-                "\r\x1b[K{}/{} {}, run {run}",
+            progress(&format!(
+                "{}/{} {}, run {run}",
                 index + 1,
                 groups.len(),
                 group.name
-            );
+            ));
             outcomes.extend(one_run(group, options));
         }
         rows.extend(Row::of_runs(group, &outcomes));
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             break;
         }
     }
-    eprint!("\r\x1b[K");
+    progress("");
     if interrupted() {
         notes.push("interrupted: not everything was measured".to_owned());
     }
@@ -75,6 +75,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             .push("a quick run, to see that everything works: the figures mean nothing".to_owned());
     }
     show(options, &rows, &notes)
+}
+
+/// Replaces the line that says what is being measured, where somebody sees it.
+fn progress(text: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{text}");
+    }
 }
 
 fn leave_out_node(groups: &mut Vec<Group>) {
@@ -212,9 +219,12 @@ fn measure_parts(server: &Part, client: &Part) -> anyhow::Result<Figures> {
 /// Long enough for a few round trips, however long the pauses between them and however many take turns.
 fn limit(group: &Group, peer: Peer, options: &Options) -> Limit {
     let least = match (group.work, group.pause) {
-        (Work::Connections { count } | Work::Processes { count }, _) => {
-            count as u32 * TIME_FOR_ONE_TURN
-        }
+        (
+            Work::Connections { count }
+            | Work::Processes { count }
+            | Work::Pipelined { window: count },
+            _,
+        ) => count as u32 * TIME_FOR_ONE_TURN,
         (_, Some(pause)) if !options.quick => LEAST_PAUSES * pause,
         _ => Duration::ZERO,
     };
