@@ -23,6 +23,7 @@ mod row;
 mod runner;
 mod sample;
 mod table;
+mod versions;
 
 use std::process::ExitCode;
 

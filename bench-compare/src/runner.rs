@@ -16,7 +16,7 @@ use crate::plan::{self, Case, Group, Pin};
 use crate::process::{self, Process};
 use crate::row::{Outcome, Row};
 use crate::sample::Figures;
-use crate::{bounce, host, report, table};
+use crate::{bounce, host, report, table, versions};
 
 /// Measures what the user wants, prints the table and writes the files. What was measured before an interruption is shown.
 ///
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     interrupt::raise_flag_on_ctrl_c()?;
     host::allow_many_descriptors();
-    let mut notes = vec![host::describe()];
+    let mut notes = vec![host::describe(), versions::of_rivals()];
     match node::version() {
         Some(version) => notes.push(format!("Node.js {version}")),
         None => {
