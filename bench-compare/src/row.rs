@@ -18,6 +18,36 @@ pub(crate) struct Outcome {
     pub(crate) doorbell_ahead: Option<f64>,
 }
 
+impl Outcome {
+    /// Returns `true` if these are figures of `case` in `placement`.
+    pub(crate) fn is_beside(&self, case: Case, placement: Placement) -> bool {
+        self.case == case && self.placement == placement && self.figures.is_ok()
+    }
+}
+
+/// Compares the outcomes of one run with the nearest one of the group's first case in the same placement, where there is one.
+pub(crate) fn compare(group: &Group, outcomes: &mut [Outcome]) {
+    let base = group.cases[0];
+    for index in 0..outcomes.len() {
+        let Outcome {
+            case,
+            placement,
+            ref figures,
+            ..
+        } = outcomes[index];
+        let nearest = outcomes
+            .iter()
+            .enumerate()
+            .filter(|(_, other)| case != base && other.is_beside(base, placement))
+            .min_by_key(|(at, _)| at.abs_diff(index));
+        let ratio = nearest
+            .and_then(|(_, other)| other.figures.as_ref().ok())
+            .zip(figures.as_ref().ok())
+            .and_then(|(ours, theirs)| ours.speed_ratio(theirs, group.by));
+        outcomes[index].doorbell_ahead = ratio;
+    }
+}
+
 /// One line of the output: all runs of one case in one placement.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
@@ -142,6 +172,34 @@ fn spread(ratios: Vec<f64>) -> Option<[f64; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_is_compared_with_the_nearest_one_of_doorbell_in_the_same_placement() {
+        let group = &crate::plan::groups()[0];
+        let outcome = |case, p50_ns, placement| Outcome {
+            case,
+            figures: Ok(Figures {
+                messages: 1,
+                elapsed_ns: p50_ns,
+                p50_ns: Some(p50_ns),
+                ..Figures::default()
+            }),
+            placement,
+            bounce_ns: None,
+            doorbell_ahead: None,
+        };
+        let (doorbell, rival) = (group.cases[0], group.cases[1]);
+        let mut outcomes = [
+            outcome(doorbell, 100.0, Placement::Near),
+            outcome(rival, 900.0, Placement::Far),
+            outcome(rival, 200.0, Placement::Near),
+            outcome(doorbell, 300.0, Placement::Far),
+            outcome(rival, 500.0, Placement::Moved),
+        ];
+        compare(group, &mut outcomes);
+        let found = outcomes.map(|outcome| outcome.doorbell_ahead);
+        assert_eq!(found, [None, Some(3.0), Some(2.0), None, None]);
+    }
 
     #[test]
     fn placements_and_failures_become_rows_of_their_own() {

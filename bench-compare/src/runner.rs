@@ -14,7 +14,7 @@ use crate::peers::{Peer, node};
 use crate::placement::Placement;
 use crate::plan::{self, Case, Group, Pin};
 use crate::process::{self, Process};
-use crate::row::{Outcome, Row};
+use crate::row::{self, Outcome, Row};
 use crate::sample::Figures;
 use crate::{bounce, host, report, table, versions};
 
@@ -110,34 +110,38 @@ fn show(options: &Options, rows: &[Row], notes: &[String]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Measures each case once, and Doorbell once more wherever the CPUs were moved since, so that each rival has a row of
-/// Doorbell of the same run and placement beside it.
+/// Measures each case once, and Doorbell again wherever the CPUs were moved since, so that each rival has a row of Doorbell of
+/// the same run and placement beside it.
 fn one_run(group: &Group, options: &Options) -> Vec<Outcome> {
-    let mut outcomes: Vec<Outcome> = Vec::new();
     let base = group.cases[0];
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut tries_left = if options.quick {
+        0
+    } else {
+        MAX_MORE_OF_DOORBELL
+    };
     for &case in &group.cases {
+        let outcome = steady(group, case, options);
+        let placement = outcome.placement;
+        let needs_base = outcome.figures.is_ok() && placement.is_steady();
+        outcomes.push(outcome);
+        while needs_base
+            && tries_left > 0
+            && !interrupted()
+            && !outcomes
+                .iter()
+                .any(|other| other.is_beside(base, placement))
+        {
+            tries_left -= 1;
+            outcomes.push(steady(group, base, options));
+        }
         if interrupted() {
+            // What was cut short has failed for no reason of its own.
+            outcomes.retain(|outcome| outcome.figures.is_ok());
             break;
         }
-        let mut outcome = steady(group, case, options);
-        if case != base && outcome.figures.is_ok() {
-            let beside = |outcomes: &[Outcome]| {
-                let mut alike = outcomes.iter().rev();
-                alike
-                    .find(|other| other.case == base && other.placement == outcome.placement)
-                    .and_then(|other| other.figures.clone().ok())
-            };
-            if beside(&outcomes).is_none() && outcome.placement.is_steady() && !options.quick {
-                outcomes.push(steady(group, base, options));
-            }
-            outcome.doorbell_ahead = beside(&outcomes)
-                .zip(outcome.figures.as_ref().ok())
-                .and_then(|(ours, theirs)| ours.speed_ratio(theirs, group.by));
-        }
-        if !interrupted() || outcome.figures.is_ok() {
-            outcomes.push(outcome);
-        }
     }
+    row::compare(group, &mut outcomes);
     outcomes
 }
 
@@ -250,6 +254,9 @@ fn patience(part: &Part) -> Duration {
 
 /// How often a case is measured until the CPUs stay where they are.
 const MAX_ATTEMPTS: u32 = 3;
+
+/// How often Doorbell is measured again in one run of a group because the CPUs were moved.
+const MAX_MORE_OF_DOORBELL: u32 = 4;
 
 /// Pauses that a measurement has at least.
 const LEAST_PAUSES: u32 = 50;
