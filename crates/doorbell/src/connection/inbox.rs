@@ -10,7 +10,10 @@ use doorbell_proto::{
     frame::{PACKED_LENGTH_BYTES, Packed, pack, packed_at},
 };
 
-use crate::message::{DecodeError, Incoming, Payload};
+use crate::{
+    error::CallError,
+    message::{Incoming, Payload},
+};
 
 /// The items of one stream and direction, in order.
 #[derive(Debug, Default)]
@@ -95,25 +98,34 @@ impl Inbox {
         }
     }
 
-    /// Takes the next item, and what is owed to the sender with it: what an entry has cost, with the last item of it.
-    pub(crate) fn pop<T: Payload>(&mut self) -> Option<(Result<T, DecodeError>, u64)> {
+    /// Takes the next item, and adds what is owed to the sender with it: what an entry has cost, with the last item of it.
+    ///
+    /// An item is moved as rarely as possible on its way to the reader; for one of 64 bytes the moves cost more than everything else.
+    #[inline]
+    pub(crate) fn pop<T: Payload>(&mut self, owed_bytes: &mut u64) -> Option<Result<T, CallError>> {
         let entry = self.entries.front_mut()?;
         let Bytes::Gathered(bytes) = &entry.bytes else {
-            return self.pop_whole();
+            return self.pop_whole(owed_bytes);
         };
         let (item, next) = packed_at(bytes, self.at).expect("only whole items are gathered");
-        let item = T::decode(Incoming::Borrowed(item));
         self.at = next;
-        if next < bytes.len() {
-            return Some((item, 0));
+        let is_last = next == bytes.len();
+        let item = match T::decode(Incoming::Borrowed(item)) {
+            Ok(item) => Some(Ok(item)),
+            Err(error) => Some(Err(CallError::Decode(error))),
+        };
+        if is_last {
+            *owed_bytes += self.finish_entry();
         }
-        Some((item, self.finish_entry()))
+        item
     }
 
-    fn pop_whole<T: Payload>(&mut self) -> Option<(Result<T, DecodeError>, u64)> {
+    #[cold]
+    fn pop_whole<T: Payload>(&mut self, owed_bytes: &mut u64) -> Option<Result<T, CallError>> {
         let Entry { bytes, cost_bytes } = self.entries.pop_front()?;
+        *owed_bytes += cost_bytes;
         let (Bytes::Gathered(bytes) | Bytes::Whole(bytes)) = bytes;
-        Some((T::decode(Incoming::Owned(bytes)), cost_bytes))
+        Some(T::decode(Incoming::Owned(bytes)).map_err(CallError::Decode))
     }
 
     /// Forgets the first entry, but not its memory. Returns what it has cost.
@@ -150,8 +162,9 @@ mod tests {
     use crate::Raw;
 
     fn popped(inbox: &mut Inbox) -> Option<(Vec<u8>, u64)> {
-        let (item, cost_bytes) = inbox.pop::<Raw>()?;
-        Some((item.unwrap().0.to_vec(), cost_bytes))
+        let mut owed_bytes = 0;
+        let item = inbox.pop::<Raw>(&mut owed_bytes)?;
+        Some((item.unwrap().0.to_vec(), owed_bytes))
     }
 
     #[test]

@@ -100,8 +100,9 @@ impl<T: Payload> ItemStream<T> {
     }
 
     pub(crate) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, CallError>>> {
-        if let Some(item) = self.next_taken() {
-            return Poll::Ready(Some(item));
+        let item = self.next_taken();
+        if item.is_some() {
+            return Poll::Ready(item);
         }
         if self.ended {
             return Poll::Ready(None);
@@ -129,8 +130,9 @@ impl<T: Payload> ItemStream<T> {
 
     /// The blocking form of [`next`](Self::next).
     pub(crate) fn next_blocking(&mut self) -> Option<Result<T, CallError>> {
-        if let Some(item) = self.next_taken() {
-            return Some(item);
+        let item = self.next_taken();
+        if item.is_some() {
+            return item;
         }
         if self.ended {
             return None;
@@ -167,17 +169,19 @@ impl<T: Payload> ItemStream<T> {
     }
 
     /// Returns the next of the items that were taken from the connection.
+    #[inline]
     fn next_taken(&mut self) -> Option<Result<T, CallError>> {
-        let (item, cost_bytes) = self.taken.pop()?;
-        if cost_bytes > 0 {
-            self.owe(cost_bytes);
+        let before_bytes = self.owed_bytes;
+        let item = self.taken.pop(&mut self.owed_bytes);
+        if self.owed_bytes != before_bytes {
+            self.give_much_credit();
         }
-        Some(item.map_err(CallError::Decode))
+        item
     }
 
-    /// Notes that items have been handed out.
-    fn owe(&mut self, cost_bytes: u64) {
-        self.owed_bytes += cost_bytes;
+    /// Gives credit if there is enough to give.
+    #[cold]
+    fn give_much_credit(&mut self) {
         if self.owed_bytes > u64::from(self.connection.terms().receive_window_bytes) / 4 {
             self.give_credit();
         }
