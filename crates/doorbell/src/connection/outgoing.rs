@@ -105,6 +105,11 @@ impl Outgoing {
         self.small.is_empty() && self.large.is_empty()
     }
 
+    /// Returns `true` if a large message waits, or a part of one.
+    pub(super) fn has_large(&self) -> bool {
+        !self.large.is_empty()
+    }
+
     /// Returns `true` if a frame with this header may be written to the ring at once, before everything that is queued.
     pub(super) fn may_overtake(&self, header: &FrameHeader) -> bool {
         self.small.is_empty() && (self.large.is_empty() || !self.follows_large(header))

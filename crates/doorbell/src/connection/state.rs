@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(super) spin: Spin,
     pub(super) outgoing: Outgoing,
     stalled: Option<ControlFrame>,
+    /// Chunks that will be sent in the belief that small messages use the connection too.
+    not_alone: u32,
     pub(super) tickets: Tickets,
     pub(super) space_wakers: Vec<Waker>,
     pub(super) pongs: Pongs,
@@ -112,6 +114,7 @@ impl State {
             spin,
             outgoing: Outgoing::default(),
             stalled: None,
+            not_alone: 0,
             tickets: Tickets::default(),
             space_wakers: Vec::new(),
             pongs: Pongs::default(),
@@ -144,6 +147,9 @@ impl State {
             return self.send_large(header, preamble, payload);
         }
         header.length = u32::try_from(body_bytes).expect("a chunk is smaller than 4 GiB");
+        if self.outgoing.has_large() {
+            self.not_alone = ALONE_AFTER;
+        }
         let mut head = std::mem::take(&mut self.body);
         head.clear();
         if !prefix.is_empty() {
@@ -208,10 +214,11 @@ impl State {
         let chunk_bytes = self.max_body_bytes();
         while self.pump_smalls()?
             && let Some(large) = self.outgoing.first_large()
-            && self.producer.unread_bytes()? <= chunk_bytes * CHUNKS_AHEAD
+            && self.producer.unread_bytes()? <= chunk_bytes * ahead(self.not_alone)
             && write_chunk(&mut self.producer, self.terms, large, chunk_bytes)?
         {
             let answered = self.outgoing.chunk_was_sent();
+            self.not_alone = self.not_alone.saturating_sub(1);
             self.release_slot(answered);
         }
         Ok(())
@@ -374,6 +381,15 @@ fn write(
     Ok(producer.push_words(header.to_words(crc), &[head, payload])?)
 }
 
+/// Returns how many chunks may lie unread.
+fn ahead(not_alone: u32) -> usize {
+    if not_alone > 0 {
+        CHUNKS_AHEAD
+    } else {
+        CHUNKS_AHEAD_ALONE
+    }
+}
+
 fn write_chunk(
     producer: &mut Producer,
     terms: Terms,
@@ -415,9 +431,16 @@ pub(super) fn header(kind: FrameKind, flags: Flags, id: u64, value: u32) -> Fram
     }
 }
 
-/// Chunks of large messages that may lie unread in the ring: enough to keep both sides copying, few enough that a small call
-/// passes quickly.
+/// Chunks of large messages that may lie unread in the ring while small messages use the connection too: enough to keep both sides
+/// copying, few enough that a small call passes quickly.
 pub(super) const CHUNKS_AHEAD: usize = 3;
+
+/// The same while there are only large ones: a peer whose cache is far away, or that shares our CPU, has more to do in one go. (1 MiB
+/// there and back took 1.1 instead of 1.8 times what copying takes, between CPUs without a common cache.)
+const CHUNKS_AHEAD_ALONE: usize = 7;
+
+/// Chunks after which a connection counts as one with only large messages.
+const ALONE_AFTER: u32 = 64;
 
 /// Largest body that carries a checksum (95 ns at 4 KiB); larger ones rely on the memory being what it is.
 const BODY_CRC_BYTES: usize = 4096;
