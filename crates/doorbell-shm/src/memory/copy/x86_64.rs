@@ -10,6 +10,20 @@ use std::arch::asm;
 /// is private to the caller.
 #[inline]
 pub(super) unsafe fn copy_block(source: *const u8, destination: *mut u8, bytes: usize) {
+    if bytes >= STRING_BYTES {
+        // SAFETY: reads and writes exactly `bytes`, which the caller allows; the direction flag is clear in Rust code. The compiler
+        // takes an asm block for an access to any memory, so nothing is moved across it or repeated.
+        unsafe {
+            asm!(
+                "rep movsb",
+                inout("rsi") source => _,
+                inout("rdi") destination => _,
+                inout("rcx") bytes => _,
+                options(nostack, preserves_flags),
+            );
+        }
+        return;
+    }
     // SAFETY: reads and writes exactly `bytes`, 64 and then 16 at a time, which the caller allows. The
     // compiler takes an asm block for an access to any memory, so nothing is moved across it or
     // repeated. SSE2 is part of every x86-64.
@@ -52,6 +66,9 @@ pub(super) unsafe fn copy_block(source: *const u8, destination: *mut u8, bytes: 
         );
     }
 }
+
+/// From here on the processor's own copy loop.
+const STRING_BYTES: usize = 2048;
 
 /// Begins to fetch the cache line of `address`, which need not be mapped.
 #[inline]
