@@ -220,8 +220,8 @@ async fn notifications_are_refused_when_the_server_does_not_keep_up_and_none_is_
     .await;
 }
 
-/// Larger than a chunk, so that it travels as a call; two of them wait for a server that does not keep up.
-const LARGE_NOTIFICATION_BYTES: usize = 100_000;
+/// Larger than the chunks that may lie in the ring, so that it travels as a call and keeps waiting; two of them fill the queue.
+const LARGE_NOTIFICATION_BYTES: usize = 120_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_notifications_are_refused_when_the_server_does_not_keep_up() {

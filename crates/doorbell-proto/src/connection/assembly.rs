@@ -118,6 +118,12 @@ impl Budget {
         Some(buffer)
     }
 
+    /// Returns `true` if a message is under assembly.
+    #[inline]
+    pub(super) const fn is_used(&self) -> bool {
+        self.used_bytes > 0
+    }
+
     /// Gives back what `assembly` held.
     pub(super) fn release(&mut self, assembly: &Assembly) {
         if !matches!(assembly.storage, Storage::Discarded) {

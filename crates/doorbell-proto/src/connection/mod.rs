@@ -240,6 +240,12 @@ impl Connection {
         self.calls.active_calls() > 0 || self.calls.receiving_calls() > 0
     }
 
+    /// Returns `true` if a divided message has arrived in part.
+    #[inline]
+    pub fn is_assembling(&self) -> bool {
+        self.budget.is_used()
+    }
+
     /// Returns `true` if either side has announced that it leaves.
     #[inline]
     pub fn is_going_away(&self) -> bool {

@@ -10,6 +10,7 @@
 use std::{
     sync::{Arc, MutexGuard},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use doorbell_shm::SleepOn;
@@ -67,7 +68,11 @@ impl Connection {
             Spun::Quiet(receive) => (receive, false),
             Spun::Busy(receive) => (receive, true),
         };
-        let polled = register_unless(&mut self.lock(), key, awaited, cx.waker(), ready);
+        let polled = {
+            let mut state = self.lock();
+            state.is_driver_coming = busy;
+            register_unless(&mut state, key, awaited, cx.waker(), ready)
+        };
         self.leave(receive);
         if busy && polled.is_pending() {
             cx.waker().wake_by_ref(); // other tasks have their turn, then we go on
@@ -159,8 +164,19 @@ impl Connection {
         let Some(mut receive) = self.try_receive() else {
             return;
         };
-        self.lock().withdraw();
+        {
+            let mut state = self.lock();
+            if std::mem::take(&mut state.is_driver_coming) {
+                drop(state);
+                drop(receive);
+                return self.call_attendant();
+            }
+            state.withdraw();
+        }
         for _ in 0..BATCHES {
+            if self.hand_to_task() {
+                return self.leave(receive);
+            }
             let drained = self.drain(&mut receive, DRAIN_FRAMES, &mut |_, _| {});
             if !matches!(drained, Ok(count) if count > 0) {
                 self.relieve();
@@ -169,6 +185,26 @@ impl Connection {
         }
         drop(receive);
         self.call_attendant();
+    }
+
+    /// While a large message is under way, lets a task drive that waits: it spins for the next chunk, whereas whoever watches the doorbell
+    /// would sleep until each. Returns `true` if one was woken.
+    fn hand_to_task(&self) -> bool {
+        if self.sleeper == Sleeper::Threads {
+            return false;
+        }
+        let waker = {
+            let mut state = self.lock();
+            if !state.has_large() {
+                return false;
+            }
+            state.spin.slept(Duration::ZERO); // until this chunk: not worth a look at the clock
+            state.has_progressed = true;
+            let waker = state.any_waker();
+            state.is_driver_coming = waker.is_some();
+            waker
+        };
+        waker.map(Waker::wake).is_some()
     }
 
     /// Makes whoever watches the doorbell [attend](Self::attend) as soon as it has looked at everything else.

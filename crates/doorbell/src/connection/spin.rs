@@ -107,6 +107,7 @@ impl Connection {
                 return Spun::Value(value);
             }
             state.withdraw();
+            state.is_driver_coming = false;
             if std::mem::take(&mut state.tickets.get(key).spun) {
                 SpinTurn::over()
             } else {
@@ -206,8 +207,11 @@ impl Connection {
         }
     }
 
-    /// Tells the spin budget how long a wait took after all.
+    /// Tells the spin budget how long a wait took after all, unless it was one for a large message, of which each sleep has been told.
     pub(crate) fn slept(&self, since: Instant) {
-        self.lock().spin.slept(since.elapsed());
+        let mut state = self.lock();
+        if !std::mem::take(&mut state.has_progressed) {
+            state.spin.slept(since.elapsed());
+        }
     }
 }

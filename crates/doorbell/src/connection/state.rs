@@ -37,6 +37,10 @@ pub(crate) struct State {
     pub(super) space_wakers: Vec<Waker>,
     pub(super) pongs: Pongs,
     pub(super) quiet_wakers: Vec<Waker>,
+    /// A task has been woken to drive, and will, unless it is dropped first. Whoever watches the doorbell lets it go ahead, once.
+    pub(super) is_driver_coming: bool,
+    /// Chunks of a large message have come since a task began to sleep.
+    pub(super) has_progressed: bool,
     /// The peer is gone; what it has left is still to be read.
     pub(super) gone: bool,
     pub(super) end: Option<Disconnected>,
@@ -119,6 +123,8 @@ impl State {
             space_wakers: Vec::new(),
             pongs: Pongs::default(),
             quiet_wakers: Vec::new(),
+            is_driver_coming: false,
+            has_progressed: false,
             gone: false,
             end: None,
             going_away: None,
@@ -247,6 +253,11 @@ impl State {
         if let Some(id) = answered {
             self.machine.release(id);
         }
+    }
+
+    /// Returns `true` if a large message is under way in either direction.
+    pub(super) fn has_large(&self) -> bool {
+        self.outgoing.has_large() || self.machine.is_assembling()
     }
 
     /// Returns `true` if something waits to be written.
