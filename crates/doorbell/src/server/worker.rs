@@ -148,11 +148,17 @@ impl Worker {
 
     /// Serves the hot connections until none is left. Returns `false` if the worker is to stop.
     fn work_while_hot(&mut self) -> bool {
-        let mut turn = SpinTurn::over();
+        let mut turn = self.spin.start();
+        let mut is_first = true;
         let mut polled_at = Instant::now();
         let mut turns_since_poll = 0;
         while !self.hot.is_empty() {
-            if self.serve_hot() {
+            let served = self.serve_hot();
+            if served == Served::Credit && is_first {
+                turn = SpinTurn::over(); // what has woken us is not worth a spin
+            }
+            is_first &= served == Served::Nothing;
+            if served == Served::Messages {
                 self.spin.paid(&turn);
                 turn = self.spin.start();
             } else if !turn.again() {
@@ -180,20 +186,20 @@ impl Worker {
         true
     }
 
-    /// Gives every hot connection its turn. Returns `true` if one had something that is worth waiting for more of.
-    fn serve_hot(&mut self) -> bool {
-        let mut any = false;
+    /// Gives every hot connection its turn. Returns the best that one of them had.
+    fn serve_hot(&mut self) -> Served {
+        let mut best = Served::Nothing;
         let mut place = 0;
         while let Some(&index) = self.hot.get(place) {
             match self.serve(index) {
                 Ok(served) => {
-                    any |= served == Served::Messages;
+                    best = best.max(served);
                     place += 1;
                 }
                 Err(reason) => self.end(index, reason),
             }
         }
-        any
+        best
     }
 
     /// Reads one connection's ring for one turn.
@@ -424,7 +430,7 @@ impl Worker {
 }
 
 /// What a turn of a connection brought.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Served {
     Nothing,
     /// Credit, and nothing else. A handler sends items meanwhile, and may want this very CPU: the next credit is not worth a spin.
