@@ -47,7 +47,6 @@ macro_rules! message {
 
 message!(Echo = 1 -> Block);
 message!(Pour = 2 -> Block);
-message!(PourFed = 3 -> Block);
 message!(Drain = 4 -> Block);
 message!(Tell = 5 -> ());
 
@@ -70,14 +69,6 @@ pub(crate) fn serve(path: &str) -> anyhow::Result<()> {
                 |_: Context, pour: Pour, mut out: ItemSender<Block>| async move {
                     for _ in 0_u64.. {
                         out.send(pour.0.clone()).await?;
-                    }
-                    Ok::<_, Status>(())
-                },
-            )
-            .on_stream(
-                |_: Context, pour: PourFed, mut out: ItemSender<Block>| async move {
-                    for _ in 0_u64.. {
-                        out.feed(pour.0.clone()).await?;
                     }
                     Ok::<_, Status>(())
                 },
@@ -133,33 +124,16 @@ pub(crate) fn run_client(path: &str, kind: &str, count: &str) -> anyhow::Result<
                 black_box(item?.0);
             }
         }
-        "fed item received" => {
-            let items = client.stream(PourFed(block())).open()?;
-            for item in items.take(count) {
-                black_box(item?.0);
-            }
-        }
         "item sent" => {
             let mut upload = client.upload(Drain(block())).open()?;
             for _ in 0..count {
                 upload.send(block())?;
             }
-            upload.finish()?;
-        }
-        "item fed" => {
-            let mut upload = client.upload(Drain(block())).open()?;
-            for _ in 0..count {
-                upload.feed(block())?;
-            }
-            upload.finish()?;
         }
         "notification" => {
             for _ in 0..count {
                 client.notify(Tell(block()))?;
             }
-        }
-        "notification together with others" => {
-            client.notify_all((0..count).map(|_| Tell(block())))?;
         }
         kind => bail!("no such kind of message: {kind}"),
     }

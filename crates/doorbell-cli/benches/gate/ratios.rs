@@ -26,7 +26,7 @@ const LIMITS: &[Limit] = &[
         bench: &["rtt", "--only", "awake"],
         mode: "blocking-spin",
         size_bytes: 64,
-        bound: Bound::AtMost(14.0),
+        bound: Bound::AtMost(20.0),
     },
     Limit {
         bench: &["rtt", "--only", "one-cpu-blocking"],

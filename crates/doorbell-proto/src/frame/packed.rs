@@ -6,6 +6,7 @@ use super::{FrameError, FrameHeader};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packed<'a> {
     rest: &'a [u8],
+    count: usize,
     longest_bytes: usize,
 }
 
@@ -30,8 +31,9 @@ impl<'a> Packed<'a> {
     ///
     /// [`FrameError`] if the last message does not end where the body does, or there is none.
     pub fn parse(header: &FrameHeader, body: &'a [u8]) -> Result<Self, FrameError> {
-        let (mut at, mut longest_bytes) = (0, 0);
+        let (mut at, mut count, mut longest_bytes) = (0, 0, 0);
         while let Some((message, next)) = packed_at(body, at) {
+            count += 1;
             longest_bytes = longest_bytes.max(message.len());
             at = next;
         }
@@ -43,8 +45,15 @@ impl<'a> Packed<'a> {
         }
         Ok(Self {
             rest: body,
+            count,
             longest_bytes,
         })
+    }
+
+    /// Returns the number of messages, at least 1.
+    #[inline]
+    pub fn total(&self) -> usize {
+        self.count
     }
 
     /// Returns the size of the longest message.
@@ -137,7 +146,7 @@ mod tests {
     fn messages_come_out_as_they_went_in() {
         let body = packed(&[b"one", b"", b"three"]);
         let parsed = parse(&body).unwrap();
-        assert_eq!(parsed.longest_bytes(), 5);
+        assert_eq!((parsed.total(), parsed.longest_bytes()), (3, 5));
         assert_eq!(parsed.collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
     }
 

@@ -198,7 +198,7 @@ impl Connection {
             if !state.has_large() {
                 return false;
             }
-            state.spin.slept(Duration::ZERO); // until this chunk: not worth a look at the clock
+            state.spin.slept(SLEEP_UNTIL_A_CHUNK); // about; not worth a look at the clock
             state.has_progressed = true;
             let waker = state.any_waker();
             state.is_driver_coming = waker.is_some();
@@ -261,6 +261,9 @@ pub(super) fn register_unless<T>(
     state.tickets.register(key, awaited, waker);
     Poll::Pending
 }
+
+/// What it takes to be woken for a chunk that comes at once: a little spinning would have saved it.
+const SLEEP_UNTIL_A_CHUNK: Duration = Duration::from_micros(50);
 
 /// Frames that are read in one go before a waiting caller looks whether its own was among them.
 pub(super) const DRAIN_FRAMES: usize = 64;

@@ -37,7 +37,7 @@ pub(crate) enum Dispatch<'a> {
 }
 
 impl Connection {
-    /// Reads up to `max_frames` frames, completes what they belong to, and hands requests to `dispatch` without any lock but the
+    /// Reads up to about `max_frames` frames, completes what they belong to, and hands requests to `dispatch` without any lock but the
     /// receive half. Returns how many there were.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Connection {
                 let state = held.get_or_insert_with(|| self.lock());
                 state.machine.handle_frame(now, &header, &receive.scratch)?
             };
-            count += 1;
+            count += weight(&event);
             receive.credits += usize::from(header.kind == FrameKind::Credit);
             let state = held.get_or_insert_with(|| self.lock());
             state.counters.frames_received += 1;
@@ -409,6 +409,14 @@ impl State {
     }
 }
 
+/// Returns what a frame counts among those that may be read in one go: one that packs many messages gives as many handlers work.
+fn weight(event: &Event<'_>) -> usize {
+    match event {
+        Event::Notifies { payloads, .. } => 1 + payloads.total() / PACKED_PER_FRAME,
+        _ => 1,
+    }
+}
+
 /// What the caller gets for a status. Which side notices first that the deadline has passed must make no difference.
 fn failure(status: Status) -> CallError {
     if status.code() == Code::DeadlineExceeded && status.was_executed() {
@@ -442,6 +450,9 @@ fn trim(scratch: &mut Vec<u8>) {
         scratch.shrink_to(SCRATCH_BYTES);
     }
 }
+
+/// Packed notifications that count as one frame. With their lengths they take more room in the ring than its header.
+const PACKED_PER_FRAME: usize = 8;
 
 /// Bodies up to this size are copied while the state lock is held over a batch; for larger ones it is released.
 const COPY_UNDER_LOCK_BYTES: usize = 1024;
