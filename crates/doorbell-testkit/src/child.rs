@@ -6,11 +6,13 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::Path,
     process::{ChildStdin, Command, Stdio},
     sync::mpsc,
 };
 
-use crate::PATIENCE;
+use crate::{PATIENCE, Place};
 
 /// A running child. Killed when dropped.
 #[derive(Debug)]
@@ -47,7 +49,46 @@ impl Child {
         Self::spawn(command, body, role, settings)
     }
 
-    fn spawn(mut command: Command, body: &str, role: &str, settings: &[(&str, &str)]) -> Self {
+    /// As [`start`](Self::start), as the user and group with this number and without other groups. `place` is opened to that user, who
+    /// runs a copy of the executable in it if the executable itself is out of reach.
+    ///
+    /// # Panics
+    ///
+    /// If no process can be started, for example because we are not root.
+    pub fn start_as(
+        user: u32,
+        place: &Place,
+        body: &str,
+        role: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        place.open_to_others();
+        let executable = std::env::current_exe().expect("a test has an executable");
+        let start = |executable: &Path| {
+            let mut command = Command::new(executable);
+            // The working directory may be out of reach, too.
+            command.uid(user).gid(user).current_dir(place.directory());
+            Self::try_spawn(command, body, role, settings)
+        };
+        start(&executable)
+            .or_else(|_| {
+                let copy = place.directory().join("executable");
+                std::fs::copy(&executable, &copy)?;
+                start(&copy)
+            })
+            .expect("a second process as another user")
+    }
+
+    fn spawn(command: Command, body: &str, role: &str, settings: &[(&str, &str)]) -> Self {
+        Self::try_spawn(command, body, role, settings).expect("a second process")
+    }
+
+    fn try_spawn(
+        mut command: Command,
+        body: &str,
+        role: &str,
+        settings: &[(&str, &str)],
+    ) -> std::io::Result<Self> {
         command.args([
             body,
             "--exact",
@@ -60,7 +101,7 @@ impl Child {
             command.env(variable(name), value);
         }
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut process = spawned.expect("a second process");
+        let mut process = spawned?;
         let output = BufReader::new(process.stdout.take().expect("piped"));
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -72,11 +113,11 @@ impl Child {
                 }
             }
         });
-        Self {
+        Ok(Self {
             input: process.stdin.take(),
             process,
             lines,
-        }
+        })
     }
 
     /// Returns the child's process id.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use child::{Child, role, say, setting, wait_for_parent};
 pub use place::Place;
-pub use proc::{descriptors, is_asleep, mappings, threads};
+pub use proc::{descriptors, is_asleep, mappings, second_user, threads};
 pub use raw_client::{RawClient, RawControl};
 pub use raw_server::RawServer;
 

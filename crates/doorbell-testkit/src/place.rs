@@ -1,5 +1,6 @@
 //! A directory of a test's own, with the path of a server's socket in it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Removed with everything in it when dropped.
@@ -24,6 +25,16 @@ impl Place {
     /// Returns the directory.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Lets other users enter the directory; they cannot write to it.
+    ///
+    /// # Panics
+    ///
+    /// If it is not ours any more.
+    pub fn open_to_others(&self) {
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.directory(), mode).expect("our own directory");
     }
 
     /// Returns the path for the server's socket.

@@ -1,6 +1,6 @@
 //! What a process holds, as `/proc` tells.
 
-use std::path::PathBuf;
+use std::{os::unix::fs::MetadataExt, path::PathBuf};
 
 /// Returns how many descriptors the process has open. Of this process, the one needed to look is not counted.
 ///
@@ -52,6 +52,23 @@ pub fn is_asleep(process: u32) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('S'))
     })
 }
+
+/// Returns a user that is not ours and that children can run as; `None`, having said so, if we may not start such.
+///
+/// # Panics
+///
+/// If there is no `/proc`.
+pub fn second_user() -> Option<u32> {
+    let ours = std::fs::metadata("/proc/self").expect("mounted").uid();
+    if ours == 0 {
+        return Some(NOBODY);
+    }
+    eprintln!("SKIPPED: a process of a second user takes root, and this runs as user {ours}");
+    None
+}
+
+/// The user without rights, on every Linux.
+const NOBODY: u32 = 65_534;
 
 fn entries(process: u32, what: &str) -> usize {
     std::fs::read_dir(path(process, what))

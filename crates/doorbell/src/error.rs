@@ -219,6 +219,17 @@ pub enum ConnectError {
         /// Why, for people.
         text: String,
     },
+    /// The server runs as a user that is neither ours nor root, and not one that was said to be trusted.
+    #[error(
+        "the server at {} runs as user {uid}, not as ours: if that is right, say `trust_server_user({uid})`",
+        .path.display()
+    )]
+    Stranger {
+        /// Address that was tried.
+        path: PathBuf,
+        /// User that the server runs as.
+        uid: u32,
+    },
     /// What answered does not speak this protocol, or sent something that is not allowed.
     #[error("the server's handshake is invalid: {text}")]
     Handshake {
@@ -260,6 +271,7 @@ impl ConnectError {
             ),
             Self::Name(_)
             | Self::PermissionDenied { .. }
+            | Self::Stranger { .. }
             | Self::Handshake { .. }
             | Self::Closed
             | Self::System { .. } => false,
@@ -277,6 +289,14 @@ pub enum BindError {
     /// The control socket could not be made.
     #[error(transparent)]
     Socket(#[from] doorbell_shm::sys::BindError),
+    /// Others were to reach the socket, and the directory of service names is the user's alone.
+    #[error(
+        "other users cannot reach a service name such as {name:?}: give a path with a slash in it"
+    )]
+    PrivateName {
+        /// Name that was given.
+        name: String,
+    },
     /// Two handlers were registered for one message type.
     #[error("two handlers for message type {0}: give each message its own number")]
     DuplicateHandler(crate::MessageType),

@@ -51,7 +51,7 @@ pub use imp::{
     current_process_id, futex_wait, futex_wait_any, futex_wake, pin_current_thread,
     raise_descriptor_limit, runtime_directory, seal_size, seal_writable_by_us_only,
 };
-pub use types::{DoorbellKind, Event, Mode, PeerAccess, Wait, Woken};
+pub use types::{DoorbellKind, Event, Mode, PeerAccess, SocketAccess, Wait, Woken};
 
 // A system whose signatures drift stops compiling here.
 mod signatures;

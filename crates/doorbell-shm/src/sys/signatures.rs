@@ -56,6 +56,7 @@ const _POLLER: () = {
 
 const _CONTROL: () = {
     let _: fn(&Path) -> Result<Listener, BindError> = Listener::bind;
+    let _: fn(&Path, SocketAccess) -> Result<Listener, BindError> = Listener::bind_for;
     let _: fn(&Listener) -> io::Result<Option<ControlStream>> = Listener::accept;
     let _: fn(&Listener) -> &Path = Listener::path;
     let _: fn(&Path, Deadline) -> io::Result<ControlStream> = ControlStream::connect;
@@ -73,6 +74,8 @@ const _CONTROL: () = {
     let _: fn(&ControlStream) -> io::Result<ProcessHandle> = ControlStream::peer_process;
     let _: fn(&PeerIdentity) -> bool = PeerIdentity::is_same_user;
     let _: fn(&PeerIdentity) -> Option<PathBuf> = PeerIdentity::executable;
+    let _: fn(&PeerIdentity, &ProcessHandle) -> Option<PathBuf> = PeerIdentity::executable_of;
+    let _: fn(&ProcessHandle) -> bool = ProcessHandle::is_certain;
     let _: fn(&ProcessHandle) -> io::Result<bool> = ProcessHandle::has_exited;
     let _: fn(&ProcessHandle, Deadline) -> io::Result<Woken> = ProcessHandle::wait;
 };

@@ -33,6 +33,19 @@ impl DoorbellKind {
     }
 }
 
+/// Whom the system lets connect to a [`Listener`](super::Listener). Who is then let in is decided by who listens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SocketAccess {
+    /// The user that listens: mode 0600.
+    #[default]
+    Owner,
+    /// The group of the socket as well, which is that of the process or, in a directory with the set-group-ID bit, the
+    /// directory's: mode 0660.
+    Group,
+    /// Every user: mode 0666.
+    Everyone,
+}
+
 /// Which side writes a region that we were handed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerAccess {

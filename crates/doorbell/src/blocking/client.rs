@@ -278,7 +278,13 @@ impl Dialer {
             let left = limit.saturating_duration_since(Instant::now());
             left.min(options.handshake_timeout)
         });
-        let link = dial(&self.path, &options.client_name, options.wishes, timeout)?;
+        let link = dial(
+            &self.path,
+            &options.client_name,
+            options.wishes,
+            &options.trusted_users,
+            timeout,
+        )?;
         let (connection, watched) = Connection::new(
             link,
             Sleeper::Threads,

@@ -149,6 +149,7 @@ impl Dialer {
                 &this.path,
                 &options.client_name,
                 options.wishes,
+                &options.trusted_users,
                 options.handshake_timeout,
             )
         });

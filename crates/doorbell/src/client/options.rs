@@ -17,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) wait_for_server: Duration,
     pub(crate) reconnect_timeout: Duration,
     pub(crate) max_assembly_bytes: u64,
+    /// Users besides our own and root whose servers are trusted.
+    pub(crate) trusted_users: Vec<u32>,
 }
 
 impl Default for Options {
@@ -32,6 +34,7 @@ impl Default for Options {
             wait_for_server: Duration::ZERO,
             reconnect_timeout: Duration::from_secs(5),
             max_assembly_bytes: limits::DEFAULT_MAX_ASSEMBLY_BYTES,
+            trusted_users: Vec::new(),
         }
     }
 }
@@ -110,6 +113,16 @@ macro_rules! option_methods {
         #[must_use]
         pub fn reconnect_timeout(mut self, limit: std::time::Duration) -> Self {
             self.options.reconnect_timeout = limit;
+            self
+        }
+
+        /// Trusts servers of the user with this number, besides those of our own user and of root. May be given more than once.
+        ///
+        /// A server of any other user is refused with [`ConnectError::Stranger`](crate::ConnectError), because it may
+        /// have put its socket where the right one was expected.
+        #[must_use]
+        pub fn trust_server_user(mut self, uid: u32) -> Self {
+            self.options.trusted_users.push(uid);
             self
         }
     };

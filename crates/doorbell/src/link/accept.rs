@@ -11,7 +11,7 @@ use doorbell_shm::{
     sys::{ControlStream, Doorbell, PeerIdentity},
 };
 
-use super::{Link, Terms, doorbell_kind};
+use super::{Link, Terms, bells_with, doorbell_kind};
 
 /// A connection whose handshake is not finished.
 pub(crate) struct Greeting {
@@ -34,18 +34,13 @@ pub(crate) enum Step {
 
 impl Greeting {
     /// Begins with a connection that has just been accepted.
-    ///
-    /// # Errors
-    ///
-    /// The operating system does not say who it is.
-    pub(crate) fn new(control: ControlStream, deadline: Instant) -> io::Result<Self> {
-        let identity = control.peer()?;
-        Ok(Self {
+    pub(crate) fn new(control: ControlStream, identity: PeerIdentity, deadline: Instant) -> Self {
+        Self {
             control,
             identity,
             deadline,
             bytes: Vec::new(),
-        })
+        }
     }
 
     /// Reads what is there and answers when it is complete.
@@ -85,7 +80,11 @@ impl Greeting {
     }
 
     fn answer(self, hello: &Hello, offer: &ServerOffer) -> Step {
-        let welcome = match negotiate(hello, offer) {
+        let offer = ServerOffer {
+            bells: bells_with(&self.identity),
+            ..*offer
+        };
+        let welcome = match negotiate(hello, &offer) {
             Ok(welcome) => welcome,
             Err(refused) => {
                 let text = refused.to_string();

@@ -11,10 +11,10 @@ use doorbell_proto::{
 };
 use doorbell_shm::{
     Layout, adopt,
-    sys::{ControlStream, Doorbell, DoorbellKind, OwnedHandle, PeerIdentity, RegionHandle, Woken},
+    sys::{ControlStream, Doorbell, OwnedHandle, PeerIdentity, RegionHandle, Woken},
 };
 
-use super::{Link, Terms, Wishes, doorbell_kind};
+use super::{Link, Terms, Wishes, bells_with, doorbell_kind};
 use crate::{deadline::after, error::ConnectError};
 
 /// Connects to the server at `path`. Blocks, for at most `timeout`.
@@ -22,6 +22,7 @@ pub(crate) fn dial(
     path: &Path,
     name: &str,
     wishes: Wishes,
+    trusted: &[u32],
     timeout: Duration,
 ) -> Result<Link, ConnectError> {
     let dial = Dial {
@@ -32,8 +33,8 @@ pub(crate) fn dial(
     let control =
         ControlStream::connect(path, Some(dial.deadline)).map_err(|error| dial.system(error))?;
     let identity = control.peer().map_err(|error| dial.system(error))?;
-    dial.check_owner(&identity)?;
-    let hello = hello(name, wishes);
+    dial.check_owner(&identity, trusted)?;
+    let hello = hello(name, wishes, bells_with(&identity));
     dial.send(&control, &Message::Hello(hello.clone()).encode())?;
     let (welcome, handles) = dial.receive(&control)?;
     welcome
@@ -50,16 +51,15 @@ struct Dial<'a> {
 
 impl Dial<'_> {
     /// A socket that somebody else put there is no server of ours.
-    fn check_owner(&self, identity: &PeerIdentity) -> Result<(), ConnectError> {
-        if identity.is_same_user() || identity.uid == 0 {
+    fn check_owner(&self, identity: &PeerIdentity, trusted: &[u32]) -> Result<(), ConnectError> {
+        let uid = identity.uid;
+        if identity.is_same_user() || uid == 0 || trusted.contains(&uid) {
             return Ok(());
         }
-        let text = format!(
-            "the server at {} runs as user {}, not as ours",
-            self.path.display(),
-            identity.uid
-        );
-        Err(handshake(text))
+        Err(ConnectError::Stranger {
+            path: self.path.to_owned(),
+            uid,
+        })
     }
 
     fn send(&self, control: &ControlStream, mut bytes: &[u8]) -> Result<(), ConnectError> {
@@ -200,23 +200,15 @@ impl Dial<'_> {
     }
 }
 
-fn hello(name: &str, wishes: Wishes) -> Hello {
+fn hello(name: &str, wishes: Wishes, bells: BellKinds) -> Hello {
     Hello {
         versions: VERSIONS,
         features: Features::BODY_CRC,
         ring_capacity_bytes: wishes.ring_capacity_bytes,
         receive_window_bytes: wishes.receive_window_bytes,
         max_message_bytes: wishes.max_message_bytes,
-        bells: bells(),
+        bells,
         name: name.to_owned(),
-    }
-}
-
-/// Doorbells that this build can use.
-pub(crate) fn bells() -> BellKinds {
-    match DoorbellKind::default_kind() {
-        DoorbellKind::Event => BellKinds::EVENT_FD.with(BellKinds::SOCKET),
-        DoorbellKind::Socket => BellKinds::SOCKET,
     }
 }
 

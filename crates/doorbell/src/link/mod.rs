@@ -9,7 +9,7 @@ pub(crate) mod dial;
 
 use doorbell_proto::{
     connection::{Config, Role},
-    handshake::{BellKind, Features, Hello, Welcome},
+    handshake::{BellKind, BellKinds, Features, Hello, Welcome},
     limits,
 };
 use doorbell_shm::{
@@ -122,6 +122,15 @@ impl Default for Wishes {
             receive_window_bytes: limits::DEFAULT_WINDOW_BYTES,
             max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
         }
+    }
+}
+
+/// Doorbells that this build can use with such a peer. Whoever holds an event counter can make ringing it block, so that one is for
+/// programs of one user, who could stop each other anyway.
+fn bells_with(peer: &PeerIdentity) -> BellKinds {
+    match DoorbellKind::default_kind() {
+        DoorbellKind::Event if peer.is_same_user() => BellKinds::EVENT_FD.with(BellKinds::SOCKET),
+        DoorbellKind::Event | DoorbellKind::Socket => BellKinds::SOCKET,
     }
 }
 

@@ -16,10 +16,13 @@ use doorbell_proto::{
 };
 use doorbell_shm::{
     SpinMode,
-    sys::{ControlStream, Event, Listener, Mode, Poller, Wait},
+    sys::{ControlStream, Event, Listener, Mode, PeerIdentity, Poller, Wait},
 };
 
-use super::worker::{Arrival, Mailbox};
+use super::{
+    Admission, Policy,
+    worker::{Arrival, Mailbox},
+};
 use crate::{
     connection::{Connection, Sleeper, lock},
     deadline::after,
@@ -32,6 +35,7 @@ use crate::{
 /// What the acceptor needs to know.
 pub(super) struct Reception {
     pub(super) listener: Listener,
+    pub(super) policy: Policy,
     pub(super) offer: ServerOffer,
     pub(super) spin: SpinMode,
     pub(super) max_connections: usize,
@@ -146,48 +150,40 @@ impl Acceptor {
     }
 
     fn greet(&mut self, control: ControlStream) {
-        if let Some((reason, text)) = self.objection(&control) {
-            self.reception.door.refused.fetch_add(1, Ordering::Relaxed);
-            return refuse(&control, reason, &text);
-        }
+        let identity = match self.identify(&control) {
+            Ok(identity) => identity,
+            Err((reason, text)) => {
+                self.reception.door.refused.fetch_add(1, Ordering::Relaxed);
+                return refuse(&control, reason, &text);
+            }
+        };
         let token = self.next_token;
         self.next_token += 1;
         if let Err(error) = self.reception.door.poller.add(&control, token, Mode::Edge) {
             return refuse(&control, RefuseReason::Resources, &error.to_string());
         }
         let deadline = after(self.reception.handshake_timeout);
-        match Greeting::new(control, deadline) {
-            Ok(greeting) => {
-                self.greetings.insert(token, Box::new(greeting));
-                self.step(token); // the hello is often there already
-            }
-            Err(error) => tracing::debug!(%error, "a client left while it was accepted"),
-        }
+        let greeting = Greeting::new(control, identity, deadline);
+        self.greetings.insert(token, Box::new(greeting));
+        self.step(token); // the hello is often there already
     }
 
-    /// Why this client is not let in at all.
-    fn objection(&self, control: &ControlStream) -> Option<(RefuseReason, String)> {
-        match control.peer() {
-            Ok(identity) if !identity.is_same_user() => {
-                let text = format!(
-                    "this server admits its own user only, not user {}",
-                    identity.uid
-                );
-                return Some((RefuseReason::Permission, text));
-            }
-            Ok(_) => {}
-            Err(error) => return Some((RefuseReason::Resources, error.to_string())),
+    /// Says who this client is, or why it is not let in at all.
+    fn identify(&self, control: &ControlStream) -> Result<PeerIdentity, (RefuseReason, String)> {
+        let identity = control
+            .peer()
+            .map_err(|error| (RefuseReason::Resources, error.to_string()))?;
+        if let Admission::Refuse(text) = self.reception.policy.ask(control, identity) {
+            return Err((RefuseReason::Permission, text));
         }
         let limit = self.reception.max_connections;
         let open = self.reception.door.open.load(Ordering::Acquire) + self.greetings.len();
-        (open >= limit).then(|| {
-            (
-                RefuseReason::Full,
-                format!(
-                    "it has its {limit} connections; raise `max_connections` there or close some"
-                ),
-            )
-        })
+        if open < limit {
+            return Ok(identity);
+        }
+        let text =
+            format!("it has its {limit} connections; raise `max_connections` there or close some");
+        Err((RefuseReason::Full, text))
     }
 
     fn step(&mut self, token: u64) {

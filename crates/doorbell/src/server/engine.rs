@@ -10,7 +10,7 @@ use doorbell_proto::{
     connection::GoAwayReason,
     handshake::{Features, ServerOffer},
 };
-use doorbell_shm::sys::{self, Listener};
+use doorbell_shm::sys::{self, Listener, SocketAccess};
 
 use super::{
     acceptor::{Acceptor, Door, Reception},
@@ -60,8 +60,13 @@ impl Engine {
     ) -> Result<Arc<Self>, BindError> {
         options.check()?;
         let _ = sys::raise_descriptor_limit(); // best effort: a server that runs out says so
+        if options.socket_access != SocketAccess::Owner && !name.contains('/') {
+            return Err(BindError::PrivateName {
+                name: name.to_owned(),
+            });
+        }
         let path = name::resolve(name)?;
-        let listener = Listener::bind(&path)?;
+        let listener = Listener::bind_for(&path, options.socket_access)?;
         let count = options
             .workers
             .unwrap_or_else(|| (sys::cpu_count() / 4).max(1));
@@ -92,6 +97,7 @@ impl Engine {
         }
         let acceptor = Acceptor::new(Reception {
             listener,
+            policy: options.policy.clone(),
             offer: offer(options),
             spin: options.spin,
             max_connections: options.max_connections,
@@ -241,7 +247,6 @@ fn offer(options: &Options) -> ServerOffer {
         receive_window_bytes: options.wishes.receive_window_bytes,
         max_message_bytes: options.wishes.max_message_bytes,
         max_calls: options.max_calls,
-        bells: crate::link::dial::bells(),
         ..ServerOffer::default()
     }
 }

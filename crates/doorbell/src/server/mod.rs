@@ -1,6 +1,7 @@
 //! The server: handlers by message type, answered on I/O workers and, when they are not ready at once, on tokio.
 
 mod acceptor;
+mod admission;
 mod context;
 mod dispatch;
 mod engine;
@@ -11,7 +12,10 @@ pub(crate) mod reply;
 mod tasks;
 mod worker;
 
+pub(crate) use admission::Policy;
+pub use admission::{Admission, Peer};
 pub use context::Context;
+pub use doorbell_shm::sys::SocketAccess;
 pub(crate) use engine::Engine;
 pub use engine::ServerStats;
 pub(crate) use options::{Options, option_methods};

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use doorbell_proto::limits;
-use doorbell_shm::SpinMode;
+use doorbell_shm::{SpinMode, sys::SocketAccess};
 
+use super::Policy;
 use crate::{error::BindError, link::Wishes};
 
 /// Settings of a server with their defaults.
@@ -19,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) max_assembly_bytes: u64,
     pub(crate) handshake_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) policy: Policy,
+    pub(crate) socket_access: SocketAccess,
     #[cfg(feature = "tokio")]
     pub(crate) runtime: Option<tokio::runtime::Handle>,
 }
@@ -35,6 +38,8 @@ impl Default for Options {
             max_assembly_bytes: limits::DEFAULT_MAX_ASSEMBLY_BYTES,
             handshake_timeout: Duration::from_secs(2),
             idle_timeout: None,
+            policy: Policy::default(),
+            socket_access: SocketAccess::default(),
             #[cfg(feature = "tokio")]
             runtime: None,
         }
@@ -172,6 +177,33 @@ macro_rules! option_methods {
         #[must_use]
         pub fn idle_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.options.idle_timeout = Some(timeout);
+            self
+        }
+
+        /// Sets who is let in. Default: processes of the server's own user, and nobody else.
+        ///
+        /// The policy is asked about each client before the client is given any memory. It says an
+        /// [`Admission`](crate::server::Admission) or simply whether to admit it, and it may be asked for own processes, too. It runs on
+        /// the thread that takes all connections in, so it must not wait; if it panics, that client is refused. Other users must be able to
+        /// reach the socket as well: see [`socket_access`](Self::socket_access). Connections with them never use an event counter to
+        /// wake each other, which a hostile process could make block.
+        #[must_use]
+        pub fn admit<A: Into<crate::server::Admission>>(
+            mut self,
+            policy: impl Fn(&crate::server::Peer) -> A + Send + Sync + 'static,
+        ) -> Self {
+            self.options.policy = crate::server::Policy::new(policy);
+            self
+        }
+
+        /// Sets who can reach the socket. Default: the server's own user, mode 0600.
+        ///
+        /// More than that needs a path for a name, in a directory that those others can enter, because the directory of service names
+        /// is the user's alone; and a policy that [admits](Self::admit) them. If they may write to that directory,
+        /// they can put a server of their own in the place of this one; clients notice, because they check whose server it is.
+        #[must_use]
+        pub fn socket_access(mut self, access: crate::server::SocketAccess) -> Self {
+            self.options.socket_access = access;
             self
         }
     };

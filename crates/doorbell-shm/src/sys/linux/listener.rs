@@ -22,7 +22,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::ControlStream;
 use super::socket_options::refuse_handles;
 use super::stream::{MAX_PATH_BYTES, socket_address};
-use crate::sys::BindError;
+use crate::sys::{BindError, SocketAccess};
 
 /// A name at which clients connect. Dropping it removes the name.
 #[derive(Debug)]
@@ -55,6 +55,15 @@ impl Listener {
     /// [`AlreadyRunning`](BindError::AlreadyRunning) if a living server is there; otherwise see [`BindError`].
     /// Nothing but the socket of a dead server is ever removed.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
+        Self::bind_for(path, SocketAccess::Owner)
+    }
+
+    /// As [`bind`](Self::bind), for others too. Nobody connects who may not enter the directory.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind).
+    pub fn bind_for(path: &Path, access: SocketAccess) -> Result<Self, BindError> {
         let address = address_of(path)?;
         let explain = |error| explain(path, error);
         let _lock = DirectoryLock::take(path, BIND_LOCK_TRIES)
@@ -62,7 +71,8 @@ impl Listener {
             .ok_or_else(|| BindError::Locked { path: path.into() })?;
         let socket = new_socket().map_err(explain)?;
         bind_or_replace(&socket, path, &address)?;
-        listen(&socket)
+        open_to_others(path, access)
+            .and_then(|()| listen(&socket))
             .and_then(|()| FileIdentity::of(path))
             .map(|file| Self {
                 socket,
@@ -149,6 +159,27 @@ fn new_socket() -> io::Result<OwnedFd> {
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     refuse_handles(socket.as_fd()); // streams that it accepts inherit this
     Ok(socket)
+}
+
+/// Gives the name the mode for `access`, which binding could not: it leaves out the bits of the umask.
+///
+/// Where others may write to the directory, the name may lead to something of theirs by now. So what it leads to is held, looked at,
+/// and changed without asking the name again.
+fn open_to_others(path: &Path, access: SocketAccess) -> io::Result<()> {
+    let mode = match access {
+        SocketAccess::Owner => return Ok(()),
+        SocketAccess::Group => 0o660,
+        SocketAccess::Everyone => 0o666,
+    };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&held)?;
+    let ours = stat.st_uid == rustix::process::geteuid().as_raw();
+    if !ours || FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return Err(io::Error::other("somebody has replaced the socket"));
+    }
+    let held = format!("/proc/self/fd/{}", held.as_raw_fd());
+    Ok(rustix::fs::chmod(held, Mode::from_raw_mode(mode))?)
 }
 
 fn unbound_socket() -> io::Result<OwnedFd> {

@@ -33,21 +33,48 @@ impl PeerIdentity {
     pub fn executable(&self) -> Option<PathBuf> {
         std::fs::read_link(format!("/proc/{}/exe", self.pid)).ok()
     }
+
+    /// Returns the program that `process` runs now, which must be the handle of this peer; `None` if we may not know or it has ended.
+    ///
+    /// Certain, if the handle [is](ProcessHandle::is_certain): it is a program that this process has run between the connection and now.
+    /// Not certain: that it is the one that connected, because a process can start another program and keep its descriptors, or hand
+    /// them to another process; and what else the process has loaded. The path is one of the peer's own file system, and ends in
+    /// " (deleted)" if the file is gone.
+    pub fn executable_of(&self, process: &ProcessHandle) -> Option<PathBuf> {
+        let program = self.executable()?;
+        // A number is given to another process only after its process has ended: it was ours when we looked.
+        (!process.has_exited().ok()?).then_some(program)
+    }
 }
 
 /// A process, pinned: its number may be given to another one, this handle never means another one.
 #[derive(Debug)]
-pub struct ProcessHandle(OwnedFd);
+pub struct ProcessHandle {
+    pidfd: OwnedFd,
+    is_certain: bool,
+}
 
 impl ProcessHandle {
     pub(super) fn from_pidfd(pidfd: OwnedFd) -> Self {
-        Self(pidfd)
+        Self {
+            pidfd,
+            is_certain: true,
+        }
     }
 
     pub(super) fn open(pid: u32) -> io::Result<Self> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(io::ErrorKind::Unsupported)?;
-        Ok(Self(rustix::process::pidfd_open(pid, PidfdFlags::empty())?))
+        Ok(Self {
+            pidfd: rustix::process::pidfd_open(pid, PidfdFlags::empty())?,
+            is_certain: false,
+        })
+    }
+
+    /// Returns `true` if the kernel has pinned the process when it connected, and `false` if it only could be opened by its number
+    /// afterwards (before Linux 6.5): then it may be another process that was given the number.
+    pub fn is_certain(&self) -> bool {
+        self.is_certain
     }
 
     /// Returns `true` if the process has ended, whether or not its parent has noticed.
@@ -56,7 +83,7 @@ impl ProcessHandle {
     ///
     /// None that the caller can do something about.
     pub fn has_exited(&self) -> io::Result<bool> {
-        let shown = poll_now(self.0.as_fd(), PollFlags::IN)?;
+        let shown = poll_now(self.pidfd.as_fd(), PollFlags::IN)?;
         Ok(!shown.is_empty())
     }
 
@@ -66,19 +93,19 @@ impl ProcessHandle {
     ///
     /// None that the caller can do something about.
     pub fn wait(&self, deadline: Option<Instant>) -> io::Result<Woken> {
-        let shown = poll_one(self.0.as_fd(), PollFlags::IN, deadline)?;
+        let shown = poll_one(self.pidfd.as_fd(), PollFlags::IN, deadline)?;
         Ok(shown.map_or(Woken::Deadline, |_| Woken::Notified))
     }
 }
 
 impl AsFd for ProcessHandle {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.pidfd.as_fd()
     }
 }
 
 impl AsRawFd for ProcessHandle {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.pidfd.as_raw_fd()
     }
 }
