@@ -59,6 +59,7 @@ const _CONTROL: () = {
     let _: fn(&Path, SocketAccess) -> Result<Listener, BindError> = Listener::bind_for;
     let _: fn(&Listener) -> io::Result<Option<ControlStream>> = Listener::accept;
     let _: fn(&Listener) -> &Path = Listener::path;
+    let _: fn(&Listener) -> io::Result<OwnedHandle> = Listener::spare_handle;
     let _: fn(&Path, Deadline) -> io::Result<ControlStream> = ControlStream::connect;
     let _: fn() -> io::Result<(ControlStream, ControlStream)> = ControlStream::pair;
     let _: fn(&ControlStream, &[u8]) -> io::Result<usize> = ControlStream::send;

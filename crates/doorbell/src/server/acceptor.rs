@@ -16,7 +16,7 @@ use doorbell_proto::{
 };
 use doorbell_shm::{
     SpinMode,
-    sys::{ControlStream, Event, Listener, Mode, PeerIdentity, Poller, Wait},
+    sys::{ControlStream, Event, Listener, Mode, OwnedHandle, PeerIdentity, Poller, Wait},
 };
 
 use super::{
@@ -89,7 +89,9 @@ pub(super) struct Acceptor {
     greetings: HashMap<u64, Box<Greeting>>,
     next_token: u64,
     next_worker: usize,
-    /// Accepting failed for want of descriptors: nothing is tried until a connection has ended.
+    /// A descriptor to spare: without any left a client could not even be told so.
+    spare: Option<OwnedHandle>,
+    /// Accepting failed: nothing is tried until a connection has ended.
     starved: bool,
 }
 
@@ -102,11 +104,13 @@ impl Acceptor {
             .door
             .poller
             .add(&reception.listener, LISTENER, Mode::Edge)?;
+        let spare = Some(reception.listener.spare_handle()?);
         Ok(Self {
             reception,
             greetings: HashMap::new(),
             next_token: LISTENER + 1,
             next_worker: 0,
+            spare,
             starved: false,
         })
     }
@@ -114,8 +118,10 @@ impl Acceptor {
     pub(super) fn run(mut self) {
         let mut events: Vec<Event> = Vec::new();
         loop {
-            self.accept_all();
-            let wait = self.next_deadline().map_or(Wait::Forever, Wait::Until);
+            let wait = match self.accept_some() {
+                Queue::Empty => self.next_deadline().map_or(Wait::Forever, Wait::Until),
+                Queue::MayHaveMore => Wait::Poll,
+            };
             events.clear();
             if let Err(error) = self.reception.door.poller.wait(&mut events, wait) {
                 tracing::error!(%error, "the acceptor cannot wait; no more connections are taken");
@@ -131,22 +137,42 @@ impl Acceptor {
         }
     }
 
-    fn accept_all(&mut self) {
-        loop {
+    /// Takes in some of those who wait. However many there are, and however fast they come back, those who are in have their turn.
+    fn accept_some(&mut self) -> Queue {
+        for _ in 0..CLIENTS_PER_TURN {
             match self.reception.listener.accept() {
-                Ok(Some(control)) => self.greet(control),
-                Ok(None) => return,
+                Ok(Some(control)) => {
+                    self.starved = false;
+                    self.greet(control);
+                }
+                Ok(None) => return Queue::Empty,
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     if !self.starved {
                         tracing::error!(%error, "cannot accept a connection; raise the limit on open files");
                     }
                     self.starved = true;
-                    return; // a connection that ends wakes us, and so does the next client
+                    if !self.turn_one_away() {
+                        return Queue::Empty; // a connection that ends wakes us, and so does the next client
+                    }
                 }
             }
-            self.starved = false;
         }
+        Queue::MayHaveMore
+    }
+
+    /// Tells the next client that there is no descriptor for it, with the one that was kept for that. Returns whether it could.
+    fn turn_one_away(&mut self) -> bool {
+        drop(self.spare.take());
+        let accepted = self.reception.listener.accept();
+        let told = matches!(accepted, Ok(Some(_)));
+        if let Ok(Some(control)) = accepted {
+            self.reception.door.refused.fetch_add(1, Ordering::Relaxed);
+            let text = "the server has no descriptor left; raise its limit on open files";
+            refuse(&control, RefuseReason::Resources, text);
+        }
+        self.spare = self.reception.listener.spare_handle().ok();
+        told
     }
 
     fn greet(&mut self, control: ControlStream) {
@@ -263,7 +289,10 @@ impl Acceptor {
         for greeting in self.greetings.values() {
             greeting.refuse(RefuseReason::ShuttingDown, "the server is shutting down");
         }
-        while let Ok(Some(control)) = self.reception.listener.accept() {
+        for _ in 0..CLIENTS_TURNED_AWAY {
+            let Ok(Some(control)) = self.reception.listener.accept() else {
+                return;
+            };
             refuse(
                 &control,
                 RefuseReason::ShuttingDown,
@@ -273,4 +302,16 @@ impl Acceptor {
     }
 }
 
+/// Whether somebody waits to be accepted.
+enum Queue {
+    Empty,
+    MayHaveMore,
+}
+
 const LISTENER: u64 = 0;
+
+/// Clients that are accepted before those who say hello, those whose time is over, and the order to stop are looked at.
+const CLIENTS_PER_TURN: usize = 64;
+
+/// As many as can wait to be accepted. Who comes later finds nobody.
+const CLIENTS_TURNED_AWAY: usize = 4096;

@@ -19,7 +19,7 @@ use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::ControlStream;
+use super::{ControlStream, OwnedHandle};
 use super::socket_options::refuse_handles;
 use super::stream::{MAX_PATH_BYTES, socket_address};
 use crate::sys::{BindError, SocketAccess};
@@ -95,6 +95,15 @@ impl Listener {
             Err(Errno::AGAIN | Errno::CONNABORTED) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Returns a descriptor that is of no use but to be closed when one is needed.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` when the process has no descriptor left.
+    pub fn spare_handle(&self) -> io::Result<OwnedHandle> {
+        self.socket.try_clone()
     }
 
     /// Returns the path as it was given to [`bind`](Self::bind).
