@@ -140,7 +140,7 @@ impl Dial<'_> {
             layout(welcome.server_ring_capacity_bytes)?,
             layout(welcome.client_ring_capacity_bytes)?,
         )
-        .map_err(|error| handshake(error.to_string()))?;
+        .map_err(|error| handshake(with_causes(&error)))?;
         let kind = doorbell_kind(welcome.bell);
         let doorbell = |handle| {
             Doorbell::from_handle(handle, kind).map_err(|error| handshake(error.to_string()))
@@ -233,6 +233,17 @@ fn is_closed(error: &std::io::Error) -> bool {
 
 fn handshake(text: impl Into<String>) -> ConnectError {
     ConnectError::Handshake { text: text.into() }
+}
+
+/// An error in words, with what is behind it.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Descriptors that ride with a welcome: two memories, the bell that we ring, the bell that we listen on.

@@ -136,8 +136,8 @@ impl ControlStream {
     ///
     /// # Errors
     ///
-    /// As [`receive`](Self::receive); `InvalidData` when there were more than `max` handles, or when some were lost
-    /// because this process has no descriptor left. All that came are closed then.
+    /// As [`receive`](Self::receive); `InvalidData` when there were more than `max` handles, `EMFILE` when some were lost because this
+    /// process has no descriptor left. All that came are closed then.
     pub fn receive_with_handles(
         &self,
         buffer: &mut [u8],
@@ -148,6 +148,10 @@ impl ControlStream {
         let (length, flags) = self.receive_message(buffer, &mut control)?;
         let handles: Vec<OwnedHandle> = control.drain().flat_map(rights).collect();
         if flags.contains(ReturnFlags::CTRUNC) {
+            // There was room for more than came, so it was not the peer who sent too many.
+            if handles.len() < max {
+                return Err(Errno::MFILE.into());
+            }
             return Err(invalid_data(
                 "peer sent more handles than could be received",
             ));
