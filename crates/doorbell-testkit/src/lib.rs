@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bell;
+pub mod by_hand;
 mod child;
 mod place;
 mod proc;
@@ -15,7 +16,9 @@ use std::time::{Duration, Instant};
 
 pub use child::{Child, role, say, setting, wait_for_parent};
 pub use place::Place;
-pub use proc::{descriptors, is_asleep, mappings, second_user, threads};
+pub use proc::{
+    descriptors, is_asleep, limit_descriptors, mappings, memory_bytes, second_user, threads,
+};
 pub use raw_client::{RawClient, RawControl};
 pub use raw_server::RawServer;
 

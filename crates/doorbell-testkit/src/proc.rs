@@ -70,6 +70,31 @@ pub fn second_user() -> Option<u32> {
 /// The user without rights, on every Linux.
 const NOBODY: u32 = 65_534;
 
+/// Returns how much memory of the process is resident, shared memory included, in bytes.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn memory_bytes(process: u32) -> u64 {
+    let status = std::fs::read_to_string(path(process, "status")).expect("the process lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.expect("a line of the kernel") * 1024
+}
+
+/// Lets this process have so many descriptors and no more, for good.
+///
+/// # Panics
+///
+/// If more are open than a process may have.
+pub fn limit_descriptors(count: u64) {
+    let limit = rustix::process::Rlimit {
+        current: Some(count),
+        maximum: Some(count),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("a lower limit");
+}
+
 fn entries(process: u32, what: &str) -> usize {
     std::fs::read_dir(path(process, what))
         .expect("the process lives")

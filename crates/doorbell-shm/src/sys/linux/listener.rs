@@ -19,9 +19,9 @@ use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{ControlStream, OwnedHandle};
 use super::socket_options::refuse_handles;
 use super::stream::{MAX_PATH_BYTES, socket_address};
+use super::{ControlStream, OwnedHandle};
 use crate::sys::{BindError, SocketAccess};
 
 /// A name at which clients connect. Dropping it removes the name.

@@ -1,0 +1,168 @@
+//! The server that is attacked, in a process of its own.
+
+use std::{
+    fs::File,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use doorbell::{Context, Message, MessageType, Status};
+use doorbell_testkit::{
+    Child, PATIENCE, Place, descriptors, limit_descriptors, mappings, memory_bytes, say, setting,
+    threads, wait_for_parent,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::support::service;
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) descriptors: usize,
+    pub(crate) mappings: usize,
+    pub(crate) threads: usize,
+    pub(crate) tasks: usize,
+    pub(crate) connections: usize,
+}
+
+/// The server's process, seen from outside.
+pub(crate) struct Victim {
+    pub(crate) child: Child,
+}
+
+impl Victim {
+    pub(crate) fn start(place: &Place, settings: &[(&str, &str)]) -> Self {
+        let name = place.name();
+        let settings = [&[("path", name.as_str())], settings].concat();
+        let child = Child::start("child_process", "victim", &settings);
+        child.hear("READY");
+        Self { child }
+    }
+
+    /// What it holds at this moment. It must not have panicked.
+    pub(crate) fn held(&mut self) -> Held {
+        self.child.tell("held?");
+        let counts = self.child.hear("HELD");
+        let counts: Vec<usize> = counts
+            .split(' ')
+            .map(|count| count.parse().expect("a number"))
+            .collect();
+        let [connections, tasks, panics] = counts[..] else {
+            panic!("three numbers, not {counts:?}")
+        };
+        assert_eq!(panics, 0, "the server panicked");
+        let id = self.child.id();
+        Held {
+            descriptors: descriptors(id),
+            mappings: mappings(id),
+            threads: threads(id),
+            tasks,
+            connections,
+        }
+    }
+
+    /// What it holds once that has stopped changing.
+    pub(crate) fn settle(&mut self) -> Held {
+        let (mut last, mut same) = (self.held(), 0);
+        while same < 20 {
+            let now = self.held();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+        }
+        last
+    }
+
+    /// It holds what it held before, at the latest when it has cleaned up.
+    pub(crate) fn gives_back(&mut self, before: Held, what: &str) {
+        let give_up = Instant::now() + PATIENCE;
+        let mut now = self.held();
+        while now != before && Instant::now() < give_up {
+            now = self.held();
+        }
+        assert_eq!(now, before, "{what}: it holds something else than before");
+    }
+
+    /// What it has in memory, in words.
+    pub(crate) fn memory(&self) -> String {
+        let mebibytes = memory_bytes(self.child.id()) >> 20;
+        format!("the server has {mebibytes} MiB in memory at the end")
+    }
+}
+
+/// In the child: serves until the parent has no more to say.
+pub(crate) fn serve() {
+    count_panics();
+    if let Some(count) = optional("descriptors") {
+        limit_descriptors(count);
+    }
+    // No thread comes or goes by itself.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(1)
+        .thread_keep_alive(Duration::from_secs(3600))
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut builder = service::awaiting(&setting("path"));
+    if let Some(milliseconds) = optional("handshake_timeout") {
+        builder = builder.handshake_timeout(Duration::from_millis(milliseconds));
+    }
+    let server = runtime.block_on(builder.on(fill).bind()).unwrap();
+    say("READY");
+    while let Some(order) = wait_for_parent() {
+        if order == "end" {
+            runtime.block_on(server.shutdown(PATIENCE / 10));
+            say("ENDED");
+            continue;
+        }
+        say(&format!(
+            "HELD {} {} {}",
+            server.stats().connections,
+            runtime.metrics().num_alive_tasks(),
+            PANICS.load(Ordering::Relaxed)
+        ));
+    }
+}
+
+/// A handler of an application that takes every descriptor there is, until its caller has gone.
+async fn fill(_: Context, _: Fill) -> Result<(), Status> {
+    let mut taken = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        taken.push(file);
+    }
+    std::future::pending::<()>().await;
+    drop(taken);
+    Ok(())
+}
+
+/// Never answered, and leaves the server no descriptor meanwhile.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Fill;
+
+impl Message for Fill {
+    const TYPE: MessageType = MessageType::new(200);
+    type Reply = ();
+}
+
+fn optional(name: &str) -> Option<u64> {
+    let value = std::env::var(format!("DOORBELL_TEST_{}", name.to_uppercase()));
+    value.ok().map(|value| value.parse().expect("a number"))
+}
+
+/// Counts the panics of all threads, those that somebody catches included, but those of handlers that are meant to.
+fn count_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let meant = panic
+            .payload()
+            .downcast_ref::<&str>()
+            .is_some_and(|text| text.contains("as it should"));
+        if !meant {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            tell(panic);
+        }
+    }));
+}
+
+static PANICS: AtomicUsize = AtomicUsize::new(0);

@@ -1,0 +1,130 @@
+//! A client of the same server that minds its own business.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use doorbell::blocking;
+use doorbell_testkit::{PATIENCE, eventually};
+
+use crate::support::messages::Add;
+
+/// Calls all the time, and notes how long each call takes. The first call that fails is the last one.
+pub(crate) struct Witness {
+    shared: Arc<Shared>,
+    calling: Option<JoinHandle<()>>,
+    calm: Duration,
+}
+
+#[derive(Default)]
+struct Shared {
+    over: AtomicBool,
+    took: Mutex<Vec<Duration>>,
+    failed: Mutex<Option<String>>,
+}
+
+/// What the witness noted over a while.
+pub(crate) struct Noted {
+    calls: usize,
+    p99: Duration,
+    calm: Duration,
+}
+
+impl Witness {
+    pub(crate) fn start(name: &str) -> Self {
+        let client = blocking::Client::connect(name).expect("the server listens");
+        let shared = Arc::new(Shared::default());
+        let calling = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.call_until_over(&client)
+        });
+        let mut witness = Self {
+            shared,
+            calling: Some(calling),
+            calm: Duration::ZERO,
+        };
+        eventually("a hundred calls undisturbed", || witness.mark() >= 100);
+        witness.calm = witness.since(0).p99;
+        witness
+    }
+
+    /// Calls so far.
+    pub(crate) fn mark(&self) -> usize {
+        self.shared.took.lock().unwrap().len()
+    }
+
+    /// It is answered now, some times, as before.
+    pub(crate) fn goes_on(&self, during: &str) {
+        let since = self.mark();
+        eventually("the witness is answered", || {
+            let failed = self.shared.failed.lock().unwrap().clone();
+            assert_eq!(failed, None, "{during}: the witness was disturbed");
+            self.mark() >= since + 5
+        });
+    }
+
+    /// What it noted since a mark. No call may have taken so long that it was held up rather than slowed down.
+    pub(crate) fn since(&self, mark: usize) -> Noted {
+        let mut took = self.shared.took.lock().unwrap()[mark..].to_vec();
+        took.sort_unstable();
+        let p99 = took[took.len() * 99 / 100];
+        assert!(
+            p99 < SLOWEST_P99,
+            "the witness waits {p99:?}, calm {:?}",
+            self.calm
+        );
+        Noted {
+            calls: took.len(),
+            p99,
+            calm: self.calm,
+        }
+    }
+
+    /// Stops calling, after some more calls.
+    pub(crate) fn leave(&mut self) {
+        self.goes_on("at the end");
+        self.shared.over.store(true, Ordering::Relaxed);
+        self.calling.take().expect("once").join().unwrap();
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn call_until_over(&self, client: &blocking::Client) {
+        for number in 0.. {
+            let start = Instant::now();
+            match client.call(Add(number, 1)).timeout(PATIENCE / 3).wait() {
+                Ok(sum) if sum == number + 1 => {}
+                other => {
+                    *self.failed.lock().unwrap() = Some(format!("call {number} gave {other:?}"));
+                    return;
+                }
+            }
+            self.took.lock().unwrap().push(start.elapsed());
+            if self.over.load(Ordering::Relaxed) {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(300)); // a client with little to do, not one that takes a whole processor
+        }
+    }
+}
+
+impl std::fmt::Display for Noted {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { calls, p99, calm } = self;
+        write!(out, "witness: {calls:5} calls, p99 {p99:?} (calm {calm:?})")
+    }
+}
+
+/// Far more than any disturbance of a loaded machine, and less than what a server that is held up takes.
+const SLOWEST_P99: Duration = Duration::from_secs(5);
