@@ -31,12 +31,15 @@ pub struct ServerMemory {
 ///
 /// What the operating system says; without memory or descriptors a connection is refused.
 pub fn create(server: Layout, client: Layout) -> io::Result<ServerMemory> {
+    crate::failpoint!("memory.create.before");
     let server_handle = create_region(server.region_bytes())?;
     let client_handle = create_region(client.region_bytes())?;
     let own = OwnRegion::map(&server_handle, server)?;
+    crate::failpoint!("memory.create.unsealed");
     seal_writable_by_us_only(&server_handle)?;
     seal_size(&client_handle)?;
     let peer = PeerRegion::map(&client_handle, client)?;
+    crate::failpoint!("memory.create.after");
     Ok(ServerMemory {
         own,
         peer,
@@ -74,9 +77,11 @@ pub fn adopt(
         PeerAccess::WriterIsUs,
     )
     .map_err(|source| AdoptError::Client { source })?;
+    crate::failpoint!("memory.adopt.checked");
     let peer = PeerRegion::map(&server_handle, server)?;
     check_magic(&peer)?;
     let own = OwnRegion::map(&client_handle, client)?;
+    crate::failpoint!("memory.adopt.after");
     Ok((own, peer))
 }
 

@@ -62,7 +62,10 @@ impl OwnRegion {
     /// What the operating system says; does not happen on a mapped region.
     pub fn wake(&self) -> io::Result<()> {
         // One: a connection has one sleeper at most, and a hostile peer could queue up many.
-        futex_wake(self.region.word(Layout::NOTIFIED), 1).map(drop)
+        crate::failpoint!("futex.wake.before");
+        let woken = futex_wake(self.region.word(Layout::NOTIFIED), 1);
+        crate::failpoint!("futex.wake.after");
+        woken.map(drop)
     }
 }
 
@@ -188,7 +191,10 @@ impl PeerRegion {
         if before == sleep {
             return Ok(Woken::Notified);
         }
-        futex_wait_any(&[(kick.word(), Kick::LOWERED), (word, before)], deadline)
+        crate::failpoint!("futex.wait.before");
+        let woken = futex_wait_any(&[(kick.word(), Kick::LOWERED), (word, before)], deadline);
+        crate::failpoint!("futex.wait.after");
+        woken
     }
 
     /// Returns the first eight bytes, which say what kind of region this is.

@@ -95,6 +95,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
         let body_bytes = self.peeked().body_bytes();
         // Inside the ring: `check_record` has compared the record with its end.
         self.peer.append_to(out, self.place() + HEADER, body_bytes);
+        crate::failpoint!("ring.body.read");
     }
 
     /// Goes on to the record after the one that was peeked at.
@@ -107,6 +108,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
         let body_bytes = self.peeked().body_bytes();
         self.head = self.head.wrapping_add(record_bytes(body_bytes));
         self.record = None;
+        crate::failpoint!("ring.advanced");
     }
 
     /// Gives the room of all consumed records back to the peer; returns `true` if there was any.
@@ -114,7 +116,9 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     pub fn release(&mut self) -> bool {
         let changed = self.head != self.released;
         if changed {
+            crate::failpoint!("ring.release.before");
             self.own.store_head(self.head); // edge `consumed`
+            crate::failpoint!("ring.release.after");
             self.released = self.head;
         }
         changed
@@ -191,6 +195,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     fn read_record(&mut self) -> Result<Record, Corrupt> {
         self.check_published(HEADER)?;
         let header = self.peer.read_header(self.place());
+        crate::failpoint!("ring.header.read");
         Ok(Record { header })
     }
 

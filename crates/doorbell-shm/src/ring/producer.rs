@@ -85,8 +85,12 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         let start = self.tail.wrapping_add(skip);
         if skip > 0 {
             self.pad(place, skip);
+            crate::failpoint!("ring.padded");
             (self.lap, self.skipped) = (start, skip);
         }
+        #[cfg(doorbell_failpoints)]
+        self.publish_too_early(start.wrapping_add(needed));
+        crate::failpoint!("ring.reserved");
         let place = self.place(start);
         Ok(Some(Reservation {
             place,
@@ -138,12 +142,15 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
             return Ok(false);
         };
         record.write_header(header);
+        crate::failpoint!("ring.header.written");
         for piece in body {
             if !piece.is_empty() {
                 record.write(piece);
             }
         }
+        crate::failpoint!("ring.body.written");
         record.commit();
+        crate::failpoint!("ring.committed");
         Ok(true)
     }
 
@@ -158,7 +165,9 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
     pub fn publish(&mut self) -> bool {
         let changed = self.has_unpublished();
         if changed {
+            crate::failpoint!("ring.publish.before");
             self.own.store_tail(self.tail); // edge `filled`
+            crate::failpoint!("ring.publish.after");
             self.published = self.tail;
         }
         changed
@@ -261,6 +270,8 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
     fn load_head(&mut self) -> Result<(), Corrupt> {
         let head = self.peer.load_head(); // edge `consumed`
         let unread = self.published.wrapping_sub(self.head);
+        #[cfg(doorbell_failpoints)]
+        let unread = unread.max(self.early_bytes());
         match check_step(PositionWord::Head, self.head, head, unread) {
             Ok(()) => self.head = head,
             Err(corrupt) => return Err(*self.poison.insert(corrupt)),
@@ -271,6 +282,25 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
     #[inline]
     fn check_poison(&self) -> Result<(), Corrupt> {
         self.poison.map_or(Ok(()), Err)
+    }
+}
+
+/// The ring with the two steps of publishing in the wrong order, on request: a test that finds nothing wrong with it is none.
+#[cfg(doorbell_failpoints)]
+impl<O: OwnMemory, P> Producer<O, P> {
+    fn publish_too_early(&self, tail: u32) {
+        if crate::failpoint::breaks_publish() {
+            self.own.store_tail(tail);
+        }
+    }
+
+    /// Returns how much the peer may have read of what was published too early.
+    fn early_bytes(&self) -> u32 {
+        if crate::failpoint::breaks_publish() {
+            self.tail.wrapping_sub(self.head)
+        } else {
+            0
+        }
     }
 }
 

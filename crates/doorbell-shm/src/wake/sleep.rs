@@ -48,10 +48,12 @@ impl<O: OwnMemory> Announcer<O> {
         self.announced = true;
         self.space = space;
         let space = if kept("announce-space") { space } else { false };
+        crate::failpoint!("sleep.announce.before");
         self.own.store_sleep(encode(self.number, on, space));
         // Closes the race of this announcement with the peer's publishing: orders our sleep word
         // before the positions that the caller loads next. Pairs with the fence in `Notifier`.
         fence_at("announce-fence", Ordering::SeqCst);
+        crate::failpoint!("sleep.announce.after");
         self.number
     }
 
@@ -63,6 +65,7 @@ impl<O: OwnMemory> Announcer<O> {
             self.announced = false;
             self.space = false;
             self.own.store_sleep(self.number << NUMBER_SHIFT | AWAKE);
+            crate::failpoint!("sleep.withdraw.after");
         }
     }
 
@@ -136,11 +139,13 @@ impl<O: OwnMemory, P: PeerMemory> Notifier<O, P> {
             return None;
         }
         self.notified = number;
+        crate::failpoint!("wake.due");
         // The sleeper may have announced itself and not be asleep yet, and may have seen all that we are telling it of. It then
         // finds by this word that its sleep has been used up.
         if kept("store-notified") {
             self.own.store_notified(number);
         }
+        crate::failpoint!("wake.told");
         Some(on)
     }
 }

@@ -155,6 +155,7 @@ impl Connection {
             state.counters.sleeps += 1;
             state.bell_was_used();
         }
+        doorbell_shm::failpoint!("bell.rang");
         self.attend();
     }
 

@@ -214,6 +214,7 @@ impl Connection {
     /// What the peer published before it ended is read first, so that no answer that was given is lost. If somebody drives, they
     /// do that, and end the connection, when they leave.
     pub(crate) fn close(&self, reason: Disconnected) {
+        doorbell_shm::failpoint!("close.before");
         if matches!(reason, Disconnected::PeerGone) && !self.read_the_rest() {
             return;
         }
@@ -226,9 +227,11 @@ impl Connection {
             self.closed.store(true, Ordering::Release);
             end_everything(&mut state)
         };
+        doorbell_shm::failpoint!("close.marked");
         self.kick.raise();
         wakers.into_iter().for_each(Waker::wake);
         self.run_on_close();
+        doorbell_shm::failpoint!("close.after");
     }
 
     /// Reads what a peer that is gone has left, or makes whoever drives do so: they look for `gone` under the state lock when they

@@ -88,6 +88,7 @@ impl Connection {
                 receive.consumer.copy_body(&mut receive.scratch);
                 check_crc(&words, &header, &receive.scratch)?;
                 receive.consumer.advance();
+                doorbell_shm::failpoint!("take.before");
                 let now = self.time_for(&header);
                 let state = held.get_or_insert_with(|| self.lock());
                 state.machine.handle_frame(now, &header, &receive.scratch)?
@@ -96,14 +97,19 @@ impl Connection {
             receive.credits += usize::from(header.kind == FrameKind::Credit);
             let state = held.get_or_insert_with(|| self.lock());
             state.counters.frames_received += 1;
+            doorbell_shm::failpoint!("take.after");
             if let Some(request) = state.take_event(event, effects) {
                 state.producer.prefetch_room(); // for the answer
                 held = None;
+                doorbell_shm::failpoint!("dispatch.before");
                 dispatch(request, &receive.inline);
+                doorbell_shm::failpoint!("dispatch.after");
                 if let Some(reply) = receive.inline.take() {
                     let state = held.get_or_insert_with(|| self.lock());
                     let is_large = reply.is_large();
+                    doorbell_shm::failpoint!("answer.before");
                     state.answer_inline(reply, &receive.inline, effects)?;
+                    doorbell_shm::failpoint!("answer.written");
                     if is_large {
                         break; // publish at once: the client makes room while we go on
                     }
@@ -151,10 +157,12 @@ impl Connection {
             state.pump()?;
             backlog = state.has_backlog();
         }
+        doorbell_shm::failpoint!("batch.before");
         receive.give_room_back(state);
         let released = receive.must_look_for_space_waiter(state);
         let published = state.producer.publish();
         effects.notify = state.tell(published, released);
+        doorbell_shm::failpoint!("batch.after");
         if state.going_away.is_some() {
             self.leaving.store(true, Ordering::Release);
         }
@@ -189,6 +197,7 @@ impl Connection {
             }
         }
         receive.consumer.advance();
+        doorbell_shm::failpoint!("take.chunk");
         // A chunk is large: give its room back at once, so that the peer can write the next one while we copy.
         receive.consumer.release();
         let mut state = self.lock();

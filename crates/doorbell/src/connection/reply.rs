@@ -154,6 +154,7 @@ impl Connection {
             return Err(violation);
         }
         state.tickets.close(key, Vec::new());
+        doorbell_shm::failpoint!("reply.taken");
         Ok(Some((reply, state)))
     }
 }

@@ -50,10 +50,12 @@ impl Connection {
     ///
     /// Nothing has been sent.
     pub(crate) fn start(&self, call: NewCall<'_>) -> Result<TicketKey, CallError> {
+        doorbell_shm::failpoint!("call.before");
         let remaining = remaining(&call)?;
         let mut guard = self.lock();
         let (_, key, result) = self.write_request(&mut guard, call, remaining)?;
         self.sent(guard, result);
+        doorbell_shm::failpoint!("call.sent");
         Ok(key)
     }
 
@@ -68,6 +70,7 @@ impl Connection {
         call: NewCall<'_>,
         receive: &mut Receive,
     ) -> Result<((CallId, TicketKey), SpinTurn), CallError> {
+        doorbell_shm::failpoint!("call.before");
         let remaining = remaining(&call)?;
         let mut guard = self.lock();
         guard.withdraw();
@@ -76,6 +79,7 @@ impl Connection {
         // Just before the request is published: both words lie in one cache line, which the peer fetches again after each change.
         receive.consumer.release();
         self.sent(guard, result);
+        doorbell_shm::failpoint!("call.sent");
         Ok(((id, key), turn))
     }
 
@@ -103,7 +107,9 @@ impl Connection {
             remaining,
             metadata: call.metadata,
         };
-        Ok((id, key, state.send(header, preamble, call.payload)))
+        let sent = state.send(header, preamble, call.payload);
+        doorbell_shm::failpoint!("call.written");
+        Ok((id, key, sent))
     }
 
     /// Ends a call with its answer. Does nothing if it is over already.
@@ -114,14 +120,17 @@ impl Connection {
         answer: Answer<'_>,
         publish: bool,
     ) {
+        doorbell_shm::failpoint!("answer.before");
         let mut guard = self.lock();
         let mut effects = Effects::default();
         let result = guard.answer(id, message_type, answer, &mut effects);
+        doorbell_shm::failpoint!("answer.written");
         if publish || result.is_err() || guard.has_backlog() {
             self.sent(guard, result);
         } else {
             drop(guard);
         }
+        doorbell_shm::failpoint!("answer.sent");
         self.apply(effects);
     }
 
@@ -170,17 +179,21 @@ impl Connection {
             return;
         }
         state.counters.cancelled += 1;
+        doorbell_shm::failpoint!("abandon.before");
         self.own.set_cancel(id.slot(), id.generation());
+        doorbell_shm::failpoint!("cancel.word.after");
         state.cancel(id);
         let mut effects = Effects::default();
         state.end_call(id, None, &mut effects); // for the other half of a stream, which may be in use still
         let result = state.pump();
         self.sent(guard, result);
+        doorbell_shm::failpoint!("abandon.after");
         self.apply(effects);
     }
 
     /// Ends calls whose deadline has passed, on both sides.
     pub(crate) fn expire(&self) {
+        doorbell_shm::failpoint!("expire.before");
         let now = self.now();
         let mut effects = Effects::default();
         let mut guard = self.lock();
@@ -200,6 +213,7 @@ impl Connection {
         }
         let result = state.pump();
         self.sent(guard, result);
+        doorbell_shm::failpoint!("expire.after");
         self.apply(effects);
     }
 
@@ -210,6 +224,7 @@ impl Connection {
         metadata: Option<&Metadata>,
         payload: Outbound<'_>,
     ) -> Result<(), NotifyError> {
+        doorbell_shm::failpoint!("notify.before");
         let mut guard = self.lock();
         let state = &mut *guard;
         state.check_open()?;
@@ -245,6 +260,7 @@ impl Connection {
         if !fits {
             state.outgoing.mark_notification(header.id);
         }
+        doorbell_shm::failpoint!("notify.written");
         self.sent(guard, result);
         Ok(())
     }

@@ -169,6 +169,7 @@ impl State {
             let body = [&head[..], bytes].concat();
             let pack_bytes = self.pack_limits().body_bytes;
             let saved_bytes = self.outgoing.push_small(Small { header, body }, pack_bytes);
+            doorbell_shm::failpoint!("small.queued");
             if header.kind == FrameKind::Data && saved_bytes > 0 {
                 let id = CallId::from_raw(header.id);
                 self.machine.refund_item(id, saved_bytes as u64);
@@ -192,6 +193,7 @@ impl State {
             .encode(&mut prefix);
         self.outgoing
             .push_large(Large::new(header, prefix, payload));
+        doorbell_shm::failpoint!("large.queued");
         self.pump()
     }
 
@@ -212,6 +214,7 @@ impl State {
                 self.stalled = Some(frame);
                 break;
             }
+            doorbell_shm::failpoint!("control.written");
         }
         Ok(())
     }
@@ -223,6 +226,7 @@ impl State {
             && self.producer.unread_bytes()? <= chunk_bytes * ahead(self.not_alone)
             && write_chunk(&mut self.producer, self.terms, large, chunk_bytes)?
         {
+            doorbell_shm::failpoint!("large.chunk.written");
             let answered = self.outgoing.chunk_was_sent();
             self.not_alone = self.not_alone.saturating_sub(1);
             self.release_slot(answered);

@@ -35,6 +35,7 @@ pub(crate) enum Step {
 impl Greeting {
     /// Begins with a connection that has just been accepted.
     pub(crate) fn new(control: ControlStream, identity: PeerIdentity, deadline: Instant) -> Self {
+        doorbell_shm::failpoint!("accept.connected");
         Self {
             control,
             identity,
@@ -80,6 +81,7 @@ impl Greeting {
     }
 
     fn answer(self, hello: &Hello, offer: &ServerOffer) -> Step {
+        doorbell_shm::failpoint!("accept.hello.read");
         let offer = ServerOffer {
             bells: bells_with(&self.identity),
             ..*offer
@@ -140,7 +142,9 @@ impl Greeting {
             heard_by_client.as_handle(),
         ];
         // A socket that has carried nothing yet takes a message of this size whole.
+        doorbell_shm::failpoint!("accept.welcome.before");
         let sent = self.control.send_with_handles(&bytes, &handles)?;
+        doorbell_shm::failpoint!("accept.welcome.sent");
         if sent != bytes.len() {
             return Err(io::Error::new(
                 io::ErrorKind::WriteZero,

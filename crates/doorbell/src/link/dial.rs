@@ -30,13 +30,17 @@ pub(crate) fn dial(
         timeout,
         deadline: after(timeout),
     };
+    doorbell_shm::failpoint!("dial.before");
     let control =
         ControlStream::connect(path, Some(dial.deadline)).map_err(|error| dial.system(error))?;
+    doorbell_shm::failpoint!("dial.connected");
     let identity = control.peer().map_err(|error| dial.system(error))?;
     dial.check_owner(&identity, trusted)?;
     let hello = hello(name, wishes, bells_with(&identity));
     dial.send(&control, &Message::Hello(hello.clone()).encode())?;
+    doorbell_shm::failpoint!("dial.hello.sent");
     let (welcome, handles) = dial.receive(&control)?;
+    doorbell_shm::failpoint!("dial.welcome.read");
     welcome
         .check(&hello)
         .map_err(|error| handshake(error.to_string()))?;
@@ -146,6 +150,7 @@ impl Dial<'_> {
             Doorbell::from_handle(handle, kind).map_err(|error| handshake(error.to_string()))
         };
         let (peer_bell, bell) = (doorbell(peer_bell)?, doorbell(bell)?);
+        doorbell_shm::failpoint!("dial.assembled");
         Ok(Link {
             role: Role::Client,
             own,

@@ -262,6 +262,7 @@ impl Acceptor {
             connection,
             watched,
         });
+        doorbell_shm::failpoint!("accept.admitted");
     }
 
     fn next_deadline(&self) -> Option<Instant> {

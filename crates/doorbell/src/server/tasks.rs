@@ -219,6 +219,7 @@ impl ReplyTo<'_> {
             connection: Arc::clone(self.connection),
             call: self.call,
         });
+        doorbell_shm::failpoint!("handler.spawned");
     }
 }
 

@@ -264,7 +264,9 @@ impl Worker {
             Some(deadline) => Wait::Until(deadline),
             None => Wait::Forever,
         };
+        doorbell_shm::failpoint!("worker.sleep.before");
         self.poll(wait);
+        doorbell_shm::failpoint!("worker.sleep.after");
         self.spin.slept(since.elapsed());
         self.end_idle();
     }
@@ -319,8 +321,10 @@ impl Worker {
         let Some(Some(owned)) = self.connections.get(index) else {
             return;
         };
+        doorbell_shm::failpoint!("peer.gone.before");
         serve_the_dead(&owned.connection, &mut self.handlers);
         self.end(index, Disconnected::PeerGone);
+        doorbell_shm::failpoint!("peer.gone.after");
     }
 
     fn take_arrivals(&mut self) {
@@ -361,6 +365,7 @@ impl Worker {
         };
         self.connections[index] = Some(owned);
         self.hot.push(index);
+        doorbell_shm::failpoint!("worker.taken");
         if let Err(error) = added {
             self.end(index, Disconnected::System(Arc::new(error)));
         }

@@ -93,6 +93,7 @@ impl Doorbell {
     /// `BrokenPipe` or `ConnectionReset` when the listening end of a [`Socket`](DoorbellKind::Socket) is gone; an
     /// [`Event`](DoorbellKind::Event) does not tell.
     pub fn notify(&self) -> io::Result<()> {
+        crate::failpoint!("bell.before");
         let written = match self.kind {
             DoorbellKind::Event => {
                 retry_on_intr(|| rustix::io::write(&self.fd, &1_u64.to_ne_bytes()))
@@ -102,6 +103,7 @@ impl Doorbell {
                 rustix::net::send(&self.fd, &[1], flags)
             }),
         };
+        crate::failpoint!("bell.after");
         match written {
             Ok(_) | Err(Errno::AGAIN) => Ok(()), // full: it is rung already
             Err(error) => Err(error.into()),

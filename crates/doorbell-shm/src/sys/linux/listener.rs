@@ -69,11 +69,16 @@ impl Listener {
         let _lock = DirectoryLock::take(path, BIND_LOCK_TRIES)
             .map_err(explain)?
             .ok_or_else(|| BindError::Locked { path: path.into() })?;
+        crate::failpoint!("bind.locked");
         let socket = new_socket().map_err(explain)?;
         bind_or_replace(&socket, path, &address)?;
+        crate::failpoint!("bind.bound");
         open_to_others(path, access)
             .and_then(|()| listen(&socket))
-            .and_then(|()| FileIdentity::of(path))
+            .and_then(|()| {
+                crate::failpoint!("bind.listening");
+                FileIdentity::of(path)
+            })
             .map(|file| Self {
                 socket,
                 path: path.into(),

@@ -17,6 +17,8 @@ mod stream;
 pub use awaitable::{AsyncDoorbell, AsyncPeer};
 pub use doorbell::Doorbell;
 pub use futex::{futex_wait, futex_wait_any, futex_wake};
+#[cfg(doorbell_failpoints)]
+pub(crate) use host::kill_this_process;
 pub use host::{
     cpu_count, current_process_id, pin_current_thread, raise_descriptor_limit, runtime_directory,
 };
