@@ -93,6 +93,33 @@ fn clients_of_both_kinds_outlive_their_server() {
     );
 }
 
+/// The places lie between the steps of a connection; see `doorbell_shm::failpoint`.
+#[cfg(doorbell_failpoints)]
+#[test]
+fn each_step_of_either_side_may_be_the_last() {
+    let _alone = alone();
+    let (directory, _) = place();
+    let began = Instant::now();
+    let mut walk = death::walk::Walk {
+        runtime: &runtime(),
+        directory: directory.path(),
+        seed: seed(),
+        visits: variable("DOORBELL_DEATH_VISITS").unwrap_or(2),
+        judged: Default::default(),
+        deaths: 0,
+    };
+    walk.clients();
+    walk.servers();
+    println!(
+        "seed {:#x}: {} deaths at {} places in {:.1?}: {:?}",
+        walk.seed,
+        walk.deaths,
+        doorbell_shm::failpoint::PLACES.len(),
+        began.elapsed(),
+        walk.judged
+    );
+}
+
 /// Clients that are killed one after the other.
 struct Clients<'a> {
     log: &'a Log,

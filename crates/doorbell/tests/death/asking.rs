@@ -2,7 +2,9 @@
 
 use doorbell::{CallError, Client, ItemStream, NotifyError};
 
-use super::messages::{Answer, Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Shape, Tell};
+use super::messages::{
+    Answer, Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Shape, TOO_SHORT, Tell,
+};
 
 /// Makes one call.
 pub(crate) async fn ask(client: &Client, shape: Shape, message: Sealed) -> Answer {
@@ -54,6 +56,14 @@ async fn ask_for(client: &Client, shape: Shape, message: Sealed) -> Result<Answe
             drop(client.call(Later(message)).send().await?);
             Ok(Answer::GivenUp)
         }
+        Shape::Expire => {
+            let opened = client.bidi(Mirror(message)).timeout(TOO_SHORT).await;
+            let late = match opened {
+                Ok((_out, mut items)) => items.next().await.map_or(Ok(()), |item| item.map(drop)),
+                Err(error) => Err(error),
+            };
+            too_late(late)
+        }
     }
 }
 
@@ -70,6 +80,15 @@ async fn all(mut items: ItemStream<Sealed>, id: u64, length: usize) -> Result<An
     } else {
         Answer::Torn
     })
+}
+
+/// What is expected of a call that takes longer than it may.
+pub(crate) fn too_late(ended: Result<(), CallError>) -> Result<Answer, CallError> {
+    match ended {
+        Ok(()) => Ok(Answer::Torn),
+        Err(CallError::DeadlineExceeded | CallError::DeadlineBeforeSend) => Ok(Answer::GivenUp),
+        Err(error) => Err(error),
+    }
 }
 
 pub(crate) fn same(reply: &Sealed, id: u64, length: usize) -> Answer {

@@ -6,8 +6,10 @@ use doorbell::{
 };
 
 use super::{
-    asking::same,
-    messages::{Answer, Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Shape, Tell},
+    asking::{same, too_late},
+    messages::{
+        Answer, Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Shape, TOO_SHORT, Tell,
+    },
 };
 
 /// Makes one call.
@@ -53,6 +55,14 @@ fn ask_for(client: &Client, shape: Shape, message: Sealed) -> Result<Answer, Cal
         Shape::GiveUp => {
             drop(client.call(Later(message)).send()?);
             Ok(Answer::GivenUp)
+        }
+        Shape::Expire => {
+            let opened = client.bidi(Mirror(message)).timeout(TOO_SHORT).open();
+            too_late(
+                opened.and_then(|(_out, mut items)| {
+                    items.next().map_or(Ok(()), |item| item.map(drop))
+                }),
+            )
         }
     }
 }

@@ -8,6 +8,10 @@ pub(crate) mod process;
 pub(crate) mod resources;
 pub(crate) mod servers;
 pub(crate) mod serving;
+#[cfg(doorbell_failpoints)]
+pub(crate) mod told;
+#[cfg(doorbell_failpoints)]
+pub(crate) mod walk;
 
 /// A sequence of numbers that looks random and can be played again (splitmix64).
 pub(crate) struct Random(pub(crate) u64);

@@ -28,28 +28,66 @@ pub(crate) enum Part {
     BlockingServer,
     Client,
     BlockingClient,
+    /// One server of each kind.
+    #[cfg(doorbell_failpoints)]
+    Servers,
+    /// Clients of each kind.
+    #[cfg(doorbell_failpoints)]
+    Clients,
 }
 
 impl Victim {
     /// Starts it. It writes what it has executed, or what was answered to it, into `log`.
     pub(crate) fn start(part: Part, socket: &str, log: &Path, seed: u64) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
+        Self::spawn(part, socket, log, seed, &mut no_more)
+    }
+
+    /// As [`start`](Self::start), for a process that ends itself at that visit to that place.
+    #[cfg(doorbell_failpoints)]
+    pub(crate) fn start_doomed(
+        part: Part,
+        socket: &str,
+        log: &Path,
+        seed: u64,
+        (place, visit): (&str, u64),
+    ) -> Self {
+        Self::spawn(part, socket, log, seed, &mut |command| {
+            command.env("DOORBELL_FAILPOINT", format!("{place}:{visit}"));
+        })
+    }
+
+    fn spawn(
+        part: Part,
+        socket: &str,
+        log: &Path,
+        seed: u64,
+        prepare: &mut dyn FnMut(&mut Command),
+    ) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["--exact", "victim", "--nocapture", "--test-threads=1"])
             .env("DOORBELL_DEATH_PART", format!("{part:?}"))
             .env("DOORBELL_DEATH_SOCKET", socket)
             .env("DOORBELL_DEATH_LOG", log)
             .env("DOORBELL_DEATH_SEED", seed.to_string())
             .stdin(Stdio::piped()) // its end tells the child that the parent is gone
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(child)
+            .stdout(Stdio::null());
+        prepare(&mut command);
+        Self(command.spawn().unwrap())
     }
 
     /// SIGKILL, and waits until the process is gone.
     pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+
+    /// Waits until it has ended by itself. Returns `true` if that was by SIGKILL.
+    #[cfg(doorbell_failpoints)]
+    pub(crate) fn has_killed_itself(&mut self, why: &str) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        doorbell_testkit::eventually(why, || self.has_ended());
+        self.0.wait().unwrap().signal() == Some(9)
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -89,6 +127,10 @@ pub(crate) fn be_the_victim() {
         }
         "Client" => runtime().block_on(call_forever(&socket, log, seed)),
         "BlockingClient" => call_forever_from_threads(&socket, &log, seed),
+        #[cfg(doorbell_failpoints)]
+        "Servers" => super::walk::serve_both(&socket, log),
+        #[cfg(doorbell_failpoints)]
+        "Clients" => super::walk::call_both(&socket, log, seed),
         other => panic!("no part {other}"),
     }
 }
@@ -104,7 +146,7 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-fn forever() -> ! {
+pub(super) fn forever() -> ! {
     loop {
         std::thread::park();
     }
@@ -114,6 +156,8 @@ async fn serve(socket: &str, log: File) {
     let _server = serving::bind(socket, &Log::in_file(log)).await.unwrap();
     std::future::pending::<()>().await;
 }
+
+fn no_more(_: &mut Command) {}
 
 /// Threads or tasks that call at once.
 const CALLERS: u64 = 3;

@@ -54,7 +54,13 @@ impl Resources {
 
 /// Counts the threads but those that the test harness starts, which are named after the tests.
 fn threads() -> usize {
-    const TESTS: [&str; 4] = ["victim", "server_of_", "clients_of_", "peer_death"];
+    const TESTS: [&str; 5] = [
+        "victim",
+        "server_of_",
+        "clients_of_",
+        "each_step_",
+        "peer_death",
+    ];
     let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
     let names = fs::read_dir("/proc/self/task")
         .unwrap()
