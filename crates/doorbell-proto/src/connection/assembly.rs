@@ -1,5 +1,6 @@
 //! Divided messages: what has arrived of one, and how much all of them may hold.
 
+use super::allowance::{Purse, Share};
 use super::{Destination, ProtocolError};
 use crate::frame::{CallId, FrameError, FrameHeader, FrameKind, MessageType};
 use crate::metadata::Metadata;
@@ -104,18 +105,33 @@ impl Budget {
         }
     }
 
-    /// Returns a buffer with room for the whole message, or `None` if that is more than is left.
-    pub(super) fn reserve(&mut self, total_bytes: u64) -> Option<Vec<u8>> {
-        let used_bytes = self
-            .used_bytes
-            .checked_add(total_bytes)
-            .filter(|used| *used <= self.limit_bytes)?;
+    /// Returns a buffer with room for the whole message.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no room for it.
+    pub(super) fn reserve(
+        &mut self,
+        total_bytes: u64,
+        purse: &mut Purse,
+    ) -> Result<Vec<u8>, String> {
+        let used_bytes = self.used_bytes.checked_add(total_bytes);
+        let used_bytes = used_bytes.filter(|used| *used <= self.limit_bytes);
+        let used_bytes = used_bytes.ok_or_else(|| {
+            format!(
+                "it is larger than what is left of {} bytes for messages under assembly",
+                self.limit_bytes
+            )
+        })?;
+        purse.take(Share::AssemblyBytes, total_bytes)?;
         let mut buffer = Vec::new();
-        buffer
-            .try_reserve_exact(usize::try_from(total_bytes).ok()?)
-            .ok()?;
+        let capacity_bytes = usize::try_from(total_bytes).unwrap_or(usize::MAX);
+        if let Err(error) = buffer.try_reserve_exact(capacity_bytes) {
+            purse.give_back(Share::AssemblyBytes, total_bytes);
+            return Err(error.to_string());
+        }
         self.used_bytes = used_bytes;
-        Some(buffer)
+        Ok(buffer)
     }
 
     /// Returns `true` if a message is under assembly.
@@ -125,15 +141,16 @@ impl Budget {
     }
 
     /// Gives back what `assembly` held.
-    pub(super) fn release(&mut self, assembly: &Assembly) {
+    pub(super) fn release(&mut self, assembly: &Assembly, purse: &mut Purse) {
         if !matches!(assembly.storage, Storage::Discarded) {
             self.used_bytes = self.used_bytes.saturating_sub(assembly.total_bytes);
+            purse.give_back(Share::AssemblyBytes, assembly.total_bytes);
         }
     }
 
     /// Stops keeping the bytes of `assembly`; its frames are counted on.
-    pub(super) fn discard(&mut self, assembly: &mut Assembly) {
-        self.release(assembly);
+    pub(super) fn discard(&mut self, assembly: &mut Assembly, purse: &mut Purse) {
+        self.release(assembly, purse);
         assembly.storage = Storage::Discarded;
     }
 

@@ -55,6 +55,8 @@ pub(super) struct Extra {
     pub(super) credit: Option<Credit>,
     pub(super) assembly: Option<Assembly>,
     pub(super) error: Option<Status>,
+    /// Taken from the allowance for the call's windows.
+    pub(super) charged_bytes: u64,
 }
 
 impl Slot {
@@ -101,6 +103,13 @@ impl Slot {
         self.extra
             .as_ref()
             .is_some_and(|extra| extra.assembly.is_some())
+    }
+
+    /// Keeps what was charged for a call whose answer waits.
+    pub(super) fn hold_charge(&mut self, charged_bytes: u64) {
+        if charged_bytes > 0 {
+            self.extra().charged_bytes = charged_bytes;
+        }
     }
 
     pub(super) fn extra(&mut self) -> &mut Extra {

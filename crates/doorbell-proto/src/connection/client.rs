@@ -202,7 +202,7 @@ impl Connection {
             return;
         };
         if let Some(assembly) = slot.assembly() {
-            self.budget.discard(assembly);
+            self.budget.discard(assembly, &mut self.purse);
         }
         self.control.set(slot_index, slot, Unsent::Cancel);
         self.calls.set_phase(slot_index, Phase::Draining);

@@ -10,6 +10,8 @@ use crate::limits::MAX_CREDIT_BYTES;
 pub(super) struct Credit {
     /// What we may still send; below zero by at most one item.
     send_bytes: i64,
+    /// The most that we may have been given to send at once, so far.
+    send_limit_bytes: i64,
     /// What the peer may still send.
     receive_bytes: i64,
     /// Size of the window the peer began with.
@@ -34,6 +36,7 @@ impl Credit {
         let window_bytes = receiving.unwrap_or(0);
         Self {
             send_bytes: i64::from(sending.unwrap_or(0)),
+            send_limit_bytes: i64::from(sending.unwrap_or(0)),
             receive_bytes: i64::from(window_bytes),
             window_bytes,
             unconsumed_bytes: 0,
@@ -71,6 +74,15 @@ impl Credit {
         let was_short = self.send_bytes <= 0;
         self.send_bytes = credit;
         Ok(was_short && credit > 0)
+    }
+
+    /// Returns by how much the peer has raised what we may send at once, which is by nothing if it grants what it has taken.
+    #[inline]
+    pub(super) fn take_rise(&mut self) -> u64 {
+        let rise = self.send_bytes.saturating_sub(self.send_limit_bytes);
+        let rise = u64::try_from(rise).unwrap_or(0);
+        self.send_limit_bytes = self.send_limit_bytes.max(self.send_bytes);
+        rise
     }
 
     /// Takes the cost of the first frame of an item from the peer.

@@ -64,7 +64,7 @@ impl Connection {
         let Some(assembly) = slot.extra.as_mut().and_then(|extra| extra.assembly.take()) else {
             return Ok(Event::None);
         };
-        self.budget.release(&assembly);
+        self.budget.release(&assembly, &mut self.purse);
         Ok(self.complete(slot_index, assembly))
     }
 
@@ -120,9 +120,8 @@ impl Connection {
         Ok(event)
     }
 
-    /// Ends a call because a message of it is too large.
-    pub(super) fn fail_too_large(&mut self, slot_index: u32, what: &str) -> Event<'static> {
-        let mut status = self.too_large(what);
+    /// Ends a call because a message of it is too large, or takes more than there is.
+    pub(super) fn fail_exhausted(&mut self, slot_index: u32, mut status: Status) -> Event<'static> {
         let Some(slot) = self.calls.slot(slot_index) else {
             return Event::None;
         };
@@ -146,7 +145,7 @@ impl Connection {
 
     pub(super) fn too_large(&self, what: &str) -> Status {
         Status::resource_exhausted(format!(
-            "{what} is larger than {} bytes or than what is free for assembly",
+            "{what} is larger than {} bytes",
             self.config.max_message_bytes
         ))
     }
@@ -171,16 +170,19 @@ impl Connection {
         {
             return (Storage::Discarded, Event::None);
         }
+        let what = message_name(kind);
         let buffer = if total_bytes <= self.config.max_message_bytes {
-            self.budget.reserve(total_bytes)
+            let reserved = self.budget.reserve(total_bytes, &mut self.purse);
+            reserved.map_err(|why| Status::resource_exhausted(format!("no room for {what}: {why}")))
         } else {
-            None
+            Err(self.too_large(what))
         };
-        let Some(mut buffer) = buffer else {
-            return (
-                Storage::Discarded,
-                self.fail_too_large(slot_index, message_name(kind)),
-            );
+        let mut buffer = match buffer {
+            Ok(buffer) => buffer,
+            Err(status) => {
+                let event = self.fail_exhausted(slot_index, status);
+                return (Storage::Discarded, event);
+            }
         };
         buffer.extend_from_slice(payload);
         (Storage::Buffer(buffer), Event::None)

@@ -16,6 +16,7 @@
 //! Every frame comes from the peer and every field is checked against what the peer may send at this moment. A hostile client can
 //! make a server hold the slot table, one `ERROR` per slot, and [`Config::max_assembly_bytes`].
 
+mod allowance;
 mod assembly;
 mod calls;
 mod client;
@@ -27,6 +28,7 @@ mod messages;
 mod server;
 mod streams;
 
+pub use allowance::{Allowance, Share};
 pub use error::{ItemError, ProtocolError, StartError};
 pub use event::{ControlFrame, Destination, Event, Expired, Payload};
 
@@ -36,6 +38,7 @@ use crate::frame::{CallId, CallKind, FrameError, FrameHeader, FrameKind};
 use crate::limits::{MAX_CALLS_HIGHEST, MAX_GOAWAY_TEXT_BYTES};
 use crate::status::cut;
 use crate::time::Time;
+use allowance::Purse;
 use assembly::Budget;
 use calls::{Calls, Phase, Unsent};
 use control::Control;
@@ -88,6 +91,7 @@ pub struct Connection {
     free: Vec<u32>,
     control: Control,
     budget: Budget,
+    purse: Purse,
     /// We have announced that we leave.
     leaving: bool,
     /// The peer has announced that it leaves.
@@ -108,10 +112,24 @@ impl Connection {
             free: Vec::new(),
             control: Control::default(),
             budget: Budget::new(config.max_assembly_bytes),
+            purse: Purse::unlimited(),
             leaving: false,
             peer_leaving: false,
             closed: false,
         }
+    }
+
+    /// As [`new`](Self::new), with a share of what many connections have together. Only a server's machine asks.
+    pub fn with_allowance(config: Config, allowance: Box<dyn Allowance>) -> Self {
+        Self {
+            purse: Purse::new(allowance),
+            ..Self::new(config)
+        }
+    }
+
+    /// Gives back what was taken from the allowance for calls that have ended. For a moment in which nothing is under way.
+    pub fn give_back_unused(&mut self) {
+        self.purse.keep_calls(self.open_calls());
     }
 
     /// Takes in one frame and returns what it means.
@@ -187,6 +205,7 @@ impl Connection {
         self.free = Vec::new();
         self.control.clear();
         self.budget = Budget::new(self.config.max_assembly_bytes);
+        self.purse = Purse::unlimited();
         open
     }
 
@@ -237,7 +256,13 @@ impl Connection {
 
     /// Returns `true` if calls are under way, those included of which a server has received only a part.
     pub fn has_open_calls(&self) -> bool {
-        self.calls.active_calls() > 0 || self.calls.receiving_calls() > 0
+        self.open_calls() > 0
+    }
+
+    #[inline]
+    fn open_calls(&self) -> usize {
+        let (active, receiving) = (self.calls.active_calls(), self.calls.receiving_calls());
+        active.saturating_add(receiving)
     }
 
     /// Returns `true` if a divided message has arrived in part.
@@ -322,13 +347,27 @@ impl Connection {
         let Some(slot) = self.calls.slot(slot_index) else {
             return;
         };
-        if let Some(extra) = slot.extra.take()
-            && let Some(assembly) = &extra.assembly
-        {
-            self.budget.release(assembly);
-        }
+        let extra = slot.extra.take();
         self.control.set(slot_index, slot, Unsent::Nothing);
         self.calls.set_phase(slot_index, phase);
+        if let Some(extra) = extra {
+            self.give_up(slot_index, *extra, phase);
+        }
+        self.purse.trim(self.open_calls());
+    }
+
+    /// Gives back what was held for a call that has ended.
+    #[inline(never)] // most calls have nothing
+    fn give_up(&mut self, slot_index: u32, extra: calls::Extra, phase: Phase) {
+        if let Some(assembly) = &extra.assembly {
+            self.budget.release(assembly, &mut self.purse);
+        }
+        if phase != Phase::Held {
+            self.purse
+                .give_back(Share::StreamBytes, extra.charged_bytes);
+        } else if let Some(slot) = self.calls.slot(slot_index) {
+            slot.hold_charge(extra.charged_bytes); // its items may wait before the answer
+        }
     }
 
     /// Returns the credit that a new call begins with.
@@ -347,6 +386,13 @@ impl Connection {
             credit,
             ..calls::Extra::default()
         }))
+    }
+
+    /// Returns the windows of a call together, from the server's point of view.
+    fn window_bytes(&self, kind: CallKind) -> u64 {
+        let of = |has: bool, bytes: u32| if has { u64::from(bytes) } else { 0 };
+        of(kind.is_streaming(), self.config.send_window_bytes)
+            .saturating_add(of(kind.has_upload(), self.config.receive_window_bytes))
     }
 }
 

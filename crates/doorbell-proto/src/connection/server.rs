@@ -1,5 +1,6 @@
 //! What only a server does: it is given calls and ends them.
 
+use super::allowance::Share;
 use super::calls::{Phase, Unsent};
 use super::{Connection, Event, Payload, ProtocolError, check_empty};
 use crate::frame::{Body, CallId, CallKind, FrameHeader, MessageType, Packed};
@@ -41,6 +42,14 @@ impl Connection {
             .is_some_and(|slot| held(slot.phase, slot.generation))
         {
             self.calls.set_phase(id.slot(), Phase::Over);
+            let extra = self
+                .calls
+                .slot(id.slot())
+                .and_then(|slot| slot.extra.take());
+            if let Some(extra) = extra {
+                self.purse
+                    .give_back(Share::StreamBytes, extra.charged_bytes);
+            }
         }
     }
 
@@ -76,6 +85,10 @@ impl Connection {
             self.refuse(id, kind, status);
             return Ok(Event::None);
         }
+        if let Err(why) = self.take_share(header, kind) {
+            self.refuse(id, kind, Status::resource_exhausted(why));
+            return Ok(Event::None);
+        }
         let phase = if body.total_bytes.is_some() {
             Phase::Receiving
         } else {
@@ -84,8 +97,10 @@ impl Connection {
         self.calls.open(id, phase, kind, deadline);
         if kind != CallKind::Unary {
             let extra = self.new_credit(kind);
+            let charged_bytes = self.window_bytes(kind);
             if let Some(slot) = self.calls.slot(id.slot()) {
                 slot.extra = extra;
+                slot.hold_charge(charged_bytes);
             }
         }
         if body.total_bytes.is_some() {
@@ -131,7 +146,9 @@ impl Connection {
         let body = Body::parse(header, body)?;
         let packed = Packed::of(header, body.payload)?;
         let longest = packed.map_or(body.payload.len(), |packed| packed.longest_bytes());
-        if self.leaving || self.is_too_large(longest) {
+        let metadata_bytes = u64::from(header.metadata_bytes);
+        let too_much = metadata_bytes > 0 && self.purse.check_metadata(metadata_bytes).is_err();
+        if self.leaving || too_much || self.is_too_large(longest) {
             return Ok(Event::None); // there is nobody to tell
         }
         let message_type = MessageType::new(header.value);
@@ -219,6 +236,19 @@ impl Connection {
         } else {
             Err(ProtocolError::SlotInUse { id })
         }
+    }
+
+    /// Takes what a new call takes from the allowance, unless it is a divided message, which comes later.
+    #[inline]
+    fn take_share(&mut self, header: &FrameHeader, kind: CallKind) -> Result<(), String> {
+        self.purse.make_room(self.open_calls())?;
+        if header.metadata_bytes > 0 {
+            self.purse.check_metadata(header.metadata_bytes.into())?;
+        }
+        if kind == CallKind::Unary {
+            return Ok(());
+        }
+        self.purse.take(Share::StreamBytes, self.window_bytes(kind))
     }
 
     /// Opens a call only to end it: no handler will see it.

@@ -1,8 +1,10 @@
 //! Stream items, their ends and their credit, in both directions.
 
+use super::allowance::Share;
 use super::calls::{Phase, Unsent};
 use super::{Connection, Event, ItemError, Payload, ProtocolError, Role, check_empty};
 use crate::frame::{Body, CallId, FrameHeader, Packed};
+use crate::status::Status;
 
 /// Methods for streams, of both roles.
 impl Connection {
@@ -98,7 +100,8 @@ impl Connection {
         }
         let longest = packed.map_or(body.payload.len(), |packed| packed.longest_bytes());
         if !u64::try_from(longest).is_ok_and(|bytes| bytes <= max_message_bytes) {
-            return Ok(self.fail_too_large(slot_index, "item"));
+            let status = self.too_large("item");
+            return Ok(self.fail_exhausted(slot_index, status));
         }
         credit.item_complete(cost_bytes);
         Ok(match packed {
@@ -145,11 +148,28 @@ impl Connection {
         };
         let ended_shortage = credit.granted(granted_bytes).map_err(overflow)?;
         let wanted = ended_shortage && credit.sending && is_active;
+        let rise_bytes = credit.take_rise();
+        if rise_bytes > 0
+            && let Err(why) = self.charge_rise(slot_index, rise_bytes)
+        {
+            return Ok(self.fail_exhausted(slot_index, Status::resource_exhausted(why)));
+        }
         Ok(if wanted {
             Event::CreditAvailable { id }
         } else {
             Event::None
         })
+    }
+
+    /// A larger window is more that can wait for the peer.
+    #[cold]
+    fn charge_rise(&mut self, slot_index: u32, rise_bytes: u64) -> Result<(), String> {
+        self.purse.take(Share::StreamBytes, rise_bytes)?;
+        if let Some(slot) = self.calls.slot(slot_index) {
+            let extra = slot.extra();
+            extra.charged_bytes = extra.charged_bytes.saturating_add(rise_bytes);
+        }
+        Ok(())
     }
 
     pub(super) fn handle_end_of_upload(

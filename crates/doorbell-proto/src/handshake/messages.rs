@@ -140,7 +140,7 @@ impl fmt::Display for RefuseReason {
             Self::Version => "no common protocol version",
             Self::Permission => "permission denied",
             Self::Full => "the server is full",
-            Self::PerUserLimit => "too many connections of this user",
+            Self::PerUserLimit => "the user has its share",
             Self::ShuttingDown => "the server is shutting down",
             Self::Malformed => "the hello is not valid",
             Self::Resources => "the server is out of resources",

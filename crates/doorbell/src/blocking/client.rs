@@ -290,6 +290,7 @@ impl Dialer {
             Sleeper::Threads,
             options.spin,
             options.max_assembly_bytes,
+            None,
         );
         watch(&connection, watched).map_err(|source| ConnectError::System {
             path: self.path.clone(),

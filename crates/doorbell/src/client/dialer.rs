@@ -162,6 +162,7 @@ impl Dialer {
             Sleeper::Task,
             self.options.spin,
             self.options.max_assembly_bytes,
+            None,
         );
         self.attend(&connection, watched)
             .map_err(|source| ConnectError::System {

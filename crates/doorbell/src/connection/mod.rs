@@ -35,7 +35,10 @@ use std::{
 };
 
 use doorbell_proto::{
-    CallId, Time, connection::Connection as Machine, frame::HEADER_BYTES, limits,
+    CallId, Time,
+    connection::{Allowance, Connection as Machine},
+    frame::HEADER_BYTES,
+    limits,
 };
 use doorbell_shm::{
     Consumer, Kick, OwnRegion, PeerRegion, SleepOn, Spin, SpinMode,
@@ -125,9 +128,14 @@ impl Connection {
         sleeper: Sleeper,
         spin: SpinMode,
         max_assembly_bytes: u64,
+        allowance: Option<Box<dyn Allowance>>,
     ) -> (Arc<Self>, Watched) {
         let (producer, consumer) = link.rings();
-        let machine = Machine::new(link.terms.machine(link.role, max_assembly_bytes));
+        let config = link.terms.machine(link.role, max_assembly_bytes);
+        let machine = match allowance {
+            Some(allowance) => Machine::with_allowance(config, allowance),
+            None => Machine::new(config),
+        };
         let spin = Spin::new(spin, sys::cpu_count());
         let connection = Self {
             state: Mutex::new(State::new(

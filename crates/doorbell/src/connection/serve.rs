@@ -26,7 +26,11 @@ impl Connection {
             return Ok(false);
         };
         receive.consumer.release();
-        self.lock().announce(SleepOn::Doorbell);
+        {
+            let mut state = self.lock();
+            state.announce(SleepOn::Doorbell);
+            state.machine.give_back_unused();
+        }
         // The announcement has fenced: what the peer published before it saw the announcement is visible now.
         self.relieve();
         if self.has_unread(&mut receive)? && !self.is_congested() {

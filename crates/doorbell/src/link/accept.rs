@@ -23,11 +23,11 @@ pub(crate) struct Greeting {
 }
 
 /// What a step came to.
-pub(crate) enum Step {
+pub(crate) enum Step<C> {
     /// More bytes are needed.
     Waiting,
-    /// The connection stands.
-    Done(Box<Link>),
+    /// The connection stands, with what was charged for its memory.
+    Done(Box<Link>, C),
     /// The connection is to be dropped; the client has been told why if it could be.
     Failed(String),
 }
@@ -44,11 +44,15 @@ impl Greeting {
         }
     }
 
-    /// Reads what is there and answers when it is complete.
-    pub(crate) fn step(mut self: Box<Self>, offer: &ServerOffer) -> (Option<Box<Self>>, Step) {
+    /// Reads what is there and answers when it is complete. `charge` is asked for so many bytes of memory before they are given.
+    pub(crate) fn step<C>(
+        mut self: Box<Self>,
+        offer: &ServerOffer,
+        charge: impl FnOnce(u64) -> Result<C, (RefuseReason, String)>,
+    ) -> (Option<Box<Self>>, Step<C>) {
         match self.read() {
             Ok(None) => (Some(self), Step::Waiting),
-            Ok(Some(hello)) => (None, self.answer(&hello, offer)),
+            Ok(Some(hello)) => (None, self.answer(&hello, offer, charge)),
             Err(text) => {
                 self.refuse(RefuseReason::Malformed, &text);
                 (None, Step::Failed(text))
@@ -80,7 +84,12 @@ impl Greeting {
         }
     }
 
-    fn answer(self, hello: &Hello, offer: &ServerOffer) -> Step {
+    fn answer<C>(
+        self,
+        hello: &Hello,
+        offer: &ServerOffer,
+        charge: impl FnOnce(u64) -> Result<C, (RefuseReason, String)>,
+    ) -> Step<C> {
         doorbell_shm::failpoint!("accept.hello.read");
         let offer = ServerOffer {
             bells: bells_with(&self.identity),
@@ -94,8 +103,18 @@ impl Greeting {
                 return Step::Failed(text);
             }
         };
+        let charged = region_bytes(&welcome)
+            .map_err(|error| (RefuseReason::Resources, error.to_string()))
+            .and_then(charge);
+        let charged = match charged {
+            Ok(charged) => charged,
+            Err((reason, text)) => {
+                self.refuse(reason, &text);
+                return Step::Failed(text);
+            }
+        };
         match self.welcome(hello, &welcome) {
-            Ok(link) => Step::Done(Box::new(link)),
+            Ok(link) => Step::Done(Box::new(link), charged),
             Err((control, error)) => {
                 let text = format!("no memory for the connection: {error}");
                 refuse(&control, RefuseReason::Resources, &text);
@@ -126,11 +145,8 @@ impl Greeting {
 
     /// Makes the memory and the doorbells, and sends the client its share.
     fn prepare(&self, welcome: &Welcome) -> io::Result<Prepared> {
-        let layout = |capacity| Layout::new(capacity, welcome.max_calls).map_err(io::Error::other);
-        let memory = create(
-            layout(welcome.server_ring_capacity_bytes)?,
-            layout(welcome.client_ring_capacity_bytes)?,
-        )?;
+        let [server, client] = layouts(welcome)?;
+        let memory = create(server, client)?;
         let kind = doorbell_kind(welcome.bell);
         let (bell, rung_by_client) = Doorbell::pair(kind)?;
         let (heard_by_client, peer_bell) = Doorbell::pair(kind)?;
@@ -167,6 +183,21 @@ impl Greeting {
     fn say(&self, bytes: &[u8]) {
         let _ = self.control.send(bytes); // the client may be gone, which is as good
     }
+}
+
+/// Returns the layouts of the two regions.
+fn layouts(welcome: &Welcome) -> io::Result<[Layout; 2]> {
+    let layout = |capacity| Layout::new(capacity, welcome.max_calls).map_err(io::Error::other);
+    Ok([
+        layout(welcome.server_ring_capacity_bytes)?,
+        layout(welcome.client_ring_capacity_bytes)?,
+    ])
+}
+
+/// Returns how much memory the two regions take.
+fn region_bytes(welcome: &Welcome) -> io::Result<u64> {
+    let bytes = layouts(welcome)?.map(|layout| layout.region_bytes() as u64);
+    Ok(bytes.iter().sum())
 }
 
 struct Prepared {

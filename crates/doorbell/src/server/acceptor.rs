@@ -21,6 +21,8 @@ use doorbell_shm::{
 
 use super::{
     Admission, Policy,
+    ledger::{Charge, Ledger, Shortage, User, Users, UsersShare},
+    resource::Resource,
     worker::{Arrival, Mailbox},
 };
 use crate::{
@@ -38,7 +40,7 @@ pub(super) struct Reception {
     pub(super) policy: Policy,
     pub(super) offer: ServerOffer,
     pub(super) spin: SpinMode,
-    pub(super) max_connections: usize,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) max_assembly_bytes: u64,
     pub(super) handshake_timeout: Duration,
     pub(super) workers: Vec<Arc<Mailbox>>,
@@ -84,9 +86,18 @@ impl Door {
     }
 }
 
+/// A client in the middle of its handshake, with what it takes up.
+struct Guest {
+    greeting: Box<Greeting>,
+    user: Arc<User>,
+    seat: Charge,
+    _handshake: Charge,
+}
+
 pub(super) struct Acceptor {
     reception: Reception,
-    greetings: HashMap<u64, Box<Greeting>>,
+    guests: HashMap<u64, Guest>,
+    users: Users,
     next_token: u64,
     next_worker: usize,
     /// A descriptor to spare: without any left a client could not even be told so.
@@ -107,7 +118,8 @@ impl Acceptor {
         let spare = Some(reception.listener.spare_handle()?);
         Ok(Self {
             reception,
-            greetings: HashMap::new(),
+            guests: HashMap::new(),
+            users: Users::default(),
             next_token: LISTENER + 1,
             next_worker: 0,
             spare,
@@ -176,8 +188,8 @@ impl Acceptor {
     }
 
     fn greet(&mut self, control: ControlStream) {
-        let identity = match self.identify(&control) {
-            Ok(identity) => identity,
+        let (identity, user, [seat, handshake]) = match self.seat(&control) {
+            Ok(seated) => seated,
             Err((reason, text)) => {
                 self.reception.door.refused.fetch_add(1, Ordering::Relaxed);
                 return refuse(&control, reason, &text);
@@ -189,45 +201,50 @@ impl Acceptor {
             return refuse(&control, RefuseReason::Resources, &error.to_string());
         }
         let deadline = after(self.reception.handshake_timeout);
-        let greeting = Greeting::new(control, identity, deadline);
-        self.greetings.insert(token, Box::new(greeting));
+        let guest = Guest {
+            greeting: Box::new(Greeting::new(control, identity, deadline)),
+            user,
+            seat,
+            _handshake: handshake,
+        };
+        self.guests.insert(token, guest);
         self.step(token); // the hello is often there already
     }
 
-    /// Says who this client is, or why it is not let in at all.
-    fn identify(&self, control: &ControlStream) -> Result<PeerIdentity, (RefuseReason, String)> {
+    /// Says who this client is and takes a seat for it, or says why it is not let in at all.
+    fn seat(&mut self, control: &ControlStream) -> Result<Seated, (RefuseReason, String)> {
         let identity = control
             .peer()
             .map_err(|error| (RefuseReason::Resources, error.to_string()))?;
         if let Admission::Refuse(text) = self.reception.policy.ask(control, identity) {
             return Err((RefuseReason::Permission, text));
         }
-        let limit = self.reception.max_connections;
-        let open = self.reception.door.open.load(Ordering::Acquire) + self.greetings.len();
-        if open < limit {
-            return Ok(identity);
-        }
-        let text =
-            format!("it has its {limit} connections; raise `max_connections` there or close some");
-        Err((RefuseReason::Full, text))
+        let user = self.users.find(&self.reception.ledger, identity);
+        let seat = user.charge(Resource::Connections, 1).map_err(refusal)?;
+        let handshake = user.charge(Resource::Handshakes, 1).map_err(refusal)?;
+        Ok((identity, user, [seat, handshake]))
     }
 
     fn step(&mut self, token: u64) {
-        let Some(greeting) = self.greetings.remove(&token) else {
+        let Some(guest) = self.guests.remove(&token) else {
             return;
         };
         let poller = &self.reception.door.poller;
-        let _ = poller.remove(&greeting.control);
-        let (greeting, step) = greeting.step(&self.reception.offer);
+        let _ = poller.remove(&guest.greeting.control);
+        let charge = |bytes| {
+            let charged = guest.user.charge(Resource::RingBytes, bytes);
+            charged.map_err(refusal)
+        };
+        let (greeting, step) = guest.greeting.step(&self.reception.offer, charge);
         match step {
             Step::Waiting => {
                 if let Some(greeting) = greeting
                     && poller.add(&greeting.control, token, Mode::Edge).is_ok()
                 {
-                    self.greetings.insert(token, greeting);
+                    self.guests.insert(token, Guest { greeting, ..guest });
                 }
             }
-            Step::Done(link) => self.admit(*link),
+            Step::Done(link, memory) => self.admit(*link, guest.user, [guest.seat, memory]),
             Step::Failed(why) => {
                 self.reception.door.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%why, "no connection was made");
@@ -235,13 +252,14 @@ impl Acceptor {
         }
     }
 
-    fn admit(&mut self, link: Link) {
+    fn admit(&mut self, link: Link, user: Arc<User>, charges: [Charge; 2]) {
         let door = &self.reception.door;
         let (connection, watched) = Connection::new(
             link,
             Sleeper::Worker,
             self.reception.spin,
             self.reception.max_assembly_bytes,
+            Some(Box::new(UsersShare(user))),
         );
         door.accepted.fetch_add(1, Ordering::Relaxed);
         door.open.fetch_add(1, Ordering::AcqRel);
@@ -261,21 +279,22 @@ impl Acceptor {
         worker.deliver(Arrival {
             connection,
             watched,
+            charges,
         });
         doorbell_shm::failpoint!("accept.admitted");
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.greetings
+        self.guests
             .values()
-            .map(|greeting| greeting.deadline)
+            .map(|guest| guest.greeting.deadline)
             .min()
     }
 
     fn expire(&mut self) {
         let now = Instant::now();
         let door = &self.reception.door;
-        self.greetings.retain(|_, greeting| {
+        self.guests.retain(|_, Guest { greeting, .. }| {
             let waiting = greeting.deadline > now;
             if !waiting {
                 greeting.refuse(RefuseReason::Malformed, "no complete hello in time");
@@ -287,8 +306,10 @@ impl Acceptor {
     }
 
     fn turn_away(self) {
-        for greeting in self.greetings.values() {
-            greeting.refuse(RefuseReason::ShuttingDown, "the server is shutting down");
+        for guest in self.guests.values() {
+            guest
+                .greeting
+                .refuse(RefuseReason::ShuttingDown, "the server is shutting down");
         }
         for _ in 0..CLIENTS_TURNED_AWAY {
             let Ok(Some(control)) = self.reception.listener.accept() else {
@@ -307,6 +328,12 @@ impl Acceptor {
 enum Queue {
     Empty,
     MayHaveMore,
+}
+
+type Seated = (PeerIdentity, Arc<User>, [Charge; 2]);
+
+fn refusal(shortage: Shortage) -> (RefuseReason, String) {
+    (shortage.reason(), shortage.to_string())
 }
 
 const LISTENER: u64 = 0;

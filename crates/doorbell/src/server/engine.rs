@@ -14,8 +14,10 @@ use doorbell_shm::sys::{self, Listener, SocketAccess};
 
 use super::{
     acceptor::{Acceptor, Door, Reception},
+    ledger::Ledger,
     options::Options,
     registry::Registry,
+    resource::{PerResource, Resource, ResourceStats},
     worker::{Duties, Mailbox, Worker},
 };
 use crate::{
@@ -29,6 +31,7 @@ use crate::{
 pub(crate) struct Engine {
     pub(crate) registry: Arc<Registry>,
     door: Arc<Door>,
+    ledger: Arc<Ledger>,
     workers: Vec<Arc<Mailbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     ended: Arc<Mutex<Stats>>,
@@ -49,6 +52,16 @@ pub struct ServerStats {
     pub messages: Stats,
     /// Times an I/O worker asked the operating system for news: one system call each.
     pub polls: u64,
+    /// Requests and notifications whose metadata was larger than the server accepts.
+    pub refused_metadata: u64,
+    resources: PerResource<ResourceStats>,
+}
+
+impl ServerStats {
+    /// Returns how much of `resource` is given out, and how often it was refused.
+    pub fn resource(&self, resource: Resource) -> ResourceStats {
+        self.resources[resource as usize]
+    }
 }
 
 impl Engine {
@@ -76,6 +89,7 @@ impl Engine {
         let engine = Arc::new(Self {
             registry: Arc::new(registry),
             door: Door::new()?,
+            ledger: Ledger::new(options.limits.clone()),
             workers,
             threads: Mutex::default(),
             ended: Arc::default(),
@@ -100,7 +114,7 @@ impl Engine {
             policy: options.policy.clone(),
             offer: offer(options),
             spin: options.spin,
-            max_connections: options.max_connections,
+            ledger: Arc::clone(&self.ledger),
             max_assembly_bytes: options.max_assembly_bytes,
             handshake_timeout: options.handshake_timeout,
             workers: self.workers.clone(),
@@ -176,6 +190,8 @@ impl Engine {
                 .iter()
                 .map(|worker| worker.polls.load(Ordering::Relaxed))
                 .sum(),
+            refused_metadata: self.ledger.refused_metadata(),
+            resources: self.ledger.stats(),
         }
     }
 

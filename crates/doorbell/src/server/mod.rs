@@ -5,9 +5,11 @@ mod admission;
 mod context;
 mod dispatch;
 mod engine;
+mod ledger;
 mod options;
 pub(crate) mod registry;
 pub(crate) mod reply;
+mod resource;
 #[cfg(feature = "tokio")]
 mod tasks;
 mod worker;
@@ -19,6 +21,8 @@ pub use doorbell_shm::sys::SocketAccess;
 pub(crate) use engine::Engine;
 pub use engine::ServerStats;
 pub(crate) use options::{Options, option_methods};
+pub(crate) use resource::Limits;
+pub use resource::{Resource, ResourceStats};
 
 #[cfg(feature = "tokio")]
 pub use awaiting::{Builder, Server};

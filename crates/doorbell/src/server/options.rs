@@ -5,7 +5,7 @@ use std::time::Duration;
 use doorbell_proto::limits;
 use doorbell_shm::{SpinMode, sys::SocketAccess};
 
-use super::Policy;
+use super::{Limits, Policy};
 use crate::{error::BindError, link::Wishes};
 
 /// Settings of a server with their defaults.
@@ -15,7 +15,7 @@ pub(crate) struct Options {
     pub(crate) spin: SpinMode,
     pub(crate) workers: Option<usize>,
     pub(crate) pins: Vec<usize>,
-    pub(crate) max_connections: usize,
+    pub(crate) limits: Limits,
     pub(crate) max_calls: u32,
     pub(crate) max_assembly_bytes: u64,
     pub(crate) handshake_timeout: Duration,
@@ -33,7 +33,7 @@ impl Default for Options {
             spin: SpinMode::Adaptive,
             workers: None,
             pins: Vec::new(),
-            max_connections: 4096,
+            limits: Limits::default(),
             max_calls: limits::MAX_CALLS_DEFAULT,
             max_assembly_bytes: limits::DEFAULT_MAX_ASSEMBLY_BYTES,
             handshake_timeout: Duration::from_secs(2),
@@ -93,6 +93,13 @@ impl Options {
                 "it must be from 1 KiB to 2 GiB - 1",
             );
         }
+        if self.limits.has_none() {
+            return bad(
+                "limit",
+                0,
+                "with none of a resource nobody can use the server",
+            );
+        }
         Ok(())
     }
 }
@@ -122,10 +129,34 @@ macro_rules! option_methods {
             self
         }
 
-        /// Sets how many connections there may be at once. Default: 4096.
+        /// Sets how many connections there may be at once. Default: 4096. Short for [`limit`](Self::limit) of
+        /// [`Connections`](crate::server::Resource::Connections).
         #[must_use]
-        pub fn max_connections(mut self, count: usize) -> Self {
-            self.options.max_connections = count;
+        pub fn max_connections(self, count: usize) -> Self {
+            self.limit(crate::server::Resource::Connections, count as u64)
+        }
+
+        /// Sets how much of a resource the server gives out in all. Defaults: see [`Resource`](crate::server::Resource).
+        #[must_use]
+        pub fn limit(mut self, resource: crate::server::Resource, limit: u64) -> Self {
+            self.options.limits.set_total(resource, limit);
+            self
+        }
+
+        /// Sets how much of a resource one user may have, the server's own included. Default: everything for the server's own user,
+        /// whose programs can end the server anyway, and a quarter for each other user that is [admitted](Self::admit).
+        #[must_use]
+        pub fn limit_per_user(mut self, resource: crate::server::Resource, limit: u64) -> Self {
+            self.options.limits.set_per_user(resource, limit);
+            self
+        }
+
+        /// Sets the largest metadata of a message that is accepted, in bytes. Default: 16 KiB, the most there can be. A call with more
+        /// fails with `RESOURCE_EXHAUSTED`, a notification is dropped. All calls together hold so much for each of
+        /// [`Calls`](crate::server::Resource::Calls).
+        #[must_use]
+        pub fn max_metadata_bytes(mut self, bytes: u32) -> Self {
+            self.options.limits.metadata_bytes = bytes.into();
             self
         }
 

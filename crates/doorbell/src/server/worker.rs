@@ -19,6 +19,7 @@ use doorbell_shm::{
 
 use super::{
     dispatch::dispatch,
+    ledger::Charge,
     registry::{Registry, Snapshot},
 };
 use crate::{
@@ -42,6 +43,8 @@ pub(super) struct Mailbox {
 pub(super) struct Arrival {
     pub(super) connection: Arc<Connection>,
     pub(super) watched: Watched,
+    /// What was charged for it.
+    pub(super) charges: [Charge; 2],
 }
 
 /// What a worker needs to know.
@@ -109,6 +112,7 @@ pub(super) struct Worker {
 struct Owned {
     connection: Arc<Connection>,
     watched: Watched,
+    charges: [Charge; 2],
     hot: bool,
     quiet_turns: u32,
     last_active: Instant,
@@ -339,6 +343,7 @@ impl Worker {
         Arrival {
             connection,
             watched,
+            charges,
         }: Arrival,
     ) {
         // A place is used again only after all events of its last owner have been handled.
@@ -359,6 +364,7 @@ impl Worker {
         let owned = Owned {
             connection,
             watched,
+            charges,
             hot: true,
             quiet_turns: 0,
             last_active: Instant::now(),
@@ -386,6 +392,7 @@ impl Worker {
         let Some(Owned {
             connection,
             watched,
+            charges,
             ..
         }) = self.connections[index].take()
         else {
@@ -400,6 +407,7 @@ impl Worker {
             let _ = poller.remove(process);
         }
         connection.close(reason);
+        drop(charges); // before the acceptor hears that there is room
         (self.duties.ended)(&connection, connection.stats());
     }
 

@@ -1,5 +1,6 @@
 //! Tests of one machine alone, fed by hand.
 
+mod allowance;
 mod client;
 mod messages;
 mod server;
@@ -7,6 +8,7 @@ mod streams;
 
 use super::*;
 use crate::frame::{Flags, MessageType, Prefix};
+use crate::metadata::Metadata;
 use crate::status::{Code, Status};
 use std::time::Duration;
 
