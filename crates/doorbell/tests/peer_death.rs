@@ -1,29 +1,22 @@
-//! SIGKILL of either side at random points, a thousand times each: nothing lost, torn, executed twice or leaked, and nobody hangs.
+//! SIGKILL of clients, of servers and of both at random points: nothing lost, torn, executed twice or leaked, and nobody hangs.
 //!
-//! `DOORBELL_DEATH_SEED` plays a run again as far as the two processes allow; `DOORBELL_DEATH_CYCLES` sets how often each side dies.
+//! `DOORBELL_DEATH_KILLS` sets how many clients die, 20,000 in the long form; of servers it is a fifth, of pairs a tenth.
+//! `DOORBELL_DEATH_SEED` plays a run again as far as the processes allow.
 
 mod death;
 
-use std::{
-    collections::HashMap,
-    path::Path,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use death::{
-    Random, blocking,
+    Random,
+    clients::Clients,
     counts::Counts,
-    messages::{Answer, Sealed, Shape},
-    process::{Part, Victim, be_the_victim, number, runtime, spin},
+    process::{be_the_victim, runtime},
     resources::Resources,
     servers::Servers,
     serving::{self, Log},
+    together::Together,
 };
-use doorbell::blocking::Client;
 
 /// The other process of the tests below.
 #[test]
@@ -45,7 +38,7 @@ fn server_of_tasks_outlives_its_clients() {
         run: 1,
         connections: &|| server.stats().connections,
     }
-    .die();
+    .die(seed() ^ 1, kills() / 2);
 }
 
 #[test]
@@ -61,35 +54,49 @@ fn server_of_threads_outlives_its_clients() {
         run: 2,
         connections: &|| server.stats().connections,
     }
-    .die();
+    .die(seed() ^ 2, kills() / 2);
 }
 
 #[test]
 fn clients_of_both_kinds_outlive_their_server() {
     let _alone = alone();
-    let (seed, cycles) = (seed(), cycles());
+    let (seed, kills) = (seed(), kills() / 5);
     let (directory, socket) = place();
     let runtime = runtime();
     let mut servers = Servers::new(&runtime, &socket);
     servers.run_once(&mut Random(seed), 0); // threads of the runtime start with the first use
+    servers.counts = Counts::default();
     let start = Resources::settle_at_rest(directory.path());
-    let began = Instant::now();
     let mut random = Random(seed);
-    for cycle in 1..=cycles {
+    for cycle in 1..=kills {
         servers.die(&mut random, cycle);
+        servers.counts.end_of(cycle, kills);
     }
-    servers.run_once(&mut random, cycles + 1); // the path works still
+    servers.run_once(&mut random, kills + 1); // the path works still
     let held = Resources::settle(directory.path(), start);
-    let counts = servers.counts;
-    println!(
-        "seed {seed:#x}: {cycles} servers killed in {:.1?}: {counts:?}, {start:?} -> {held:?}",
-        began.elapsed()
-    );
-    assert_eq!(counts.faults(), [0; 5]);
-    assert_eq!(held, start);
-    assert!(
-        counts.answered > cycles,
-        "the kills came too early to mean anything"
+    servers.counts.judge("servers", seed, (start, held));
+}
+
+#[test]
+fn both_sides_may_die_together() {
+    let _alone = alone();
+    let (seed, kills) = (seed() ^ 3, kills() / 10);
+    let (directory, socket) = place();
+    let (pairs, mut random) = (Together { socket: &socket }, Random(seed));
+    pairs.die(&mut random, 0, &mut Counts::default()); // leaves the socket for the next
+    let start = Resources::settle_at_rest(directory.path());
+    let mut counts = Counts::default();
+    for cycle in 1..=kills {
+        pairs.die(&mut random, cycle, &mut counts);
+        counts.end_of(cycle, kills);
+    }
+    let held = Resources::settle(directory.path(), start);
+    counts.judge("pairs", seed, (start, held));
+    drop(serving::bind_blocking(&socket, &Log::in_memory()).unwrap());
+    assert_eq!(
+        std::fs::read_dir(&directory).unwrap().count(),
+        0,
+        "files are left"
     );
 }
 
@@ -99,7 +106,7 @@ fn clients_of_both_kinds_outlive_their_server() {
 fn each_step_of_either_side_may_be_the_last() {
     let _alone = alone();
     let (directory, _) = place();
-    let began = Instant::now();
+    let began = std::time::Instant::now();
     let mut walk = death::walk::Walk {
         runtime: &runtime(),
         directory: directory.path(),
@@ -120,155 +127,6 @@ fn each_step_of_either_side_may_be_the_last() {
     );
 }
 
-/// Clients that are killed one after the other.
-struct Clients<'a> {
-    log: &'a Log,
-    directory: &'a Path,
-    socket: &'a str,
-    run: u64,
-    connections: &'a (dyn Fn() -> usize + Sync),
-}
-
-impl Clients<'_> {
-    /// Kills them while a witness goes on working.
-    fn die(&self) {
-        let (seed, cycles) = (seed() ^ self.run, cycles() / 2);
-        let witness = Client::connect(self.socket).unwrap();
-        let mut random = Random(seed);
-        self.die_once(&mut random, 0, 1); // what starts with the first use
-        let start = Resources::settle_at_rest(self.directory);
-        let began = Instant::now();
-        let (stop, witnessed) = (AtomicBool::new(false), AtomicU64::new(0));
-        let (mut counts, mut answered) = (Counts::default(), HashMap::new());
-        std::thread::scope(|scope| {
-            let stopped = StopOnDrop(&stop); // also if a cycle fails
-            let witnessing = scope.spawn(|| self.bear_witness(&witness, &stop, &witnessed));
-            for cycle in 1..=cycles {
-                let others = || {
-                    self.log
-                        .count()
-                        .saturating_sub(witnessed.load(Ordering::Relaxed))
-                };
-                let (ids, noticed) = self.die_at_random(&mut random, cycle, &others);
-                answered.extend(ids);
-                counts.slowest = counts.slowest.max(noticed);
-            }
-            drop(stopped);
-            witnessing.join().unwrap();
-        });
-        counts.compare(&self.log.take(), &answered);
-        let held = Resources::settle(self.directory, start);
-        let witnessed = witnessed.into_inner();
-        let took = began.elapsed();
-        println!(
-            "seed {seed:#x}: {cycles} clients killed in {took:.1?}: {counts:?}, witness {witnessed}, {start:?} -> {held:?}"
-        );
-        assert_eq!(counts.faults(), [0; 5]);
-        assert_eq!(held, start);
-        assert!(
-            witnessed > cycles && counts.answered > cycles,
-            "the kills came too early to mean anything"
-        );
-    }
-
-    /// One in four is killed some time after its start, which may be before it has connected; the others while they work.
-    fn die_at_random(
-        &self,
-        random: &mut Random,
-        cycle: u64,
-        done: &dyn Fn() -> u64,
-    ) -> (HashMap<u64, u32>, Duration) {
-        let mut life = self.start(random, cycle);
-        if random.below(4) == 0 {
-            spin(Duration::from_micros(random.below(12_000)));
-        } else {
-            life.await_calls(done, random.below(30));
-            spin(Duration::from_micros(random.below(200)));
-        }
-        self.end(life)
-    }
-
-    fn die_once(&self, random: &mut Random, cycle: u64, calls: u64) {
-        let mut life = self.start(random, cycle);
-        life.await_calls(&|| self.log.count(), calls);
-        self.end(life);
-    }
-
-    fn start(&self, random: &mut Random, cycle: u64) -> Life {
-        let part = if random.below(2) == 0 {
-            Part::Client
-        } else {
-            Part::BlockingClient
-        };
-        let log = tempfile::NamedTempFile::new().unwrap();
-        let victim = Victim::start(part, self.socket, log.path(), self.run << 24 | cycle);
-        Life { victim, log }
-    }
-
-    /// Kills it and waits until the server has noticed. Returns what had been answered to it.
-    fn end(&self, mut life: Life) -> (HashMap<u64, u32>, Duration) {
-        let killed = Instant::now();
-        life.victim.kill();
-        while (self.connections)() != 1 {
-            let held = (self.connections)();
-            assert!(
-                killed.elapsed() < Duration::from_secs(10),
-                "the server has {held} connections after its client's death"
-            );
-            std::thread::yield_now();
-        }
-        (serving::read(life.log.path()), killed.elapsed())
-    }
-
-    fn bear_witness(&self, client: &Client, stop: &AtomicBool, count: &AtomicU64) {
-        let mut random = Random(self.run);
-        for call in 0.. {
-            if stop.load(Ordering::Acquire) {
-                return;
-            }
-            let shape = Shape::pick(&mut random);
-            let message = Sealed::new(
-                number(self.run << 24, 0xff, call),
-                shape.length(&mut random),
-            );
-            match blocking::ask(client, shape, message) {
-                Answer::Whole | Answer::GivenUp => count.fetch_add(1, Ordering::Relaxed),
-                Answer::Torn => panic!("the witness got a torn answer"),
-                Answer::Failed(error) => panic!("the witness was hurt: {error}"),
-            };
-        }
-    }
-}
-
-/// Tells the witness to stop.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
-struct Life {
-    victim: Victim,
-    log: tempfile::NamedTempFile,
-}
-
-impl Life {
-    /// Waits until so many calls more have been executed.
-    fn await_calls(&mut self, done: &dyn Fn() -> u64, calls: u64) {
-        let (began, target) = (Instant::now(), done() + calls);
-        while done() < target {
-            assert!(!self.victim.has_ended(), "the client ended by itself");
-            assert!(
-                began.elapsed() < Duration::from_secs(10),
-                "the client does not come to work"
-            );
-            std::thread::yield_now();
-        }
-    }
-}
-
 fn place() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("server.sock").display().to_string();
@@ -278,15 +136,19 @@ fn place() -> (tempfile::TempDir, String) {
 /// What one test holds must not be taken for what another one leaks.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    death::torn::watch();
+    death::torn::take(); // what the last one found
+    alone
 }
 
 fn seed() -> u64 {
     variable("DOORBELL_DEATH_SEED").unwrap_or_else(|| u64::from(std::process::id()) << 8)
 }
 
-fn cycles() -> u64 {
-    variable("DOORBELL_DEATH_CYCLES").unwrap_or(1000)
+/// Clients that are killed. Servers: a fifth of it, pairs: a tenth.
+fn kills() -> u64 {
+    variable("DOORBELL_DEATH_KILLS").unwrap_or(1000)
 }
 
 fn variable(name: &str) -> Option<u64> {

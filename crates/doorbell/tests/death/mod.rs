@@ -2,14 +2,17 @@
 
 pub(crate) mod asking;
 pub(crate) mod blocking;
+pub(crate) mod clients;
 pub(crate) mod counts;
 pub(crate) mod messages;
 pub(crate) mod process;
 pub(crate) mod resources;
 pub(crate) mod servers;
 pub(crate) mod serving;
+pub(crate) mod together;
 #[cfg(doorbell_failpoints)]
 pub(crate) mod told;
+pub(crate) mod torn;
 #[cfg(doorbell_failpoints)]
 pub(crate) mod walk;
 

@@ -3,19 +3,22 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Write},
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use doorbell::{Client, blocking};
+use doorbell::{Client, Outcome, blocking};
+
+use doorbell_testkit::PATIENCE;
 
 use super::{
     Random, asking,
     blocking::ask,
     messages::{Answer, Sealed, Shape},
-    serving::{self, Log, TORN},
+    serving::{self, CUT_OFF, DENIED, Log, TORN},
 };
 
 /// A process that is killed at the latest when this is dropped.
@@ -76,16 +79,25 @@ impl Victim {
         Self(command.spawn().unwrap())
     }
 
+    /// SIGKILL, without waiting for the end.
+    pub(crate) fn send_kill(&mut self) {
+        self.0.kill().unwrap();
+    }
+
     /// SIGKILL, and waits until the process is gone.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended by itself.
     pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();
-        self.0.wait().unwrap();
+        let status = self.0.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "a process ended by itself");
     }
 
     /// Waits until it has ended by itself. Returns `true` if that was by SIGKILL.
     #[cfg(doorbell_failpoints)]
     pub(crate) fn has_killed_itself(&mut self, why: &str) -> bool {
-        use std::os::unix::process::ExitStatusExt;
         doorbell_testkit::eventually(why, || self.has_ended());
         self.0.wait().unwrap().signal() == Some(9)
     }
@@ -163,7 +175,13 @@ fn no_more(_: &mut Command) {}
 const CALLERS: u64 = 3;
 
 async fn call_forever(socket: &str, log: File, seed: u64) {
-    let client = Client::connect(socket).await.unwrap();
+    let client = loop {
+        // Its server may die before it has one.
+        let builder = Client::builder(socket).wait_for_server(PATIENCE);
+        if let Ok(client) = builder.connect().await {
+            break client;
+        }
+    };
     let log = Arc::new(log);
     let callers = (0..CALLERS).map(|caller| {
         let (client, log) = (client.clone(), Arc::clone(&log));
@@ -181,7 +199,12 @@ async fn call_forever(socket: &str, log: File, seed: u64) {
 }
 
 fn call_forever_from_threads(socket: &str, log: &File, seed: u64) {
-    let client = blocking::Client::connect(socket).unwrap();
+    let client = loop {
+        let builder = blocking::Client::builder(socket).wait_for_server(PATIENCE);
+        if let Ok(client) = builder.connect() {
+            break client;
+        }
+    };
     std::thread::scope(|scope| {
         for caller in 0..CALLERS {
             let client = &client;
@@ -213,7 +236,8 @@ fn write_down(mut log: &File, id: u64, answer: &Answer) {
     let entry = match answer {
         Answer::Whole => id,
         Answer::Torn => id | TORN,
-        Answer::Failed(error) => panic!("the server lives and call {id:#x} failed: {error}"),
+        Answer::Failed(error) if error.outcome() == Outcome::NotExecuted => id | DENIED,
+        Answer::Failed(_) => id | CUT_OFF,
         Answer::GivenUp => return,
     };
     log.write_all(&entry.to_le_bytes()).unwrap();

@@ -54,11 +54,12 @@ impl Resources {
 
 /// Counts the threads but those that the test harness starts, which are named after the tests.
 fn threads() -> usize {
-    const TESTS: [&str; 5] = [
+    const TESTS: [&str; 6] = [
         "victim",
         "server_of_",
         "clients_of_",
         "each_step_",
+        "both_sides_",
         "peer_death",
     ];
     let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
@@ -69,6 +70,18 @@ fn threads() -> usize {
     names
         .filter(|name| !TESTS.iter().any(|test| name.starts_with(test)))
         .count()
+}
+
+/// Returns the memory of this process that belongs to no file and is shared with nobody.
+pub(crate) fn private_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .expect("Linux 4.5");
+    kilobytes.parse::<u64>().expect("a number") << 10
 }
 
 fn entries(directory: &Path) -> usize {

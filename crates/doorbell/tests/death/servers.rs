@@ -18,7 +18,7 @@ use super::{
     counts::Counts,
     messages::{Answer, Sealed, Shape},
     process::{Part, Victim, number, spin},
-    serving,
+    serving::{self, CUT_OFF, DENIED, TORN},
 };
 
 /// The clients, which outlive all servers, and what became of their calls.
@@ -100,18 +100,17 @@ impl<'a> Servers<'a> {
         let killed = Instant::now();
         victim.kill();
         calling.killed.store(true, Ordering::Release);
-        let (answered, denied) = self.collect(&answers);
-        self.counts.slowest = self.counts.slowest.max(killed.elapsed());
-        let executed = serving::read(log.path());
-        self.counts.compare(&executed, &answered);
-        self.counts.denied += denied.iter().filter(|id| executed.contains_key(id)).count() as u64;
+        let answered = self.collect(&answers, killed);
+        self.counts.kills += 1;
+        self.counts
+            .compare(&serving::read(log.path()), &answered, false);
     }
 
     fn start_callers(
         &self,
         calling: &Arc<Calling>,
         clients: (Client, blocking::Client),
-    ) -> mpsc::Receiver<(u64, Answer)> {
+    ) -> mpsc::Receiver<Ended> {
         let (sender, receiver) = mpsc::channel();
         for caller in 0..TASKS {
             let (client, calling, sender) =
@@ -119,10 +118,8 @@ impl<'a> Servers<'a> {
             self.runtime.spawn(async move {
                 while let Some((shape, message)) = calling.next(caller) {
                     let id = message.id;
-                    let _ = sender.send((
-                        id,
-                        calling.count(asking::ask(&client, shape, message).await),
-                    ));
+                    let answer = asking::ask(&client, shape, message).await;
+                    let _ = sender.send(calling.ended(id, answer));
                 }
             });
         }
@@ -132,48 +129,66 @@ impl<'a> Servers<'a> {
             std::thread::spawn(move || {
                 while let Some((shape, message)) = calling.next(caller) {
                     let id = message.id;
-                    let _ = sender.send((id, calling.count(ask(&client, shape, message))));
+                    let answer = ask(&client, shape, message);
+                    let _ = sender.send(calling.ended(id, answer));
                 }
             });
         }
         receiver
     }
 
-    /// Takes the outcome of every call, until the last caller has ended. Returns which were answered and which were said to be not
-    /// executed.
-    fn collect(
-        &mut self,
-        answers: &mpsc::Receiver<(u64, Answer)>,
-    ) -> (HashMap<u64, u32>, Vec<u64>) {
-        let (mut answered, mut denied) = (HashMap::new(), Vec::new());
+    /// Takes the outcome of every call, until the last caller has ended. Returns what the callers were told.
+    fn collect(&mut self, answers: &mpsc::Receiver<Ended>, killed: Instant) -> HashMap<u64, u32> {
+        let mut told = HashMap::new();
+        let mut seen = None;
         loop {
-            match answers.recv_timeout(Duration::from_secs(5)) {
-                Ok((id, Answer::Whole)) => *answered.entry(id).or_default() += 1,
-                Ok((id, Answer::Torn)) => *answered.entry(id | serving::TORN).or_default() += 1,
-                Ok((_, Answer::GivenUp)) => {}
-                Ok((id, Answer::Failed(error))) => self.judge(id, &error, &mut denied),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return (answered, denied),
+            match answers.recv_timeout(Duration::from_secs(10)) {
+                Ok(ended) => {
+                    if let Answer::Failed(CallError::Disconnected(_)) = ended.answer {
+                        let after = ended.at.checked_duration_since(killed);
+                        self.counts.faults.indefinite += u64::from(after.is_none()); // it lived
+                        seen = seen.max(after);
+                    }
+                    if let Some(entry) = self.entry(&ended) {
+                        *told.entry(entry).or_default() += 1;
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    self.counts.indefinite += 1;
-                    return (answered, denied);
+                    self.counts.faults.indefinite += 1;
+                    break;
                 }
             }
         }
+        if let Some(after) = seen {
+            self.counts.saw(after);
+        }
+        told
     }
 
-    fn judge(&mut self, id: u64, error: &CallError, denied: &mut Vec<u64>) {
-        match error.outcome() {
-            Outcome::Unknown => self.counts.unknown += 1,
-            Outcome::NotExecuted => {
-                self.counts.not_executed += 1;
-                denied.push(id);
-            }
-            Outcome::Application => {
-                println!("call {id:#x} ended with {error}");
-                self.counts.indefinite += 1;
-            }
+    fn entry(&mut self, Ended { id, answer, .. }: &Ended) -> Option<u64> {
+        match answer {
+            Answer::Whole => Some(*id),
+            Answer::Torn => Some(id | TORN),
+            Answer::GivenUp => None,
+            Answer::Failed(error) => match error.outcome() {
+                Outcome::Unknown => Some(id | CUT_OFF),
+                Outcome::NotExecuted => Some(id | DENIED),
+                Outcome::Application => {
+                    println!("call {id:#x} ended with {error}");
+                    self.counts.faults.indefinite += 1;
+                    None
+                }
+            },
         }
     }
+}
+
+/// A call that has come to an end.
+struct Ended {
+    id: u64,
+    answer: Answer,
+    at: Instant,
 }
 
 impl Calling {
@@ -188,11 +203,12 @@ impl Calling {
         Some((shape, Sealed::new(number(self.cycle, caller, call), length)))
     }
 
-    fn count(&self, answer: Answer) -> Answer {
+    fn ended(&self, id: u64, answer: Answer) -> Ended {
+        let at = Instant::now();
         if !matches!(answer, Answer::Failed(_)) {
             self.done.fetch_add(1, Ordering::AcqRel);
         }
-        answer
+        Ended { id, answer, at }
     }
 }
 

@@ -26,6 +26,19 @@ pub(crate) struct Log {
 /// Marks a number in a file as that of a message whose seal was broken.
 pub(crate) const TORN: u64 = 1 << 63;
 
+/// Marks the number of a call whose caller was told that it was not executed.
+pub(crate) const DENIED: u64 = 1 << 62;
+
+/// Marks the number of a call whose caller was told that nobody knows.
+pub(crate) const CUT_OFF: u64 = 1 << 61;
+
+/// The caller that nobody kills, and that looks after its calls by itself.
+pub(crate) const WITNESS: u64 = 0xff;
+
+fn is_of(entry: u64, caller: u64) -> bool {
+    entry >> 24 & 0xff == caller
+}
+
 impl Log {
     pub(crate) fn in_memory() -> Arc<Self> {
         Arc::default()
@@ -52,6 +65,11 @@ impl Log {
         }
     }
 
+    /// Forgets what it has of one call, and returns how often it was executed.
+    pub(crate) fn take_one(&self, id: u64) -> Option<u32> {
+        self.seen.lock().unwrap().remove(&id)
+    }
+
     fn write(&self, entry: u64) {
         match &self.file {
             Some(file) => (&*file)
@@ -59,16 +77,20 @@ impl Log {
                 .expect("the log can be written"),
             None => *self.seen.lock().unwrap().entry(entry).or_default() += 1,
         }
-        self.count.fetch_add(1, Ordering::Release);
+        let is_other = !is_of(entry, WITNESS);
+        self.count.fetch_add(u64::from(is_other), Ordering::Release);
     }
 
-    /// Requests seen so far.
+    /// Requests seen so far, of all callers but the witness.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
 
+    /// Returns what was executed since the last time, of all callers but the witness.
     pub(crate) fn take(&self) -> HashMap<u64, u32> {
-        std::mem::take(&mut self.seen.lock().unwrap())
+        let mut seen = self.seen.lock().unwrap();
+        seen.extract_if(|&entry, _| !is_of(entry, WITNESS))
+            .collect()
     }
 }
 
