@@ -8,7 +8,8 @@ use doorbell::{
     server::{Builder, Peer, Resource, SocketAccess},
 };
 use doorbell_testkit::{
-    Child, Place, RawControl, eventually, role, say, second_user, setting, wait_for_parent,
+    Child, PATIENCE, Place, RawControl, eventually, limit_descriptors, role, say, second_user,
+    setting, wait_for_parent,
 };
 use support::{in_time, messages::*, service};
 
@@ -17,6 +18,12 @@ use support::{in_time, messages::*, service};
 async fn child_process() {
     match role().as_deref() {
         Some("greedy") => take_all().await,
+        Some("few descriptors") => {
+            limit_descriptors(200);
+            let _server = serve(&setting("path"), |builder| builder).await;
+            say("READY");
+            tokio::task::spawn_blocking(wait_for_parent).await.unwrap();
+        }
         _ => support::roles::run(),
     }
 }
@@ -53,11 +60,8 @@ async fn take_all() {
     tokio::task::spawn_blocking(wait_for_parent).await.unwrap();
 }
 
-async fn serve(place: &Place, limit: impl FnOnce(Builder) -> Builder) -> Server {
-    limit(service::awaiting(&place.name()))
-        .bind()
-        .await
-        .unwrap()
+async fn serve(name: &str, limit: impl FnOnce(Builder) -> Builder) -> Server {
+    limit(service::awaiting(name)).bind().await.unwrap()
 }
 
 async fn connect(place: &Place) -> Result<Client, ConnectError> {
@@ -97,7 +101,7 @@ fn given_back(server: &Server) {
 async fn second_user_has_a_quarter_and_the_first_notices_nothing() {
     let Some(user) = second_user() else { return };
     let place = Place::new();
-    let server = serve(&place, |builder| {
+    let server = serve(&place.name(), |builder| {
         builder
             .socket_access(SocketAccess::Everyone)
             .admit(|_: &Peer| true)
@@ -135,7 +139,7 @@ async fn second_user_has_a_quarter_and_the_first_notices_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_who_say_nothing_take_handshakes_and_not_the_server() {
     let place = Place::new();
-    let server = serve(&place, |builder| {
+    let server = serve(&place.name(), |builder| {
         builder
             .limit(Resource::Handshakes, 2)
             .handshake_timeout(support::SHORT * 4)
@@ -184,7 +188,7 @@ async fn memory_of_connections_is_counted_before_it_is_given() {
         ),
     ] {
         let place = Place::new();
-        let server = serve(&place, |mut builder| {
+        let server = serve(&place.name(), |mut builder| {
             if let Some(bytes) = total {
                 builder = builder.limit(resource, bytes);
             }
@@ -214,7 +218,7 @@ async fn memory_of_connections_is_counted_before_it_is_given() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_of_all_connections_together_have_a_limit() {
     let place = Place::new();
-    let server = serve(&place, |builder| builder.limit(Resource::Calls, 2)).await;
+    let server = serve(&place.name(), |builder| builder.limit(Resource::Calls, 2)).await;
     in_time(async {
         let (one, two) = (
             connect(&place).await.unwrap(),
@@ -247,7 +251,7 @@ async fn calls_of_all_connections_together_have_a_limit() {
 async fn streams_of_all_connections_together_have_a_limit() {
     let place = Place::new();
     let window = 256 << 10;
-    let server = serve(&place, |builder| {
+    let server = serve(&place.name(), |builder| {
         builder.limit(Resource::StreamBytes, 2 * window)
     })
     .await;
@@ -279,7 +283,7 @@ async fn streams_of_all_connections_together_have_a_limit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_under_assembly_of_all_connections_together_have_a_limit() {
     let place = Place::new();
-    let server = serve(&place, |builder| {
+    let server = serve(&place.name(), |builder| {
         builder
             .limit(Resource::AssemblyBytes, 1 << 20)
             .max_metadata_bytes(100)
@@ -300,6 +304,39 @@ async fn messages_under_assembly_of_all_connections_together_have_a_limit() {
         assert_eq!(server.stats().refused_metadata, 1);
         drop(client);
         given_back(&server);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_out_of_descriptors_says_what_to_raise_and_serves_those_it_has() {
+    let place = Place::new();
+    let path = [("path", &*place.name())];
+    let host = Child::start("child_process", "few descriptors", &path);
+    host.hear("READY");
+    in_time(async {
+        let mut clients = Vec::new();
+        let mut refused = 0;
+        for _ in 0..300 {
+            match connect(&place).await {
+                Ok(client) => clients.push(client),
+                Err(error) => {
+                    assert_eq!(reason(&error), RefuseReason::Resources, "{error}");
+                    assert!(error.is_retryable(), "{error}");
+                    assert!(error.to_string().contains("limit on open files"), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        println!("{} connected, {refused} refused", clients.len());
+        assert!(refused > 100 && clients.len() > 10);
+        for client in &clients {
+            assert_eq!(client.call(Add(1, 2)).await.unwrap(), 3);
+        }
+        drop(clients);
+        let client = Client::builder(place.name()).wait_for_server(PATIENCE);
+        let client = client.connect().await.expect("there are descriptors again");
+        assert_eq!(client.call(Add(1, 2)).await.unwrap(), 3);
     })
     .await;
 }

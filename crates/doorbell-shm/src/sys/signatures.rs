@@ -86,6 +86,7 @@ const _HOST: () = {
     let _: fn() -> usize = cpu_count;
     let _: fn(usize) -> io::Result<()> = pin_current_thread;
     let _: fn() -> io::Result<u64> = raise_descriptor_limit;
+    let _: fn(&io::Error) -> bool = is_out_of_descriptors;
     let _: fn() -> u32 = current_process_id;
 };
 

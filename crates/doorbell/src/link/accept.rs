@@ -8,7 +8,7 @@ use doorbell_proto::{
 };
 use doorbell_shm::{
     Layout, create,
-    sys::{ControlStream, Doorbell, PeerIdentity},
+    sys::{self, ControlStream, Doorbell, PeerIdentity},
 };
 
 use super::{Link, Terms, bells_with, doorbell_kind};
@@ -116,7 +116,11 @@ impl Greeting {
         match self.welcome(hello, &welcome) {
             Ok(link) => Step::Done(Box::new(link), charged),
             Err((control, error)) => {
-                let text = format!("no memory for the connection: {error}");
+                let text = if sys::is_out_of_descriptors(&error) {
+                    NO_DESCRIPTOR.to_owned()
+                } else {
+                    format!("no memory for the connection: {error}")
+                };
                 refuse(&control, RefuseReason::Resources, &text);
                 Step::Failed(text)
             }
@@ -206,6 +210,10 @@ struct Prepared {
     bell: Doorbell,
     peer_bell: Doorbell,
 }
+
+/// What a client is told when there is no descriptor for it.
+pub(crate) const NO_DESCRIPTOR: &str =
+    "the server has no descriptor left; raise its limit on open files";
 
 /// Says no to a client that has just connected.
 pub(crate) fn refuse(control: &ControlStream, reason: RefuseReason, text: &str) {

@@ -11,7 +11,7 @@ use doorbell_proto::{
 };
 use doorbell_shm::{
     Layout, adopt,
-    sys::{ControlStream, Doorbell, OwnedHandle, PeerIdentity, RegionHandle, Woken},
+    sys::{self, ControlStream, Doorbell, OwnedHandle, PeerIdentity, RegionHandle, Woken},
 };
 
 use super::{Link, Terms, Wishes, bells_with, doorbell_kind};
@@ -200,6 +200,11 @@ impl Dial<'_> {
             }
             std::io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied { path, source },
             std::io::ErrorKind::TimedOut => self.timed_out(),
+            _ if sys::is_out_of_descriptors(&source) => {
+                let text = format!("{source}; raise the limit of this process on open files");
+                let source = std::io::Error::new(source.kind(), text);
+                ConnectError::System { path, source }
+            }
             _ => ConnectError::System { path, source },
         }
     }

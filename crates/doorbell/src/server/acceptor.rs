@@ -30,7 +30,7 @@ use crate::{
     deadline::after,
     link::{
         Link,
-        accept::{Greeting, Step, refuse},
+        accept::{Greeting, NO_DESCRIPTOR, Step, refuse},
     },
 };
 
@@ -180,8 +180,7 @@ impl Acceptor {
         let told = matches!(accepted, Ok(Some(_)));
         if let Ok(Some(control)) = accepted {
             self.reception.door.refused.fetch_add(1, Ordering::Relaxed);
-            let text = "the server has no descriptor left; raise its limit on open files";
-            refuse(&control, RefuseReason::Resources, text);
+            refuse(&control, RefuseReason::Resources, NO_DESCRIPTOR);
         }
         self.spare = self.reception.listener.spare_handle().ok();
         told

@@ -131,6 +131,12 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(raised.current.unwrap_or(u64::MAX))
 }
 
+/// Returns `true` if something failed because this process, or the whole system, has no descriptor left.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let codes = [Errno::MFILE, Errno::NFILE].map(|code| Some(code.raw_os_error()));
+    codes.contains(&error.raw_os_error())
+}
+
 /// Returns the number of this process.
 pub fn current_process_id() -> u32 {
     std::process::id()
