@@ -8,6 +8,12 @@ source ci/common.sh
 cargo build --locked --release -p doorbell-cli
 doorbell="$CARGO_TARGET_DIR/release/doorbell"
 
+# What users get has none of the places at which ci/crash.sh ends a process.
+if grep -q DOORBELL_FAILPOINT "$doorbell"; then
+    echo "failpoints are in the ordinary build"
+    exit 1
+fi
+
 # Names of sockets have little room: not below a long directory.
 place="$(mktemp -d /tmp/doorbell-smoke.XXXXXX)"
 trap 'rm -rf "$place"' EXIT

@@ -54,6 +54,7 @@ impl Connection {
         let remaining = remaining(&call)?;
         let mut guard = self.lock();
         let (_, key, result) = self.write_request(&mut guard, call, remaining)?;
+        doorbell_shm::failpoint!("call.written");
         self.sent(guard, result);
         doorbell_shm::failpoint!("call.sent");
         Ok(key)
@@ -75,6 +76,7 @@ impl Connection {
         let mut guard = self.lock();
         guard.withdraw();
         let (id, key, result) = self.write_request(&mut guard, call, remaining)?;
+        doorbell_shm::failpoint!("call.written");
         let turn = guard.spin.start();
         // Just before the request is published: both words lie in one cache line, which the peer fetches again after each change.
         receive.consumer.release();
@@ -107,9 +109,7 @@ impl Connection {
             remaining,
             metadata: call.metadata,
         };
-        let sent = state.send(header, preamble, call.payload);
-        doorbell_shm::failpoint!("call.written");
-        Ok((id, key, sent))
+        Ok((id, key, state.send(header, preamble, call.payload)))
     }
 
     /// Ends a call with its answer. Does nothing if it is over already.
