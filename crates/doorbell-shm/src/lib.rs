@@ -14,7 +14,7 @@ mod sync;
 pub use memory::{AdoptError, ServerMemory, adopt, create};
 pub use memory::{Kick, Layout, LayoutError, OwnRegion, PeerRegion, crc32c, crc32c_header};
 pub use ring::{Consumer, Corrupt, Producer, Reservation};
-pub use wake::{Announcer, Notifier, SleepOn, Spin, SpinMode, SpinTurn};
+pub use wake::{Announcer, Brake, Notifier, SleepOn, Spin, SpinMode, SpinTurn};
 
 /// Ends the process here if the environment asks for it: see `failpoint.rs`. Nothing at all without `--cfg doorbell_failpoints`.
 #[cfg(not(doorbell_failpoints))]

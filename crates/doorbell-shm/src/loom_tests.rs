@@ -1,13 +1,15 @@
 //! Models of the ring and of waking, run by loom in every interleaving.
 //!
-//! They run the real `Producer`, `Consumer`, `Announcer`, `Notifier` and `Kick` on heap regions. Only the
+//! They run the real `Producer`, `Consumer`, `Announcer`, `Notifier`, `Kick` and `Brake` on heap regions. Only the
 //! operating system is a model: a futex and a doorbell made of a mutex and a condition variable. A lost
 //! wake-up shows as a deadlock, a missing edge as two unordered accesses to a cell of ring data.
 //!
 //! `ci/loom.sh` runs each model as it is, and then with each place weakened that it is there for.
 
+mod brake;
 mod edges;
 mod kick;
+mod locks;
 mod side;
 mod wakeups;
 

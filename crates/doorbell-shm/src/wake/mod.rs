@@ -40,8 +40,10 @@
 //! A peer that lies in its sleep word harms itself (it is not woken) or costs us one notification for
 //! each record we publish. Neither blocks us.
 
+mod brake;
 mod sleep;
 mod spin;
 
+pub use brake::Brake;
 pub use sleep::{Announcer, Notifier, SleepOn};
 pub use spin::{Spin, SpinMode, SpinTurn};
