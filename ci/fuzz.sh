@@ -20,5 +20,5 @@ limits=(-malloc_limit_mb=64 -rss_limit_mb=1024 -timeout=5)
 for target in $(cargo fuzz list); do
     mkdir -p "fuzz/corpus/$target"
     cargo fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
-        -max_total_time="${SECONDS_PER_TARGET:-20}" -print_final_stats=1 "${limits[@]}"
+        -max_total_time="${SECONDS_PER_TARGET:-25}" -print_final_stats=1 "${limits[@]}"
 done

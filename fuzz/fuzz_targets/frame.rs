@@ -1,9 +1,12 @@
-//! One frame: header, body, metadata, status. What can be read is written again and must be the same.
+//! One frame: header, body, metadata, status, packed messages. What can be read is written again and must be the same.
 
 #![no_main]
 
+use std::convert::Infallible;
+
 use doorbell_proto::{
     Body, FrameHeader, FrameKind, HEADER_BYTES, Metadata, MetadataRef, Prefix, Status,
+    frame::{Packed, pack, packed_at},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -58,6 +61,38 @@ fn rewrite_body(header: &FrameHeader, bytes: &[u8]) {
     prefix.encode(&mut encoded);
     encoded.extend_from_slice(body.payload);
     assert_eq!(encoded, bytes);
+    check_prefix(header, &prefix, body.payload.len());
+    if header.is_packed() {
+        repack(header, body.payload);
+    }
+}
+
+/// The header that a sender would make for this body says the same of it. (A sender alone knows whether more frames follow.)
+fn check_prefix(header: &FrameHeader, prefix: &Prefix<'_>, payload_bytes: usize) {
+    let mut again = FrameHeader::new(header.kind, header.id, header.value);
+    again.flags = header.flags;
+    assert!(prefix.set_header(&mut again, payload_bytes));
+    assert_eq!(again, *header);
+}
+
+fn repack(header: &FrameHeader, bytes: &[u8]) {
+    let Ok(messages) = Packed::parse(header, bytes) else {
+        return;
+    };
+    let (total, longest) = (messages.total(), messages.longest_bytes());
+    let (mut again, mut count, mut at) = (Vec::with_capacity(bytes.len()), 0, 0);
+    for message in messages {
+        assert!(message.len() <= longest);
+        let (same, next) = packed_at(bytes, at).expect("what was counted is there");
+        assert_eq!(same, message);
+        let packed = pack(&mut again, |out| {
+            out.extend_from_slice(message);
+            Ok::<_, Infallible>(())
+        });
+        assert_eq!(packed, Ok(()));
+        (at, count) = (next, count + 1);
+    }
+    assert_eq!((again.as_slice(), count), (bytes, total));
 }
 
 fn rewrite_status(header: &FrameHeader, bytes: &[u8]) {

@@ -19,7 +19,8 @@ fuzz_target!(|bytes: &[u8]| {
         bytes[..length],
         "one message, one encoding"
     );
-    for end in 0..length {
+    // Every end of every seed is a matter of the unit tests; here each run is to be short.
+    for end in [0, length / 3, length / 2, length - 1] {
         assert_eq!(
             Message::decode(&bytes[..end]),
             Ok(None),
