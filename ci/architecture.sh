@@ -58,6 +58,28 @@ dependencies doorbell-proto --all-features | only 'doorbell-shm|tokio|rustix|lib
 dependencies doorbell --no-default-features | only 'tokio.*|mio|futures.*' |
     none 'no tokio in the blocking path' || failed=1
 
+# A call that tests cannot make fail is never seen to fail. What may stand outside `call(Call::NAME, ..)` cannot fail: `call.rs` says why.
+# Perl, because the arguments go over several lines.
+for file in crates/doorbell-shm/src/sys/linux/*.rs; do
+    FILE="$file" perl -0777 -ne '
+        s/^#\[cfg\(test\)\].*//ms;
+        s{//[^\n]*}{}g;
+        my $inner;
+        $inner = qr/\((?:[^()]++|(??{$inner}))*\)/;
+        s{\bcall(?:_once)?(?=\(Call::)$inner}{$& =~ tr/\n//cdr}ge;
+        my $cannot_fail = qr/\b(?:retry_on_intr|munmap|page_size|geteuid|getpid|getrlimit|clock_gettime|kill_process)\b/;
+        my $calls = qr/\b(?:rustix|libc)::(?:\w+::)*[a-z_0-9]+\(|\bfs::[a-z_]+\(|\.try_clone\(/;
+        my @found;
+        push @found, $& while /$calls/g;
+        # A function under a short name would be overlooked.
+        while (/\buse (?:rustix|libc|std::fs)\b[^;]*;/g) {
+            my $use = $&;
+            push @found, "use $1" while $use =~ /\b([a-z_0-9]+)\s*[,;}]/g;
+        }
+        print "$ENV{FILE}: $_\n" for grep { $_ !~ $cannot_fail } @found;
+    ' "$file"
+done | none 'every system call of sys can be made to fail' || failed=1
+
 # Sleeping in order to wait for something hides the event that is missing; a sleep until the caller's own deadline does not. What
 # is listed here has no event to wait for: a stranger's lock on a directory (a few tries), the pause between two attempts to
 # reach a server that may never start, programs that measure or wait for a person, and tests that look for what nothing announces,

@@ -161,6 +161,18 @@ impl Child {
         self.process.wait().expect("our own child");
     }
 
+    /// Waits for the child's end, and returns how it ended.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end in time.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        crate::eventually("the child ends", || {
+            self.process.try_wait().expect("our own child").is_some()
+        });
+        self.process.wait().expect("our own child")
+    }
+
     /// Ends the child's input and waits for its end.
     ///
     /// # Panics
@@ -168,10 +180,7 @@ impl Child {
     /// If it failed.
     pub fn finish(mut self) {
         self.input = None;
-        crate::eventually("the child ends", || {
-            self.process.try_wait().expect("our own child").is_some()
-        });
-        let status = self.process.wait().expect("our own child");
+        let status = self.wait();
         assert!(status.success(), "the child failed: {status}");
     }
 }

@@ -40,8 +40,8 @@ impl Kick {
     #[cfg(not(loom))]
     pub fn raise(&self) {
         if self.raise_word() {
-            let woken = crate::sys::futex_wake(&self.word, u32::MAX);
-            debug_assert!(woken.is_ok(), "waking on a word of ours: {woken:?}");
+            // The kernel does not refuse this on a word of our own, and nobody here could do better.
+            let _ = crate::sys::futex_wake(&self.word, u32::MAX);
         }
     }
 

@@ -43,6 +43,8 @@ mod imp;
 compile_error!("doorbell supports Linux; macOS and Windows are to follow");
 
 pub use error::{BindError, RegionError};
+#[cfg(doorbell_faults)]
+pub use imp::faults;
 #[cfg(doorbell_failpoints)]
 pub(crate) use imp::kill_this_process;
 #[cfg(feature = "tokio")]

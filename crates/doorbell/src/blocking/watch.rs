@@ -56,10 +56,9 @@ pub(super) fn watch(connection: &Arc<Connection>, watched: Watched) -> io::Resul
     });
     current.next_token += 2;
     let token = current.next_token;
-    watch.poller.add(&watched.bell, token + BELL, Mode::Edge)?;
-    watch.poller.add(&watched.control, token, Mode::Edge)?;
-    if let Some(process) = &watched.process {
-        watch.poller.add(process, token, Mode::Edge)?;
+    if let Err(error) = watch.add(token, &watched) {
+        watch.remove(&watched);
+        return Err(error);
     }
     lock(&watch.watched).insert(token, (Arc::downgrade(connection), watched));
     current.watch = Some(watch);
@@ -90,11 +89,7 @@ fn forget(token: u64) {
     };
     let removed = lock(&watch.watched).remove(&token);
     if let Some((_, watched)) = removed {
-        let _ = watch.poller.remove(&watched.bell);
-        let _ = watch.poller.remove(&watched.control);
-        if let Some(process) = &watched.process {
-            let _ = watch.poller.remove(process);
-        }
+        watch.remove(&watched);
     }
     if lock(&watch.watched).is_empty() {
         current.watch = None;
@@ -123,6 +118,24 @@ fn run(watch: &Arc<Watch>) {
 }
 
 impl Watch {
+    fn add(&self, token: u64, watched: &Watched) -> io::Result<()> {
+        self.poller.add(&watched.bell, token + BELL, Mode::Edge)?;
+        self.poller.add(&watched.control, token, Mode::Edge)?;
+        match &watched.process {
+            Some(process) => self.poller.add(process, token, Mode::Edge),
+            None => Ok(()),
+        }
+    }
+
+    /// Closing would not do: the poller forgets a counter only when the peer has closed its handle of it too.
+    fn remove(&self, watched: &Watched) {
+        let _ = self.poller.remove(&watched.bell);
+        let _ = self.poller.remove(&watched.control);
+        if let Some(process) = &watched.process {
+            let _ = self.poller.remove(process);
+        }
+    }
+
     fn call(&self, connection: Weak<Connection>) {
         lock(&self.again).push(connection);
         if let Err(error) = self.poller.wake() {

@@ -10,8 +10,10 @@ use doorbell_proto::{
     handshake::{BellKinds, Features, Hello, Message, RefuseReason, Refused, VERSIONS, Welcome},
 };
 use doorbell_shm::{
-    Layout, adopt,
-    sys::{self, ControlStream, Doorbell, OwnedHandle, PeerIdentity, RegionHandle, Woken},
+    AdoptError, Layout, adopt,
+    sys::{
+        self, ControlStream, Doorbell, OwnedHandle, PeerIdentity, RegionError, RegionHandle, Woken,
+    },
 };
 
 use super::{Link, Terms, Wishes, bells_with, doorbell_kind};
@@ -144,11 +146,10 @@ impl Dial<'_> {
             layout(welcome.server_ring_capacity_bytes)?,
             layout(welcome.client_ring_capacity_bytes)?,
         )
-        .map_err(|error| handshake(with_causes(&error)))?;
+        .map_err(|error| self.not_adopted(error))?;
         let kind = doorbell_kind(welcome.bell);
-        let doorbell = |handle| {
-            Doorbell::from_handle(handle, kind).map_err(|error| handshake(error.to_string()))
-        };
+        let doorbell =
+            |handle| Doorbell::from_handle(handle, kind).map_err(|error| self.not_taken(error));
         let (peer_bell, bell) = (doorbell(peer_bell)?, doorbell(bell)?);
         doorbell_shm::failpoint!("dial.assembled");
         Ok(Link {
@@ -162,6 +163,34 @@ impl Dial<'_> {
             identity,
             terms: Terms::new(Role::Client, hello, welcome),
         })
+    }
+
+    /// Tells what the server did wrong from what our own system refuses.
+    fn not_adopted(&self, error: AdoptError) -> ConnectError {
+        match error {
+            AdoptError::Map(source)
+            | AdoptError::Server {
+                source: RegionError::Io(source),
+            }
+            | AdoptError::Client {
+                source: RegionError::Io(source),
+            } => self.out_of_resources(source),
+            error => handshake(with_causes(&error)),
+        }
+    }
+
+    fn not_taken(&self, error: std::io::Error) -> ConnectError {
+        if error.kind() == std::io::ErrorKind::InvalidData {
+            return handshake(error.to_string());
+        }
+        self.out_of_resources(error)
+    }
+
+    fn out_of_resources(&self, source: std::io::Error) -> ConnectError {
+        ConnectError::System {
+            path: self.path.to_owned(),
+            source,
+        }
     }
 
     fn within_deadline(&self, waited: std::io::Result<Woken>) -> Result<(), ConnectError> {

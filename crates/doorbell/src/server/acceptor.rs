@@ -237,10 +237,10 @@ impl Acceptor {
         let (greeting, step) = guest.greeting.step(&self.reception.offer, charge);
         match step {
             Step::Waiting => {
-                if let Some(greeting) = greeting
-                    && poller.add(&greeting.control, token, Mode::Edge).is_ok()
-                {
-                    self.guests.insert(token, Guest { greeting, ..guest });
+                let Some(greeting) = greeting else { return };
+                match poller.add(&greeting.control, token, Mode::Edge) {
+                    Ok(()) => drop(self.guests.insert(token, Guest { greeting, ..guest })),
+                    Err(error) => greeting.refuse(RefuseReason::Resources, &error.to_string()),
                 }
             }
             Step::Done(link, memory) => self.admit(*link, guest.user, [guest.seat, memory]),

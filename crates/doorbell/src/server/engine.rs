@@ -257,13 +257,17 @@ impl Drop for Engine {
 }
 
 fn offer(options: &Options) -> ServerOffer {
+    let default = ServerOffer::default();
+    let ring_capacity_bytes = options.wishes.ring_capacity_bytes;
     ServerOffer {
         features: Features::BODY_CRC,
-        ring_capacity_bytes: options.wishes.ring_capacity_bytes,
+        ring_capacity_bytes,
+        // What the server itself chooses is not beyond what it grants.
+        max_ring_capacity_bytes: default.max_ring_capacity_bytes.max(ring_capacity_bytes),
         receive_window_bytes: options.wishes.receive_window_bytes,
         max_message_bytes: options.wishes.max_message_bytes,
         max_calls: options.max_calls,
-        ..ServerOffer::default()
+        ..default
     }
 }
 

@@ -71,6 +71,9 @@ impl Mailbox {
 
     pub(super) fn deliver(&self, arrival: Arrival) {
         lock(&self.arrivals).push(arrival);
+        if self.stop.load(Ordering::Acquire) {
+            return self.turn_away(); // its worker may have left, and looks here no more
+        }
         self.wake();
     }
 
@@ -138,6 +141,7 @@ impl Worker {
 
     /// Works until told to stop, then closes what is left.
     pub(super) fn run(mut self) {
+        let _leaving = Leaving(Arc::clone(&self.mailbox));
         while !self.mailbox.stop.load(Ordering::Acquire) {
             if !self.work_while_hot() {
                 break;
@@ -147,7 +151,6 @@ impl Worker {
         for index in 0..self.connections.len() {
             self.end(index, Disconnected::Closed);
         }
-        self.mailbox.turn_away();
     }
 
     /// Serves the hot connections until none is left. Returns `false` if the worker is to stop.
@@ -439,6 +442,16 @@ impl Worker {
                 owned.last_active = now; // a call, or the handler of a notification, is under way
             }
         }
+    }
+}
+
+/// When a worker leaves, even by a panic, nobody is to wait for it.
+struct Leaving(Arc<Mailbox>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Release);
+        self.0.turn_away();
     }
 }
 

@@ -43,6 +43,9 @@ async fn serve() {
     if let Some(bytes) = number("max_message_bytes") {
         builder = builder.max_message_bytes(bytes);
     }
+    if let Some(bytes) = number("ring_capacity_bytes") {
+        builder = builder.ring_capacity_bytes(bytes as u32);
+    }
     if let Some(milliseconds) = number("idle_timeout") {
         builder = builder.idle_timeout(Duration::from_millis(milliseconds));
     }

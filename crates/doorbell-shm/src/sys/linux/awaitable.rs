@@ -11,11 +11,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
+use super::call::{Call, call};
 use super::doorbell::Drained;
 use super::{ControlStream, Doorbell, PeerIdentity, ProcessHandle, Source};
 use crate::sys::DoorbellKind;
@@ -180,6 +181,8 @@ fn register<T: Source + AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
 /// Returns `true` while the peer has neither sent anything nor closed its end.
 fn is_silent(control: &ControlStream) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    let peeked = retry_on_intr(|| rustix::net::recv(control.as_fd(), &mut [0_u8; 1], flags));
+    let peeked = call(Call::Recv, || {
+        rustix::net::recv(control.as_fd(), &mut [0_u8; 1], flags)
+    });
     peeked == Err(Errno::AGAIN)
 }

@@ -4,8 +4,11 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::time::ClockId;
+
+use super::call::{Call, call, call_once};
 
 /// Returns the time left until `deadline`; nothing is left of one that has passed.
 pub(super) fn time_left(deadline: Instant) -> Timespec {
@@ -18,7 +21,7 @@ pub(super) fn time_left(deadline: Instant) -> Timespec {
 /// time between the two readings and always delays.
 pub(super) fn monotonic(deadline: Instant) -> Option<Timespec> {
     let left = time_left(deadline);
-    clock_gettime(ClockId::Monotonic).checked_add(left)
+    rustix::time::clock_gettime(ClockId::Monotonic).checked_add(left)
 }
 
 /// Waits until `fd` shows one of `interest` (or an error or hang-up) and returns what it shows, or `None` at the
@@ -31,10 +34,13 @@ pub(super) fn poll_one(
     let mut polled = [PollFd::from_borrowed_fd(fd, interest)];
     loop {
         let timeout = deadline.map(time_left);
-        match poll(&mut polled, timeout.as_ref()) {
+        let shown = call_once(Call::Poll, || {
+            rustix::event::poll(&mut polled, timeout.as_ref())
+        });
+        match shown {
             Ok(0) => return Ok(None),
             Ok(_) => return Ok(Some(polled[0].revents())),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -44,7 +50,9 @@ pub(super) fn poll_one(
 pub(super) fn poll_now(fd: BorrowedFd<'_>, interest: PollFlags) -> io::Result<PollFlags> {
     let mut polled = [PollFd::from_borrowed_fd(fd, interest)];
     let at_once = timespec(Duration::ZERO);
-    rustix::io::retry_on_intr(|| poll(&mut polled, Some(&at_once)))?;
+    call(Call::Poll, || {
+        rustix::event::poll(&mut polled, Some(&at_once))
+    })?;
     Ok(polled[0].revents())
 }
 

@@ -9,14 +9,16 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Instant;
 
-use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFlags};
 use rustix::fs::OFlags;
-use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::io::{Errno, ReadWriteFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 
+use super::call::{Call, call};
 use super::deadline::poll_one;
 use super::socket_options::refuse_handles;
-use super::{BorrowedHandle, OwnedHandle};
+use super::stream::stream_pair;
+use super::{BorrowedHandle, OwnedHandle, duplicate};
 use crate::sys::{DoorbellKind, Woken};
 
 /// One end of a doorbell: it wakes one sleeper, here or in another process.
@@ -95,10 +97,10 @@ impl Doorbell {
     pub fn notify(&self) -> io::Result<()> {
         crate::failpoint!("bell.before");
         let written = match self.kind {
-            DoorbellKind::Event => {
-                retry_on_intr(|| rustix::io::write(&self.fd, &1_u64.to_ne_bytes()))
-            }
-            DoorbellKind::Socket => retry_on_intr(|| {
+            DoorbellKind::Event => call(Call::Write, || {
+                rustix::io::write(&self.fd, &1_u64.to_ne_bytes())
+            }),
+            DoorbellKind::Socket => call(Call::Send, || {
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
                 rustix::net::send(&self.fd, &[1], flags)
             }),
@@ -145,7 +147,7 @@ impl Doorbell {
 
     fn drain_event(&self) -> io::Result<Drained> {
         let mut counter = [0; 8];
-        let read = retry_on_intr(|| {
+        let read = call(Call::Preadv, || {
             let mut buffers = [IoSliceMut::new(&mut counter)];
             rustix::io::preadv2(&self.fd, &mut buffers, NO_OFFSET, ReadWriteFlags::NOWAIT)
         });
@@ -161,7 +163,10 @@ impl Doorbell {
         let mut drained = Drained::Nothing;
         // Descriptors that come along are closed by the kernel: we offer no room for them.
         for _ in 0..MAX_DRAIN_READS {
-            match retry_on_intr(|| rustix::net::recv(&self.fd, &mut bytes, RecvFlags::DONTWAIT)) {
+            let read = call(Call::Recv, || {
+                rustix::net::recv(&self.fd, &mut bytes, RecvFlags::DONTWAIT)
+            });
+            match read {
                 Ok((_, 0)) if drained == Drained::Nothing => {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -189,33 +194,31 @@ impl AsRawFd for Doorbell {
 
 fn event_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     // A plain counter: one read takes all notifies. (A semaphore would take one read for each.)
-    let listening = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let ringing = listening.try_clone()?;
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+    let listening = call(Call::Eventfd, || rustix::event::eventfd(0, flags))?;
+    let ringing = duplicate(&listening)?;
     Ok((listening, ringing))
 }
 
 fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     // A stream, because one read takes many bytes, and because its end of file tells that the peer is gone.
-    let (listening, ringing) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
+    let (listening, ringing) = stream_pair()?;
     refuse_handles(listening.as_fd());
     refuse_handles(ringing.as_fd());
     Ok((listening, ringing))
 }
 
 fn check_event(fd: &OwnedFd) -> io::Result<()> {
-    let stat = rustix::fs::fstat(fd)?;
+    let stat = call(Call::Fstat, || rustix::fs::fstat(fd))?;
     if stat.st_mode & FILE_TYPE_BITS != 0 {
         return Err(invalid_data("doorbell is a file, not an event counter"));
     }
-    if !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) {
+    let flags = call(Call::GetFlags, || rustix::fs::fcntl_getfl(fd))?;
+    if !flags.contains(OFlags::NONBLOCK) {
         return Err(invalid_data("doorbell is an event counter that blocks"));
     }
-    match rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()) {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    match call(Call::Readlink, || rustix::fs::readlink(&link, Vec::new())) {
         Ok(name) if name.as_bytes() != EVENTFD_NAME => {
             Err(invalid_data("doorbell is not an event counter"))
         }
@@ -225,12 +228,14 @@ fn check_event(fd: &OwnedFd) -> io::Result<()> {
 }
 
 fn check_socket(fd: &OwnedFd) -> io::Result<()> {
-    let is_stream = rustix::net::sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
-        && rustix::net::sockopt::socket_type(fd) == Ok(SocketType::STREAM);
-    if is_stream {
-        Ok(())
-    } else {
-        Err(invalid_data("doorbell is not a stream socket"))
+    let domain = call(Call::Getsockopt, || rustix::net::sockopt::socket_domain(fd));
+    let kind = call(Call::Getsockopt, || rustix::net::sockopt::socket_type(fd));
+    match (domain, kind) {
+        (Ok(AddressFamily::UNIX), Ok(SocketType::STREAM)) => Ok(()),
+        (Ok(_), Ok(_)) | (Err(Errno::NOTSOCK), _) => {
+            Err(invalid_data("doorbell is not a stream socket"))
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error.into()),
     }
 }
 

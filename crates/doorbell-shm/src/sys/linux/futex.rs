@@ -10,8 +10,9 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::thread::futex::{self, ClockId, Flags, Wait, WaitFlags, WaitPtr, WaitvFlags};
+use rustix::thread::futex::{ClockId, Flags, Wait, WaitFlags, WaitPtr, WaitvFlags};
 
+use super::call::{Call, call, call_once};
 use super::deadline::{monotonic, time_left};
 use crate::sys::Woken;
 
@@ -25,7 +26,9 @@ use crate::sys::Woken;
 pub fn futex_wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> io::Result<Woken> {
     loop {
         let timeout = deadline.map(time_left);
-        let slept = futex::wait(word, Flags::empty(), expected, timeout.as_ref());
+        let slept = call_once(Call::FutexWait, || {
+            rustix::thread::futex::wait(word, Flags::empty(), expected, timeout.as_ref())
+        });
         if let Some(outcome) = outcome(slept) {
             return outcome;
         }
@@ -59,12 +62,10 @@ pub fn futex_wait_any(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) ->
     // This call takes the instant itself, so an interruption needs no new calculation.
     let timeout = deadline.and_then(monotonic);
     loop {
-        let slept = futex::waitv(
-            waits,
-            WaitvFlags::empty(),
-            timeout.as_ref(),
-            ClockId::Monotonic,
-        );
+        let slept = call_once(Call::FutexWaitv, || {
+            let (flags, clock) = (WaitvFlags::empty(), ClockId::Monotonic);
+            rustix::thread::futex::waitv(waits, flags, timeout.as_ref(), clock)
+        });
         if let Some(outcome) = outcome(slept.map(drop)) {
             return outcome;
         }
@@ -79,7 +80,9 @@ pub fn futex_wait_any(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) ->
 pub fn futex_wake(word: &AtomicU32, count: u32) -> io::Result<u32> {
     // The kernel reads the count as a signed number.
     let count = count.min(i32::MAX as u32);
-    let woken = futex::wake(word, Flags::empty(), count)?;
+    let woken = call(Call::FutexWake, || {
+        rustix::thread::futex::wake(word, Flags::empty(), count)
+    })?;
     Ok(u32::try_from(woken).unwrap_or(u32::MAX))
 }
 

@@ -8,8 +8,10 @@ use std::sync::OnceLock;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, geteuid, getpid, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::process::{Resource, Rlimit, geteuid, getpid, getrlimit};
+use rustix::thread::CpuSet;
+
+use super::call::{Call, call};
 
 /// Returns the directory where servers of this user put their sockets, created if missing and private to the user.
 ///
@@ -42,14 +44,20 @@ fn absolute(value: Option<OsString>) -> Option<PathBuf> {
 
 /// Creates `directory` if missing, and checks that it is ours alone.
 fn ensure_private(directory: &Path) -> io::Result<()> {
-    match rustix::fs::mkdir(directory, Mode::RWXU) {
+    match call(Call::Mkdir, || rustix::fs::mkdir(directory, Mode::RWXU)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(advise(directory, error.into(), "cannot be created")),
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(CWD, directory, flags, Mode::empty())
-        .map_err(|error| advise(directory, error.into(), "is not a directory; remove it"))?;
-    let stat = rustix::fs::fstat(&opened)?;
+    let opened = call(Call::Openat, || {
+        rustix::fs::openat(CWD, directory, flags, Mode::empty())
+    });
+    let opened = opened.map_err(|error| match error {
+        Errno::NOTDIR => advise(directory, error.into(), "is not a directory; remove it"),
+        error => advise(directory, error.into(), "cannot be opened"),
+    })?;
+    let stat = call(Call::Fstat, || rustix::fs::fstat(&opened))
+        .map_err(|error| advise(directory, error.into(), "cannot be examined"))?;
     let denied = || io::ErrorKind::PermissionDenied.into();
     if stat.st_uid != geteuid().as_raw() {
         return Err(advise(
@@ -101,7 +109,9 @@ pub fn pin_current_thread(cpu: usize) -> io::Result<()> {
         })?;
     let mut only = CpuSet::new();
     only.set(number);
-    Ok(sched_setaffinity(None, &only)?)
+    Ok(call(Call::SchedSetaffinity, || {
+        rustix::thread::sched_setaffinity(None, &only)
+    })?)
 }
 
 /// Returns the CPUs of the process: those of its first thread, as first seen. Pinning a thread does not change it.
@@ -110,7 +120,9 @@ fn allowed_cpus() -> io::Result<CpuSet> {
     if let Some(allowed) = ALLOWED.get() {
         return Ok(*allowed);
     }
-    let now = sched_getaffinity(Some(getpid()))?;
+    let now = call(Call::SchedGetaffinity, || {
+        rustix::thread::sched_getaffinity(Some(getpid()))
+    })?;
     Ok(*ALLOWED.get_or_init(|| now))
 }
 
@@ -126,7 +138,9 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
         maximum: limit.maximum,
     };
     if limit != raised {
-        setrlimit(Resource::Nofile, raised)?;
+        call(Call::Setrlimit, || {
+            rustix::process::setrlimit(Resource::Nofile, raised)
+        })?;
     }
     Ok(raised.current.unwrap_or(u64::MAX))
 }
@@ -233,7 +247,8 @@ mod tests {
         for cpu in 0..count {
             let pinned = std::thread::spawn(move || {
                 pin_current_thread(cpu).unwrap();
-                assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
+                let mine = rustix::thread::sched_getaffinity(None).unwrap();
+                assert_eq!(mine.count(), 1);
                 cpu_count()
             });
             assert_eq!(pinned.join().unwrap(), count); // seen from anywhere

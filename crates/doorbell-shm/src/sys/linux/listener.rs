@@ -15,13 +15,14 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock};
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{SocketAddrUnix, SocketFlags};
 
+use super::call::{Call, call};
 use super::socket_options::refuse_handles;
-use super::stream::{MAX_PATH_BYTES, socket_address};
-use super::{ControlStream, OwnedHandle};
+use super::stream::{MAX_PATH_BYTES, socket_address, stream_socket};
+use super::{ControlStream, OwnedHandle, duplicate};
 use crate::sys::{BindError, SocketAccess};
 
 /// A name at which clients connect. Dropping it removes the name.
@@ -66,25 +67,29 @@ impl Listener {
     pub fn bind_for(path: &Path, access: SocketAccess) -> Result<Self, BindError> {
         let address = address_of(path)?;
         let explain = |error| explain(path, error);
-        let _lock = DirectoryLock::take(path, BIND_LOCK_TRIES)
+        let lock = DirectoryLock::take(path, BIND_LOCK_TRIES)
             .map_err(explain)?
             .ok_or_else(|| BindError::Locked { path: path.into() })?;
         crate::failpoint!("bind.locked");
         let socket = new_socket().map_err(explain)?;
         bind_or_replace(&socket, path, &address)?;
         crate::failpoint!("bind.bound");
-        open_to_others(path, access)
-            .and_then(|()| listen(&socket))
-            .and_then(|()| {
+        let file = FileIdentity::of(path).map_err(explain)?;
+        let listener = Self {
+            socket,
+            path: path.into(),
+            file,
+        };
+        match open_to_others(path, access).and_then(|()| listen(&listener.socket)) {
+            Ok(()) => {
                 crate::failpoint!("bind.listening");
-                FileIdentity::of(path)
-            })
-            .map(|file| Self {
-                socket,
-                path: path.into(),
-                file,
-            })
-            .map_err(explain)
+                Ok(listener)
+            }
+            Err(error) => {
+                drop(lock); // the listener takes it when it is dropped, to remove the name
+                Err(explain(error))
+            }
+        }
     }
 
     /// Returns the next connection, or `None` when nobody waits.
@@ -95,7 +100,10 @@ impl Listener {
     /// before trying again.
     pub fn accept(&self) -> io::Result<Option<ControlStream>> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        match retry_on_intr(|| rustix::net::accept_with(&self.socket, flags)) {
+        let accepted = call(Call::Accept, || {
+            rustix::net::accept_with(&self.socket, flags)
+        });
+        match accepted {
             Ok(socket) => Ok(Some(ControlStream::from_accepted(socket))),
             Err(Errno::AGAIN | Errno::CONNABORTED) => Ok(None),
             Err(error) => Err(error.into()),
@@ -108,7 +116,7 @@ impl Listener {
     ///
     /// `EMFILE` when the process has no descriptor left.
     pub fn spare_handle(&self) -> io::Result<OwnedHandle> {
-        self.socket.try_clone()
+        duplicate(&self.socket)
     }
 
     /// Returns the path as it was given to [`bind`](Self::bind).
@@ -120,7 +128,7 @@ impl Listener {
         let lock = DirectoryLock::take(&self.path, DROP_LOCK_TRIES)?;
         // Without the lock the name stays. The next server finds it dead and replaces it.
         if lock.is_some() && FileIdentity::of(&self.path)? == self.file {
-            std::fs::remove_file(&self.path)?;
+            unlink(&self.path)?;
         }
         Ok(())
     }
@@ -147,7 +155,7 @@ impl AsRawFd for Listener {
 
 impl FileIdentity {
     fn of(path: &Path) -> io::Result<Self> {
-        let stat = rustix::fs::lstat(path)?;
+        let stat = call(Call::Lstat, || rustix::fs::lstat(path))?;
         Ok(Self {
             device: stat.st_dev,
             inode: stat.st_ino,
@@ -170,7 +178,9 @@ fn address_of(path: &Path) -> Result<SocketAddrUnix, BindError> {
 /// Makes the socket. Its mode becomes that of the name when it is bound.
 fn new_socket() -> io::Result<OwnedFd> {
     let socket = unbound_socket()?;
-    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    call(Call::Fchmod, || {
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)
+    })?;
     refuse_handles(socket.as_fd()); // streams that it accepts inherit this
     Ok(socket)
 }
@@ -186,23 +196,22 @@ fn open_to_others(path: &Path, access: SocketAccess) -> io::Result<()> {
         SocketAccess::Everyone => 0o666,
     };
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let held = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-    let stat = rustix::fs::fstat(&held)?;
+    let held = call(Call::Openat, || {
+        rustix::fs::openat(CWD, path, flags, Mode::empty())
+    })?;
+    let stat = call(Call::Fstat, || rustix::fs::fstat(&held))?;
     let ours = stat.st_uid == rustix::process::geteuid().as_raw();
     if !ours || FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
         return Err(io::Error::other("somebody has replaced the socket"));
     }
     let held = format!("/proc/self/fd/{}", held.as_raw_fd());
-    Ok(rustix::fs::chmod(held, Mode::from_raw_mode(mode))?)
+    Ok(call(Call::Chmod, || {
+        rustix::fs::chmod(&held, Mode::from_raw_mode(mode))
+    })?)
 }
 
 fn unbound_socket() -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?)
+    stream_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
 }
 
 fn bind_or_replace(
@@ -211,28 +220,29 @@ fn bind_or_replace(
     address: &SocketAddrUnix,
 ) -> Result<(), BindError> {
     let explain = |error| explain(path, error);
-    match rustix::net::bind(socket, address) {
+    let bind = || call(Call::Bind, || rustix::net::bind(socket, address));
+    match bind() {
         Err(Errno::ADDRINUSE) => {}
         bound => return bound.map_err(|error| explain(error.into())),
     }
     match occupant(path, address).map_err(explain)? {
         Occupant::Nobody => {}
-        Occupant::DeadServer => std::fs::remove_file(path).map_err(explain)?,
+        Occupant::DeadServer => unlink(path).map_err(explain)?,
         Occupant::LivingServer => return Err(BindError::AlreadyRunning { path: path.into() }),
         Occupant::NotASocket => return Err(BindError::NotASocket { path: path.into() }),
     }
-    rustix::net::bind(socket, address).map_err(|error| explain(error.into()))
+    bind().map_err(|error| explain(error.into()))
 }
 
 fn occupant(path: &Path, address: &SocketAddrUnix) -> io::Result<Occupant> {
-    match rustix::fs::lstat(path) {
+    match call(Call::Lstat, || rustix::fs::lstat(path)) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => {}
         Ok(_) => return Ok(Occupant::NotASocket),
         Err(Errno::NOENT) => return Ok(Occupant::Nobody),
         Err(error) => return Err(error.into()),
     }
     let probe = unbound_socket()?;
-    match retry_on_intr(|| rustix::net::connect(&probe, address)) {
+    match call(Call::Connect, || rustix::net::connect(&probe, address)) {
         Err(Errno::CONNREFUSED) => Ok(Occupant::DeadServer),
         Err(Errno::NOENT) => Ok(Occupant::Nobody),
         // A full backlog, or a socket of another type: somebody is there.
@@ -242,7 +252,11 @@ fn occupant(path: &Path, address: &SocketAddrUnix) -> io::Result<Occupant> {
 }
 
 fn listen(socket: &OwnedFd) -> io::Result<()> {
-    Ok(rustix::net::listen(socket, BACKLOG)?)
+    Ok(call(Call::Listen, || rustix::net::listen(socket, BACKLOG))?)
+}
+
+fn unlink(path: &Path) -> io::Result<()> {
+    Ok(call(Call::Unlink, || rustix::fs::unlink(path))?)
 }
 
 fn explain(path: &Path, source: io::Error) -> BindError {
@@ -267,9 +281,14 @@ impl DirectoryLock {
             _ => Path::new("."),
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(CWD, directory, flags, Mode::empty())?;
+        let directory = call(Call::Openat, || {
+            rustix::fs::openat(CWD, directory, flags, Mode::empty())
+        })?;
         for _ in 0..tries {
-            match retry_on_intr(|| flock(&directory, FlockOperation::NonBlockingLockExclusive)) {
+            let locked = call(Call::Flock, || {
+                rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)
+            });
+            match locked {
                 Ok(()) => return Ok(Some(Self(directory))),
                 Err(Errno::WOULDBLOCK) => sleep(LOCK_PAUSE),
                 Err(error) => return Err(error.into()),
@@ -282,7 +301,9 @@ impl DirectoryLock {
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
         // Closing would not do if a thread has forked meanwhile: its child holds the same open file.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        let _ = call(Call::Flock, || {
+            rustix::fs::flock(&self.0, FlockOperation::Unlock)
+        });
     }
 }
 

@@ -2,8 +2,11 @@
 
 #[cfg(feature = "tokio")]
 mod awaitable;
+mod call;
 mod deadline;
 mod doorbell;
+#[cfg(doorbell_faults)]
+pub mod faults;
 mod futex;
 mod host;
 mod listener;
@@ -15,6 +18,7 @@ mod stream;
 
 #[cfg(feature = "tokio")]
 pub use awaitable::{AsyncDoorbell, AsyncPeer};
+use call::{Call, call};
 pub use doorbell::Doorbell;
 pub use futex::{futex_wait, futex_wait_any, futex_wake};
 #[cfg(doorbell_failpoints)]
@@ -36,3 +40,12 @@ pub type OwnedHandle = std::os::fd::OwnedFd;
 
 /// A handle that somebody else keeps open: a file descriptor.
 pub type BorrowedHandle<'a> = std::os::fd::BorrowedFd<'a>;
+
+/// Returns a second handle of the same object.
+fn duplicate(handle: &OwnedHandle) -> std::io::Result<OwnedHandle> {
+    let above_the_standard_streams = 3;
+    let duplicated = call(Call::Dup, || {
+        rustix::io::fcntl_dupfd_cloexec(handle, above_the_standard_streams)
+    });
+    Ok(duplicated?)
+}

@@ -1,13 +1,16 @@
 //! Who the peer is, and when its process ends.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use rustix::event::PollFlags;
 use rustix::process::{Pid, PidfdFlags};
 
+use super::call::{Call, call};
 use super::deadline::{poll_now, poll_one};
 use crate::sys::Woken;
 
@@ -31,7 +34,9 @@ impl PeerIdentity {
 
     /// Returns the program that process [`pid`](Self::pid) runs now, if we may know. For display.
     pub fn executable(&self) -> Option<PathBuf> {
-        std::fs::read_link(format!("/proc/{}/exe", self.pid)).ok()
+        let link = format!("/proc/{}/exe", self.pid);
+        let program = call(Call::Readlink, || rustix::fs::readlink(&link, Vec::new())).ok()?;
+        Some(OsString::from_vec(program.into_bytes()).into())
     }
 
     /// Returns the program that `process` runs now, which must be the handle of this peer; `None` if we may not know or it has ended.
@@ -65,8 +70,11 @@ impl ProcessHandle {
     pub(super) fn open(pid: u32) -> io::Result<Self> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(io::ErrorKind::Unsupported)?;
+        let pidfd = call(Call::PidfdOpen, || {
+            rustix::process::pidfd_open(pid, PidfdFlags::empty())
+        })?;
         Ok(Self {
-            pidfd: rustix::process::pidfd_open(pid, PidfdFlags::empty())?,
+            pidfd,
             is_certain: false,
         })
     }

@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::epoll::{CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
+use super::call::{Call, call, call_once};
 use super::deadline::{time_left, timespec};
 use super::{ControlStream, Doorbell, Listener, ProcessHandle};
 use crate::sys::{DoorbellKind, Event, Mode, Wait};
@@ -35,7 +36,9 @@ impl Poller {
     ///
     /// `EMFILE` when the process has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let epoll = call(Call::EpollCreate, || {
+            rustix::event::epoll::create(CreateFlags::CLOEXEC)
+        })?;
         let (waker, _) = Doorbell::pair(DoorbellKind::Event)?;
         let poller = Self { epoll, waker };
         poller.add_unchecked(&poller.waker, WAKE_TOKEN, Mode::Edge)?;
@@ -65,7 +68,9 @@ impl Poller {
     ///
     /// `NotFound` when it is not being watched.
     pub fn remove(&self, source: &impl Source) -> io::Result<()> {
-        Ok(epoll::delete(&self.epoll, source.descriptor())?)
+        Ok(call(Call::EpollDelete, || {
+            rustix::event::epoll::delete(&self.epoll, source.descriptor())
+        })?)
     }
 
     /// Replaces the contents of `events` by what has happened, at most 256 at a time.
@@ -79,7 +84,11 @@ impl Poller {
         events.clear();
         let mut space = [MaybeUninit::uninit(); MAX_EVENTS];
         loop {
-            match epoll::wait(&self.epoll, &mut space, timeout(limit).as_ref()) {
+            let limit = timeout(limit);
+            let waited = call_once(Call::EpollWait, || {
+                rustix::event::epoll::wait(&self.epoll, &mut space, limit.as_ref())
+            });
+            match waited {
                 Ok((seen, _)) => {
                     let of_sources = seen.iter().filter(|event| event.data.u64() != WAKE_TOKEN);
                     events.extend(of_sources.map(translate));
@@ -106,12 +115,9 @@ impl Poller {
             interest |= EventFlags::ET;
         }
         let data = EventData::new_u64(token);
-        Ok(epoll::add(
-            &self.epoll,
-            source.descriptor(),
-            data,
-            interest,
-        )?)
+        Ok(call(Call::EpollAdd, || {
+            rustix::event::epoll::add(&self.epoll, source.descriptor(), data, interest)
+        })?)
     }
 }
 
@@ -123,7 +129,7 @@ fn timeout(limit: Wait) -> Option<Timespec> {
     }
 }
 
-fn translate(event: &epoll::Event) -> Event {
+fn translate(event: &rustix::event::epoll::Event) -> Event {
     let flags = event.flags; // a copy: the kernel's struct is packed
     Event {
         token: event.data.u64(),

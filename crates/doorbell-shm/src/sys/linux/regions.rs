@@ -8,7 +8,8 @@ use rustix::fs::{FallocateFlags, FileType, MemfdFlags, SealFlags, Stat};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use super::{BorrowedHandle, OwnedHandle};
+use super::call::{Call, call};
+use super::{BorrowedHandle, OwnedHandle, duplicate};
 use crate::sys::{PeerAccess, RegionError};
 
 /// Anonymous memory that can be handed to a peer.
@@ -32,7 +33,7 @@ impl RegionHandle {
     ///
     /// `EMFILE` when the process has no descriptor left.
     pub fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
+        duplicate(&self.0).map(Self)
     }
 }
 
@@ -58,9 +59,9 @@ impl From<OwnedFd> for RegionHandle {
 pub fn create_region(bytes: usize) -> io::Result<RegionHandle> {
     let memory = create_memfd()?;
     let length = bytes as u64; // `usize` has at most 64 bits here
-    rustix::fs::ftruncate(&memory, length)?;
+    call(Call::Ftruncate, || rustix::fs::ftruncate(&memory, length))?;
     let first_page = length.min(rustix::param::page_size() as u64);
-    rustix::io::retry_on_intr(|| {
+    call(Call::Fallocate, || {
         rustix::fs::fallocate(&memory, FallocateFlags::empty(), 0, first_page)
     })?;
     Ok(RegionHandle(memory))
@@ -68,8 +69,9 @@ pub fn create_region(bytes: usize) -> io::Result<RegionHandle> {
 
 fn create_memfd() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match rustix::fs::memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => Ok(rustix::fs::memfd_create(NAME, flags)?), // before Linux 6.3
+    let create = |flags| call(Call::MemfdCreate, || rustix::fs::memfd_create(NAME, flags));
+    match create(flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => Ok(create(flags)?), // before Linux 6.3
         created => Ok(created?),
     }
 }
@@ -80,7 +82,7 @@ fn create_memfd() -> io::Result<OwnedFd> {
 ///
 /// `EPERM` when the region is already sealed.
 pub fn seal_size(region: &RegionHandle) -> io::Result<()> {
-    Ok(rustix::fs::fcntl_add_seals(&region.0, SIZE_SEALS)?)
+    add_seals(region, SIZE_SEALS)
 }
 
 /// Fixes the size and forbids everybody to map the region writable from now on, or to write it in another way.
@@ -92,10 +94,13 @@ pub fn seal_size(region: &RegionHandle) -> io::Result<()> {
 ///
 /// `EPERM` when the region is already sealed.
 pub fn seal_writable_by_us_only(region: &RegionHandle) -> io::Result<()> {
-    Ok(rustix::fs::fcntl_add_seals(
-        &region.0,
-        SIZE_SEALS | SealFlags::FUTURE_WRITE,
-    )?)
+    add_seals(region, SIZE_SEALS | SealFlags::FUTURE_WRITE)
+}
+
+fn add_seals(region: &RegionHandle, seals: SealFlags) -> io::Result<()> {
+    Ok(call(Call::AddSeals, || {
+        rustix::fs::fcntl_add_seals(&region.0, seals)
+    })?)
 }
 
 /// Checks that a region from a peer is what it should be, and that nobody can take that back.
@@ -110,7 +115,7 @@ pub fn check_region(
     bytes: usize,
     write: PeerAccess,
 ) -> Result<(), RegionError> {
-    let stat = rustix::fs::fstat(&region.0).map_err(io::Error::from)?;
+    let stat = stat(region)?;
     check_is_memory(region, &stat)?;
     check_seals(region, write)?;
     // Only now is the size final.
@@ -123,7 +128,8 @@ fn check_is_memory(region: &RegionHandle, stat: &Stat) -> Result<(), RegionError
             found: "not a regular file",
         });
     }
-    let file_system = rustix::fs::fstatfs(&region.0).map_err(io::Error::from)?;
+    let file_system = call(Call::Fstatfs, || rustix::fs::fstatfs(&region.0));
+    let file_system = file_system.map_err(io::Error::from)?;
     if file_system.f_type as u64 != TMPFS_MAGIC {
         return Err(RegionError::NotMemory {
             found: "a file on disk",
@@ -133,7 +139,8 @@ fn check_is_memory(region: &RegionHandle, stat: &Stat) -> Result<(), RegionError
 }
 
 fn check_seals(region: &RegionHandle, write: PeerAccess) -> Result<(), RegionError> {
-    let present = rustix::fs::fcntl_get_seals(&region.0).map_err(io::Error::from)?;
+    let present = call(Call::GetSeals, || rustix::fs::fcntl_get_seals(&region.0));
+    let present = present.map_err(io::Error::from)?;
     let needed = match write {
         PeerAccess::WriterIsPeer => SIZE_SEALS | SealFlags::FUTURE_WRITE,
         PeerAccess::WriterIsUs => SIZE_SEALS,
@@ -166,8 +173,11 @@ fn check_size(region: &RegionHandle, bytes: usize) -> Result<(), RegionError> {
 }
 
 fn size_bytes(region: &RegionHandle) -> io::Result<u64> {
-    let stat = rustix::fs::fstat(&region.0)?;
-    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    Ok(u64::try_from(stat(region)?.st_size).unwrap_or(0))
+}
+
+fn stat(region: &RegionHandle) -> io::Result<Stat> {
+    Ok(call(Call::Fstat, || rustix::fs::fstat(&region.0))?)
 }
 
 /// A region in our address space, until dropped.
@@ -225,18 +235,12 @@ impl Mapping {
                 format!("cannot map {bytes} bytes of a region of {actual_bytes}"),
             ));
         }
-        // SAFETY: With no address given the kernel chooses a range that nothing else uses, so no existing mapping
-        // changes. `Mapping` keeps the range until `munmap`, and hands out no reference into it.
-        let address = unsafe {
-            rustix::mm::mmap(
-                ptr::null_mut(),
-                bytes,
-                access,
-                MapFlags::SHARED,
-                &region.0,
-                0,
-            )
-        }?;
+        let address = call(Call::Mmap, || {
+            let (anywhere, shared) = (ptr::null_mut(), MapFlags::SHARED);
+            // SAFETY: With no address given the kernel chooses a range that nothing else uses, so no existing mapping
+            // changes. `Mapping` keeps the range until `munmap`, and hands out no reference into it.
+            unsafe { rustix::mm::mmap(anywhere, bytes, access, shared, &region.0, 0) }
+        })?;
         let ptr = NonNull::new(address.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let mapping = Self { ptr, len: bytes };
         mapping.keep_from_children()?;
@@ -245,9 +249,10 @@ impl Mapping {
 
     fn keep_from_children(&self) -> io::Result<()> {
         let address = self.ptr.as_ptr().cast();
-        // SAFETY: The range is exactly the mapping that `self` owns. This advice changes nothing in this process.
-        unsafe { rustix::mm::madvise(address, self.len, Advice::LinuxDontFork) }?;
-        Ok(())
+        Ok(call(Call::Madvise, || {
+            // SAFETY: The range is exactly the mapping that `self` owns. This advice changes nothing in this process.
+            unsafe { rustix::mm::madvise(address, self.len, Advice::LinuxDontFork) }
+        })?)
     }
 }
 

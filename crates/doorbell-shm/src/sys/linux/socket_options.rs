@@ -4,6 +4,10 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::from_ref;
 
+use rustix::io::Errno;
+
+use super::call::{Call, call};
+
 /// Returns process, user and group of the peer of `socket` as of `connect` (or `socketpair`).
 ///
 /// The process is 0 when it lives in a pid namespace that we cannot see into. (The type that rustix returns cannot
@@ -38,20 +42,19 @@ fn get<const N: usize>(
 ) -> io::Result<()> {
     let expected_bytes = size_of_val(value) as libc::socklen_t;
     let mut actual_bytes = expected_bytes;
-    // SAFETY: `value` is writable for `actual_bytes` bytes, the kernel writes no more than that, and every pattern of
-    // bits is an `i32`. `actual_bytes` is ours for the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            value.as_mut_ptr().cast(),
-            &mut actual_bytes,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    call(Call::Getsockopt, || {
+        // SAFETY: `value` is writable for `actual_bytes` bytes, the kernel writes no more than that, and every pattern of
+        // bits is an `i32`. `actual_bytes` is ours for the call.
+        checked(unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                value.as_mut_ptr().cast(),
+                &mut actual_bytes,
+            )
+        })
+    })?;
     if actual_bytes != expected_bytes {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -59,20 +62,27 @@ fn get<const N: usize>(
 }
 
 fn set(socket: BorrowedFd<'_>, option: libc::c_int, value: i32) -> io::Result<()> {
-    // SAFETY: The kernel reads the four bytes of `value` and keeps no pointer to them.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            from_ref(&value).cast(),
-            size_of_val(&value) as libc::socklen_t,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
+    Ok(call(Call::Setsockopt, || {
+        // SAFETY: The kernel reads the four bytes of `value` and keeps no pointer to them.
+        checked(unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                from_ref(&value).cast(),
+                size_of_val(&value) as libc::socklen_t,
+            )
+        })
+    })?)
+}
+
+/// Takes the error of a call that has just returned from where libc leaves it.
+fn checked(result: libc::c_int) -> rustix::io::Result<()> {
+    if result == 0 {
+        return Ok(());
     }
-    Ok(())
+    let error = io::Error::last_os_error();
+    Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// Number of `asm-generic/socket.h`; libc does not have it for most architectures yet.

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::io::Errno;
+use rustix::net::sockopt::Timeout;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
+use super::call::{Call, call, call_once};
 use super::deadline::{poll_now, poll_one};
 use super::socket_options::{peer_credentials, peer_pidfd};
 use super::{BorrowedHandle, OwnedHandle, PeerIdentity, ProcessHandle};
@@ -35,22 +36,20 @@ impl ControlStream {
     /// `InvalidInput` for a path that is too long for a socket.
     pub fn connect(path: &Path, deadline: Option<Instant>) -> io::Result<Self> {
         let address = socket_address(path)?;
-        let socket = rustix::net::socket_with(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let socket = stream_socket(SocketFlags::CLOEXEC)?;
         loop {
-            set_socket_timeout(&socket, Timeout::Send, deadline.map(send_timeout))?;
-            match rustix::net::connect(&socket, &address) {
+            let left = deadline.map(send_timeout);
+            call(Call::Setsockopt, || {
+                rustix::net::sockopt::set_socket_timeout(&socket, Timeout::Send, left)
+            })?;
+            match call_once(Call::Connect, || rustix::net::connect(&socket, &address)) {
                 Ok(()) => break,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Err(timed_out(path)),
                 Err(error) => return Err(error.into()),
             }
         }
-        rustix::io::ioctl_fionbio(&socket, true)?;
+        call(Call::Ioctl, || rustix::io::ioctl_fionbio(&socket, true))?;
         Ok(Self(socket))
     }
 
@@ -60,12 +59,7 @@ impl ControlStream {
     ///
     /// `EMFILE` when the process has no descriptor left.
     pub fn pair() -> io::Result<(Self, Self)> {
-        let (one, other) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )?;
+        let (one, other) = stream_pair()?;
         Ok((Self(one), Self(other)))
     }
 
@@ -79,7 +73,7 @@ impl ControlStream {
     ///
     /// `WouldBlock` when the peer does not read; `BrokenPipe` or `ConnectionReset` when it is gone.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(retry_on_intr(|| {
+        Ok(call(Call::Send, || {
             rustix::net::send(&self.0, bytes, SEND_FLAGS)
         })?)
     }
@@ -112,7 +106,7 @@ impl ControlStream {
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fits = control.push(rights);
         debug_assert!(fits, "the space was made for this message");
-        Ok(retry_on_intr(|| {
+        Ok(call(Call::Sendmsg, || {
             rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SEND_FLAGS)
         })?)
     }
@@ -169,7 +163,7 @@ impl ControlStream {
         control: &mut RecvAncillaryBuffer<'_>,
     ) -> io::Result<(usize, ReturnFlags)> {
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let message = retry_on_intr(|| {
+        let message = call(Call::Recvmsg, || {
             let mut buffers = [IoSliceMut::new(buffer)];
             rustix::net::recvmsg(&self.0, &mut buffers, control, flags)
         })?;
@@ -250,6 +244,21 @@ impl AsRawFd for ControlStream {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
+}
+
+/// Makes a stream socket that is connected to nothing.
+pub(super) fn stream_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
+    Ok(call(Call::Socket, || {
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    })?)
+}
+
+/// Makes two stream sockets that are connected to each other.
+pub(super) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(call(Call::Socketpair, || {
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    })?)
 }
 
 /// Returns the address for `path`, if it fits.
