@@ -231,6 +231,9 @@ impl Connection {
             if state.end.is_some() {
                 return;
             }
+            if let Disconnected::Protocol(violation) = &reason {
+                state.say_what_was_wrong(violation);
+            }
             state.end = Some(reason);
             self.closed.store(true, Ordering::Release);
             end_everything(&mut state)

@@ -5,7 +5,7 @@ use std::{task::Waker, time::Duration};
 use bytes::Bytes;
 use doorbell_proto::{
     CallId, Metadata, Prefix,
-    connection::{Connection as Machine, ControlFrame},
+    connection::{Connection as Machine, ControlFrame, GoAwayReason},
     frame::{Flags, FrameHeader, FrameKind},
 };
 use doorbell_shm::{Announcer, Notifier, Producer, SleepOn, Spin, crc32c, crc32c_header};
@@ -206,6 +206,15 @@ impl State {
             self.pump_outgoing()?;
         }
         Ok(())
+    }
+
+    /// Tells a peer that broke the protocol in which way, if there is room for it. Nothing is waited for: the end of the socket wakes it.
+    pub(super) fn say_what_was_wrong(&mut self, violation: &Violation) {
+        let text = violation.to_string();
+        self.machine.go_away(GoAwayReason::ProtocolError, &text);
+        // What it has done to its own positions may keep us from writing. It is being thrown out all the same.
+        let _ = self.pump_control();
+        self.producer.publish();
     }
 
     fn pump_control(&mut self) -> Result<(), Violation> {
