@@ -64,6 +64,7 @@ mod error;
 mod link;
 mod message;
 mod name;
+mod nesting;
 mod pack;
 #[cfg(feature = "rkyv")]
 mod rkyv;

@@ -8,6 +8,8 @@ use bytes::Bytes;
 pub use doorbell_proto::MessageType;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::nesting;
+
 /// A request or notification, and what answers it.
 ///
 /// ```
@@ -73,10 +75,11 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Payload for T {
     }
 
     fn decode(bytes: Incoming<'_>) -> Result<Self, DecodeError> {
-        match postcard::take_from_bytes(bytes.as_slice()) {
+        match nesting::decode(bytes.as_slice()) {
             Ok((value, [])) => Ok(value),
             Ok((_, rest)) => Err(DecodeError::trailing(rest.len())),
-            Err(error) => Err(DecodeError::new(error)),
+            Err(nesting::Failed::TooDeep) => Err(DecodeError::new("it is nested too deeply")),
+            Err(nesting::Failed::Invalid(error)) => Err(DecodeError::new(error)),
         }
     }
 }
