@@ -95,6 +95,31 @@ pub fn limit_descriptors(count: u64) {
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("a lower limit");
 }
 
+/// Stops the process until it is killed.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn stop_process(process: u32) {
+    signal(process, rustix::process::Signal::STOP);
+}
+
+/// Kills the process, which need not be a child of ours.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn kill_process(process: u32) {
+    signal(process, rustix::process::Signal::KILL);
+}
+
+fn signal(process: u32, signal: rustix::process::Signal) {
+    let id = i32::try_from(process)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(id.expect("a number of a process"), signal).expect("it lives");
+}
+
 fn entries(process: u32, what: &str) -> usize {
     std::fs::read_dir(path(process, what))
         .expect("the process lives")

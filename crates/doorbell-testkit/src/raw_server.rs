@@ -223,14 +223,17 @@ impl RawServer {
         }
     }
 
+    /// Returns `true` if the client has closed the connection.
+    pub fn has_ended(&self) -> bool {
+        self.control.is_hung_up().unwrap_or(true)
+    }
+
     /// Waits until the client has closed the connection.
     ///
     /// # Panics
     ///
     /// If it does not in time.
     pub fn wait_for_end(&self) {
-        crate::eventually("the client leaves", || {
-            self.control.is_hung_up().unwrap_or(true)
-        });
+        crate::eventually("the client leaves", || self.has_ended());
     }
 }

@@ -4,6 +4,7 @@ use std::{
     io::ErrorKind,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -140,6 +141,33 @@ impl HandClient {
         }
     }
 
+    /// Takes away what we have rung on an event counter, as only the server should. Returns `true` if there was something.
+    pub fn take_from_the_servers_bell(&self) -> bool {
+        let mut counter = [0; 8];
+        rustix::io::read(&self.bell, &mut counter).is_ok()
+    }
+
+    /// Fills the event counter that the server rings.
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    pub fn fill_our_bell(&self) {
+        let most = (u64::MAX - 1).to_ne_bytes();
+        rustix::io::write(&self.own_bell, &most).expect("an event counter");
+    }
+
+    /// Makes our ends of both bells block.
+    ///
+    /// # Panics
+    ///
+    /// If that is not possible.
+    pub fn make_bells_block(&self) {
+        for bell in [&self.bell, &self.own_bell] {
+            rustix::io::ioctl_fionbio(bell, false).expect("a descriptor");
+        }
+    }
+
     /// Writes a frame once there is room, publishes it and rings.
     ///
     /// # Panics
@@ -217,8 +245,35 @@ impl HandClient {
     ///
     /// If none comes.
     pub fn ping(&mut self) {
+        self.ping_and(|_| {});
+    }
+
+    /// As [`ping`](Self::ping), and looks at what comes before the pong.
+    ///
+    /// # Panics
+    ///
+    /// If none comes.
+    pub fn ping_and(&mut self, mut look: impl FnMut(&Frame)) {
         self.send(&Frame::new(kind::PING, 0x7069_6E67, 0));
-        while self.wait_for_frame() != Frame::new(kind::PONG, 0x7069_6E67, 0) {}
+        loop {
+            let frame = self.wait_for_frame();
+            if frame == Frame::new(kind::PONG, 0x7069_6E67, 0) {
+                return;
+            }
+            look(&frame);
+        }
+    }
+
+    /// Waits until the server has published nothing new for so long, and returns how much it has in all. Reads nothing.
+    pub fn bytes_when_quiet(&self, quiet: Duration) -> u32 {
+        let (mut bytes, mut since) = (0, Instant::now());
+        while bytes == 0 || since.elapsed() < quiet {
+            let now = self.theirs.load(Memory::TAIL);
+            if now != bytes {
+                (bytes, since) = (now, Instant::now());
+            }
+        }
+        bytes
     }
 
     /// Waits until the server has closed the connection, and returns what it said before: the text of its last `GOAWAY`.

@@ -9,6 +9,7 @@
 #![allow(dead_code, reason = "every test uses a part of it")]
 
 pub(crate) mod account;
+pub(crate) mod lies;
 pub(crate) mod trap;
 pub(crate) mod victim;
 pub(crate) mod witness;
@@ -37,6 +38,12 @@ pub(crate) const fn attack(
     run: fn(&Path) -> String,
 ) -> Attack {
     Attack { name, sees, run }
+}
+
+impl Attack {
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
 }
 
 /// Lets a server suffer all attacks, one after the other.

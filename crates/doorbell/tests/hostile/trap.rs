@@ -166,14 +166,14 @@ pub(crate) fn account(result: &Result<(), ConnectError>) -> String {
 }
 
 /// Descriptors, mappings and threads of this process.
-type Held = [usize; 3];
+pub(crate) type Held = [usize; 3];
 
 fn held() -> Held {
     let id = std::process::id();
     [descriptors(id), mappings(id), threads(id)]
 }
 
-fn settle() -> Held {
+pub(crate) fn settle() -> Held {
     let (mut last, mut same) = (held(), 0);
     while same < 20 {
         let now = held();
@@ -183,7 +183,7 @@ fn settle() -> Held {
     last
 }
 
-fn settle_to(before: Held) -> Held {
+pub(crate) fn settle_to(before: Held) -> Held {
     let give_up = std::time::Instant::now() + doorbell_testkit::PATIENCE;
     let mut now = held();
     while now != before && std::time::Instant::now() < give_up {

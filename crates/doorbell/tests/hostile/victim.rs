@@ -104,11 +104,17 @@ pub(crate) fn serve() {
         .enable_all()
         .build()
         .unwrap();
+    runtime.block_on(runtime.spawn_blocking(|| ())).unwrap(); // the one thread for that is there from now on
     let mut builder = service::awaiting(&setting("path"));
     if let Some(milliseconds) = optional("handshake_timeout") {
         builder = builder.handshake_timeout(Duration::from_millis(milliseconds));
     }
-    let server = runtime.block_on(builder.on(fill).bind()).unwrap();
+    if let Some(count) = optional("workers") {
+        builder = builder.workers(count as usize);
+    }
+    let server = runtime
+        .block_on(builder.on(fill).on(block).on(count).bind())
+        .unwrap();
     say("READY");
     while let Some(order) = wait_for_parent() {
         if order == "end" {
@@ -134,6 +140,34 @@ async fn fill(_: Context, _: Fill) -> Result<(), Status> {
     std::future::pending::<()>().await;
     drop(taken);
     Ok(())
+}
+
+/// A handler that does what none should: it keeps the thread that polls it.
+async fn block(_: Context, block: Block) -> Result<(), Status> {
+    std::thread::sleep(Duration::from_millis(block.0)); // stands for anything that blocks
+    Ok(())
+}
+
+/// Keeps a worker for so many milliseconds.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Block(pub(crate) u64);
+
+impl Message for Block {
+    const TYPE: MessageType = MessageType::new(201);
+    type Reply = ();
+}
+
+async fn count(_: Context, tree: Tree) -> Result<u32, Status> {
+    Ok(tree.0.len() as u32)
+}
+
+/// A value with values of its own type in it. Answered with how many.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Tree(Vec<Tree>);
+
+impl Message for Tree {
+    const TYPE: MessageType = MessageType::new(202);
+    type Reply = u32;
 }
 
 /// Never answered, and leaves the server no descriptor meanwhile.
