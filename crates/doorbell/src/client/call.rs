@@ -10,7 +10,7 @@ use std::{
 };
 
 use doorbell_proto::CallKind;
-use tokio::time::Sleep;
+use tokio::{task::coop::poll_proceed, time::Sleep};
 
 use super::{
     Bidirectional, Client, Streaming, Unary, Unsent, Uploading, call_settings, take_reply,
@@ -107,9 +107,12 @@ impl<'c, M: Message> Future for UnaryFuture<'c, M> {
             Ok(connection) => connection,
             Err(error) => return Poll::Ready(Err(error)),
         };
+        // A task that never has to wait for its replies lets others go ahead now and then.
+        let budget = ready!(poll_proceed(cx));
         let mut unsent = self.call.take().expect("polled after completion").unsent;
         let (key, waited) = unsent.send_and_spin(&connection)?;
         if let Some(waited) = waited {
+            budget.made_progress();
             return Poll::Ready(take_reply(waited));
         }
         let mut pending = PendingReply::new(connection, key, unsent.deadline);

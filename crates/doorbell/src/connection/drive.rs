@@ -7,6 +7,8 @@
 //! leaves releases the receive half *first* and looks for waiters *then*; and whoever waits registers *first* and tries the receive
 //! half *then*. One of the two sees the other, because both steps go through the state lock.
 
+#[cfg(feature = "tokio")]
+use std::task::ready;
 use std::{
     sync::{Arc, MutexGuard},
     task::{Context, Poll, Waker},
@@ -25,8 +27,25 @@ pub(crate) type Ready<'a, T> = &'a mut dyn FnMut(&mut State) -> Option<T>;
 pub(crate) struct TimedOut;
 
 impl Connection {
-    /// Waits as a task.
+    /// Waits as a task. One that always finds what it waits for lets others go ahead now and then: it has tokio's budget.
     pub(crate) fn poll_until<T>(
+        &self,
+        cx: &mut Context<'_>,
+        key: TicketKey,
+        awaited: Awaited,
+        ready: Ready<'_, T>,
+    ) -> Poll<T> {
+        #[cfg(feature = "tokio")]
+        let budget = ready!(tokio::task::coop::poll_proceed(cx));
+        let polled = self.poll_without_budget(cx, key, awaited, ready);
+        #[cfg(feature = "tokio")]
+        if polled.is_ready() {
+            budget.made_progress();
+        }
+        polled
+    }
+
+    fn poll_without_budget<T>(
         &self,
         cx: &mut Context<'_>,
         key: TicketKey,

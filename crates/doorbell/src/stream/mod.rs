@@ -8,6 +8,7 @@ mod bytes;
 pub(crate) mod chunks;
 mod receiver;
 mod sender;
+mod turns;
 
 #[cfg(feature = "tokio")]
 pub use bytes::{ByteReader, ByteStream, ByteWriter};

@@ -4,12 +4,13 @@ use std::{
     future::poll_fn,
     marker::PhantomData,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
 use doorbell_proto::CallId;
 
+use super::turns::Turns;
 use crate::{
     connection::{Awaited, Connection, Inbox, State, TicketKey},
     error::CallError,
@@ -33,6 +34,7 @@ pub struct ItemStream<T> {
     ended: bool,
     deadline: Option<Instant>,
     slept_since: Option<Instant>,
+    turns: Turns,
     items: PhantomData<fn() -> T>,
 }
 
@@ -62,6 +64,7 @@ impl<T: Payload> ItemStream<T> {
             ended: false,
             deadline,
             slept_since: None,
+            turns: Turns::default(),
             items: PhantomData,
         }
     }
@@ -100,6 +103,7 @@ impl<T: Payload> ItemStream<T> {
     }
 
     pub(crate) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, CallError>>> {
+        ready!(self.turns.poll_next(cx));
         let item = self.next_taken();
         if item.is_some() {
             return Poll::Ready(item);

@@ -10,6 +10,7 @@ use std::{
 
 use doorbell_proto::Status;
 
+use super::turns::Turns;
 use crate::{
     connection::{Awaited, Connection, ItemRefused, Outbound, TicketKey},
     error::CallError,
@@ -27,6 +28,7 @@ pub struct ItemSender<T> {
     on_drop: OnDrop,
     /// Items that were fed. If there are any, there is credit for them.
     pack: Pack,
+    turns: Turns,
     items: PhantomData<fn(T)>,
 }
 
@@ -88,6 +90,7 @@ impl<T: Payload> ItemSender<T> {
             key,
             on_drop: if ends { OnDrop::End } else { OnDrop::Nothing },
             pack: Pack::default(),
+            turns: Turns::default(),
             items: PhantomData,
         }
     }
@@ -102,7 +105,8 @@ impl<T: Payload> ItemSender<T> {
     ///
     /// The item has been sent as a whole, or not at all if the future is dropped before it is ready.
     pub async fn send(&mut self, item: T) -> Result<(), ItemError> {
-        // The first try is made before anything is awaited: with credit left, sending is one pass through the lock.
+        poll_fn(|cx| self.turns.poll_next(cx)).await;
+        // The first try is made before anything is waited for: with credit left, sending is one pass through the lock.
         match self.try_send(&item) {
             Err(ItemError::Full) => {}
             done => return done,
@@ -124,6 +128,7 @@ impl<T: Payload> ItemSender<T> {
     ///
     /// The item has been added, or not at all if the future is dropped before it is ready.
     pub async fn feed(&mut self, item: T) -> Result<(), ItemError> {
+        poll_fn(|cx| self.turns.poll_next(cx)).await;
         match self.try_feed(&item) {
             Err(ItemError::Full) => {}
             done => return done,
