@@ -158,7 +158,7 @@ impl Worker {
         let mut turn = self.spin.start();
         let mut is_first = true;
         let mut polled_at = Instant::now();
-        let mut turns_since_poll = 0;
+        let mut visits = 0;
         while !self.hot.is_empty() {
             let served = self.serve_hot();
             if served == Served::Credit && is_first {
@@ -173,9 +173,9 @@ impl Worker {
                 turn = SpinTurn::over(); // whatever comes from now on, it was not this turn that paid
                 self.cool_down(0);
             }
-            turns_since_poll += 1;
-            if turns_since_poll >= TURNS_BETWEEN_CLOCKS {
-                turns_since_poll = 0;
+            visits += 1 + self.hot.len();
+            if visits >= VISITS_BETWEEN_CLOCKS {
+                visits = 0;
                 let now = Instant::now();
                 if now.duration_since(polled_at) >= TIME_BETWEEN_POLLS {
                     polled_at = now;
@@ -513,7 +513,8 @@ const QUIET_TURNS: u32 = 64;
 
 /// How often a busy worker looks at the doorbells of connections that are not hot. One system call each time.
 const TIME_BETWEEN_POLLS: Duration = Duration::from_micros(100);
-const TURNS_BETWEEN_CLOCKS: u32 = 32;
+/// Connections that have had their turn between two looks at the clock: with many of them hot, a turn of all takes longer than that.
+const VISITS_BETWEEN_CLOCKS: usize = 64;
 
 const TOKENS: u64 = 4;
 const BELL: u64 = 0;
