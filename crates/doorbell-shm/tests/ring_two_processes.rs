@@ -128,9 +128,6 @@ impl End {
             }
         }
         self.spin.missed(&turn);
-        if turn.was_stolen() {
-            self.spin.stolen();
-        }
         let number = self.announcer.announce(SleepOn::Futex, space);
         if !self.is_ready(space) {
             let asleep = Instant::now();

@@ -27,8 +27,11 @@ pub enum SpinMode {
 /// - A budget that stays at its maximum without paying is given up for a while.
 /// - If sleeps took less during that while than the shortest spin does, and the next spin misses nevertheless, then the spin is
 ///   what the answer waits for: both sides run on one CPU. The while doubles each time, until spinning pays again.
-/// - A spin that the scheduler interrupted is worse than useless: the peer wanted this CPU. It costs the
-///   budget at once.
+/// - A spin that the scheduler interrupted is worse than useless: somebody wanted this CPU. It costs the budget at once.
+/// - A spin that lasts offers its CPU to others now and then, because the peer may be the one that waits for it: with more threads
+///   awake than CPUs it otherwise waits for the end of our time slice, which is milliseconds. While somebody takes them, offers come
+///   early in a wait; if the CPU comes back only after a whole time slice, somebody is computing on it, and the spin counts as
+///   interrupted.
 ///
 /// With one CPU to run on nobody can answer while we spin, and the budget is always 0: unless the user, who knows where the peer
 /// runs, has asked for [`SpinMode::Always`].
@@ -50,9 +53,6 @@ pub enum SpinMode {
 ///     spin.paid(&turn);
 /// } else {
 ///     spin.missed(&turn);
-///     if turn.was_stolen() {
-///         spin.stolen();
-///     }
 ///     let asleep = Instant::now();
 ///     sleep();
 ///     spin.slept(asleep.elapsed());
@@ -73,6 +73,8 @@ pub struct Spin {
     is_trial: bool,
     /// A turn has missed since the last sleep.
     tried: bool,
+    /// Somebody has used the CPU when it was offered last.
+    is_shared: bool,
 }
 
 impl Spin {
@@ -96,18 +98,23 @@ impl Spin {
             quick_sleeps: 0,
             is_trial: false,
             tried: false,
+            is_shared: false,
         }
     }
 
     /// Begins one wait.
     #[inline]
     pub fn start(&self) -> SpinTurn {
-        let pauses_left = if self.budget.is_zero() { 0 } else { PAUSES };
         SpinTurn {
             budget: self.budget,
-            pauses_left,
+            pauses_left: if self.budget.is_zero() {
+                0
+            } else {
+                pauses(self.is_shared)
+            },
             clock: None,
             stolen: false,
+            is_shared: self.is_shared,
         }
     }
 
@@ -124,6 +131,7 @@ impl Spin {
         if !turn.has_paused() {
             return;
         }
+        self.is_shared = turn.is_shared;
         self.missed_turns = 0;
         self.is_trial = false;
         self.rest_length = REST_SLEEPS;
@@ -133,7 +141,14 @@ impl Spin {
     /// while nobody spun, or belong to somebody else who waited for the same connection.
     #[inline]
     pub fn missed(&mut self, turn: &SpinTurn) {
-        self.tried |= turn.has_paused();
+        if !turn.has_paused() {
+            return;
+        }
+        self.tried = true;
+        self.is_shared = turn.is_shared;
+        if turn.stolen && self.mode == SpinMode::Adaptive {
+            self.rest();
+        }
     }
 
     /// Learns that a sleep lasted for `duration`; the turn before it, if there was one, has [missed](Self::missed).
@@ -160,14 +175,6 @@ impl Spin {
     /// The first turn after a rest has missed, although most sleeps of the rest had been shorter than it.
     fn is_in_the_way(&mut self) -> bool {
         std::mem::take(&mut self.is_trial) && 2 * self.quick_sleeps > self.rest_length
-    }
-
-    /// Learns that the operating system took the CPU away during the turn: see
-    /// [`SpinTurn::was_stolen`].
-    pub fn stolen(&mut self) {
-        if self.mode == SpinMode::Adaptive {
-            self.rest();
-        }
     }
 
     fn grow(&mut self) {
@@ -206,12 +213,15 @@ pub struct SpinTurn {
     pauses_left: u32,
     clock: Option<Clock>,
     stolen: bool,
+    is_shared: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Clock {
+    /// When the turn began, later by the time for which others had the CPU.
     began: Instant,
     looked: Instant,
+    offer_at: Instant,
 }
 
 impl SpinTurn {
@@ -222,6 +232,7 @@ impl SpinTurn {
             pauses_left: 0,
             clock: None,
             stolen: false,
+            is_shared: false,
         }
     }
 
@@ -241,35 +252,72 @@ impl SpinTurn {
 
     #[inline]
     fn has_paused(&self) -> bool {
-        self.clock.is_some() || (self.pauses_left < PAUSES && !self.budget.is_zero())
-    }
-
-    /// Returns `true` if this turn ended because we had lost the CPU in the middle of it.
-    #[inline]
-    pub fn was_stolen(&self) -> bool {
-        self.stolen
+        let has_begun = self.pauses_left < pauses(self.is_shared) && !self.budget.is_zero();
+        self.clock.is_some() || has_begun
     }
 
     #[cold]
     fn look_at_clock(&mut self, now: Instant) -> bool {
+        let is_shared = self.is_shared;
         let clock = self.clock.get_or_insert(Clock {
             began: now,
             looked: now,
+            offer_at: if is_shared { now } else { now + OFFER_AFTER },
         });
         self.stolen = now.duration_since(clock.looked) > STOLEN;
-        let over = self.stolen || now.duration_since(clock.began) >= self.budget;
         clock.looked = now;
+        let is_due = clock.offer_at <= now;
+        if !self.is_over(now) && is_due {
+            std::thread::yield_now();
+            self.offered(now, Instant::now());
+        }
+        let over = self.is_over(now);
         self.pauses_left = if over { 0 } else { PAUSES };
         if over {
             self.budget = Duration::ZERO;
         }
         !over
     }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let began = self.clock.map_or(now, |clock| clock.began);
+        self.stolen || now.saturating_duration_since(began) >= self.budget
+    }
+
+    /// Learns that the CPU was offered to others, from when until when.
+    fn offered(&mut self, from: Instant, until: Instant) {
+        let away = until.duration_since(from);
+        self.is_shared = away >= SWITCH;
+        self.stolen = away >= TIME_SLICE;
+        let pause = if self.is_shared {
+            OFFER_AFTER
+        } else {
+            BETWEEN_OFFERS
+        };
+        if let Some(clock) = &mut self.clock {
+            clock.began += away;
+            clock.looked = until;
+            clock.offer_at = until + pause;
+        }
+    }
+}
+
+/// Returns how often to look before the first look at the clock.
+fn pauses(is_shared: bool) -> u32 {
+    if is_shared {
+        PAUSES_BEFORE_OFFER
+    } else {
+        PAUSES
+    }
 }
 
 /// Looks between two looks at the clock: 1 to 2 µs of pauses on current processors. Looking costs about 30 ns, during which an answer
 /// is not seen.
 const PAUSES: u32 = 32;
+/// The same at the beginning of a turn while others want the CPU, before it is offered to them: about 0.4 µs, in which most of an answer
+/// comes from a peer that has a CPU of its own. (Without them two clients that share a CPU hand it to and fro, and both wait for a
+/// server on the other one.)
+const PAUSES_BEFORE_OFFER: u32 = 10;
 /// First budget, and the one a grown one starts from: an answer of a process that is awake.
 const START: Duration = Duration::from_micros(20);
 /// Largest budget: about what a sleep costs, so that a spin never loses more than it could have saved.
@@ -283,6 +331,15 @@ const ALWAYS: Duration = Duration::from_millis(1);
 const LONG_SLEEP: Duration = Duration::from_micros(500);
 /// Time between two looks at the clock that no number of pauses explains: twice the longest turn.
 const STOLEN: Duration = Duration::from_micros(100);
+/// When a turn that is alone on its CPU, as far as it knows, offers it for the first time, and another one once more after somebody took
+/// it. An answer from another CPU has come by then.
+const OFFER_AFTER: Duration = Duration::from_micros(2);
+/// How long it waits until the next offer: nobody wanted the CPU, and asking costs half a microsecond.
+const BETWEEN_OFFERS: Duration = Duration::from_micros(10);
+/// An offer that takes so long was taken: it takes a third of that if nobody else wants the CPU, and two switches more otherwise.
+const SWITCH: Duration = Duration::from_nanos(1500);
+/// An offer that takes so long was taken by somebody who computes, rather than by a peer or a handful of them.
+const TIME_SLICE: Duration = Duration::from_millis(1);
 /// Turns of the maximum without success before spinning is given up for a while.
 const MISSES: u32 = 8;
 /// How long that is at first, in sleeps.
@@ -407,7 +464,7 @@ mod tests {
         let mut turn = spin.start();
         assert!(turn.again());
         spin.paid(&turn);
-        spin.stolen();
+        spin.rest();
         assert_eq!(sleeps_of_a_rest(&mut spin, SHORT), REST_SLEEPS + 1);
     }
 
@@ -459,7 +516,7 @@ mod tests {
             looks += 1;
         }
         assert!(looks > PAUSES);
-        assert!(turn.was_stolen() || began.elapsed() >= START);
+        assert!(turn.stolen || began.elapsed() >= START);
         assert!(!turn.again(), "a turn that is over stays over");
     }
 
@@ -470,8 +527,54 @@ mod tests {
         let now = Instant::now();
         assert!(turn.look_at_clock(now));
         assert!(!turn.look_at_clock(now + STOLEN * 2));
-        assert!(turn.was_stolen());
-        spin.stolen();
+        spin.missed(&turn);
+        assert_eq!(spin.budget(), Duration::ZERO);
+    }
+
+    /// Offers the CPU once, for `away`, at the beginning of a turn.
+    fn offer(spin: &Spin, away: Duration) -> SpinTurn {
+        let mut turn = spin.start();
+        let now = Instant::now();
+        turn.clock = Some(Clock {
+            began: now,
+            looked: now,
+            offer_at: now,
+        });
+        turn.offered(now, now + away);
+        turn
+    }
+
+    #[test]
+    fn waits_soon_offer_the_cpu_while_somebody_takes_it() {
+        let mut spin = adaptive();
+        spin.paid(&offer(&spin, 2 * SWITCH));
+        assert!(spin.is_shared);
+        let mut turn = spin.start();
+        assert!(!turn.has_paused(), "what is there at once teaches nothing");
+        for _ in 0..=PAUSES_BEFORE_OFFER {
+            assert!(turn.again());
+        }
+        assert!(turn.clock.is_some(), "paused for long before the offer");
+
+        spin.paid(&offer(&spin, SWITCH / 3));
+        assert!(!spin.is_shared);
+    }
+
+    #[test]
+    fn time_for_which_others_had_the_cpu_is_not_part_of_the_turn() {
+        let spin = adaptive();
+        let turn = offer(&spin, 10 * START);
+        let clock = turn.clock.unwrap();
+        assert!(!turn.is_over(clock.looked));
+        assert!(turn.is_over(clock.looked + START));
+    }
+
+    #[test]
+    fn offer_that_costs_a_time_slice_ends_spinning_for_a_while() {
+        let mut spin = adaptive();
+        let turn = offer(&spin, TIME_SLICE);
+        assert!(turn.is_over(turn.clock.unwrap().looked));
+        spin.missed(&turn);
         assert_eq!(spin.budget(), Duration::ZERO);
     }
 }

@@ -188,11 +188,7 @@ impl Connection {
 
     /// Tells the spin budget of a turn that ended with nothing.
     fn learn_from(&self, turn: &SpinTurn) {
-        let mut state = self.lock();
-        state.spin.missed(turn);
-        if turn.was_stolen() {
-            state.spin.stolen();
-        }
+        self.lock().spin.missed(turn);
     }
 
     /// As [`leave`](Self::leave), for a driver that holds the state lock: if nobody else needs a driver, the receive half is given
