@@ -39,8 +39,13 @@ pub(crate) enum Compared {
 
 impl Group {
     /// Returns how many measurements one run of the group takes.
-    pub(crate) fn len(&self) -> usize {
-        1 + self.subjects.len()
+    pub(crate) fn measurements(&self, options: &Options) -> usize {
+        let references = if options.common.quick {
+            1
+        } else {
+            1 + self.subjects.len()
+        };
+        references + self.subjects.len()
     }
 
     /// Decides how the rows of Doorbell wait that do not say so themselves.

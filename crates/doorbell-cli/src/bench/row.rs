@@ -68,8 +68,37 @@ pub(crate) struct Outcome {
     pub(crate) placement: Placement,
     /// CPUs that other programs kept busy meanwhile, where the system tells.
     pub(crate) other_load: Option<f64>,
-    /// Against the reference in the same run; `None` for the reference itself.
-    pub(crate) ratio: Option<f64>,
+    /// With the reference in the same run; `None` for the reference itself.
+    pub(crate) comparison: Option<Comparison>,
+}
+
+/// A subject beside the reference that was measured before and after it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Comparison {
+    /// The subject in multiples of the reference: the mean of both.
+    pub(crate) ratio: f64,
+    /// The later reference in multiples of the earlier one, or the other way round: at least 1.
+    pub(crate) drift: f64,
+}
+
+impl Comparison {
+    /// Compares; `None` if the reference has nothing to compare with.
+    pub(crate) fn between(
+        compared: Compared,
+        subject: &Figures,
+        before: &Figures,
+        after: &Figures,
+    ) -> Option<Self> {
+        let (with_before, with_after) = (
+            ratio(compared, subject, before)?,
+            ratio(compared, subject, after)?,
+        );
+        let drift = with_before / with_after;
+        Some(Self {
+            ratio: (with_before * with_after).sqrt(),
+            drift: drift.max(1.0 / drift),
+        })
+    }
 }
 
 /// One line of the output: all runs of one case in one placement.
@@ -97,6 +126,8 @@ pub(crate) struct Row {
     pub(crate) reference: Option<String>,
     /// Median, least and greatest ratio to the reference.
     pub(crate) ratio: Option<[f64; 3]>,
+    /// Greatest factor by which two references beside it differed.
+    pub(crate) reference_drift: Option<f64>,
     /// What that is the ratio of.
     pub(crate) compared: Compared,
 }
@@ -120,6 +151,10 @@ impl Row {
                 .filter(|outcome| outcome.placement == placement)
                 .collect();
             let figures: Vec<_> = runs.iter().map(|outcome| outcome.figures).collect();
+            let comparisons: Vec<_> = runs
+                .iter()
+                .filter_map(|outcome| outcome.comparison)
+                .collect();
             Self {
                 bench,
                 group,
@@ -143,7 +178,9 @@ impl Row {
                 other_load: median(runs.iter().filter_map(|outcome| outcome.other_load)),
                 reference: reference
                     .map(|reference| format!("{} {}", reference.peer, reference.mode)),
-                ratio: spread(runs.iter().filter_map(|outcome| outcome.ratio)),
+                ratio: spread(comparisons.iter().map(|comparison| comparison.ratio)),
+                reference_drift: spread(comparisons.iter().map(|comparison| comparison.drift))
+                    .map(|[.., greatest]| greatest),
                 compared,
             }
         };
@@ -181,6 +218,7 @@ impl Row {
             "ratio": self.ratio.map(|[median, ..]| median),
             "ratio_min": self.ratio.map(|[_, least, _]| least),
             "ratio_max": self.ratio.map(|[.., greatest]| greatest),
+            "reference_drift": self.reference_drift,
             "ratio_of": self.ratio.map(|_| self.ratio_of()),
         })
     }
@@ -196,7 +234,7 @@ impl Row {
 }
 
 /// Returns `subject` in multiples of `reference`: of its time where round trips were timed, else of its rate.
-pub(crate) fn ratio(compared: Compared, subject: &Figures, reference: &Figures) -> Option<f64> {
+fn ratio(compared: Compared, subject: &Figures, reference: &Figures) -> Option<f64> {
     let time = |figures: &Figures| match compared {
         Compared::Typical => figures.p50_ns,
         Compared::P99 => figures.p99_ns,
@@ -243,7 +281,7 @@ mod tests {
             bounce_ns: Some((80.0, 81.0)),
             placement,
             other_load: None,
-            ratio: Some(ratio),
+            comparison: Some(Comparison { ratio, drift: 1.0 }),
         }
     }
 
@@ -284,6 +322,14 @@ mod tests {
         );
         assert_eq!(Placement::of_bounces(&[70.0, 90_000.0]), Placement::Busy);
         assert_eq!(Placement::of_bounces(&[]), Placement::Unknown);
+    }
+
+    #[test]
+    fn comparison_is_with_the_mean_of_both_references() {
+        let figures = |p50_ns| outcome(p50_ns, Placement::Near, 1.0).figures;
+        let (subject, before, after) = (figures(400.0), figures(100.0), figures(400.0));
+        let found = Comparison::between(Compared::Typical, &subject, &before, &after).unwrap();
+        assert_eq!((found.ratio, found.drift), (2.0, 4.0));
     }
 
     #[test]

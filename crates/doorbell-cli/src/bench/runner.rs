@@ -1,8 +1,9 @@
 //! Runs groups of cases and prints their rows.
 //!
-//! In each run of a group the bounce is measured first, then the reference, then each subject, with the bounce in between.
-//! If the bounce has changed sides, what was measured on both sides of the change cannot be compared: the run is repeated a
-//! few times, and what is still mixed after that is marked.
+//! In each run of a group the reference is measured first, then each subject, with the reference in between and at the end (a quick run
+//! leaves that out), and the bounce before and after each. A subject is compared with the references on both sides of it. If the bounce
+//! has changed sides, what was measured on both sides of the change cannot be compared: the run is repeated a few times, and what is still
+//! mixed after that is marked. So is a row whose two references differ.
 
 use doorbell_shm::sys;
 
@@ -13,8 +14,7 @@ use super::plot::Plot;
 use super::process_cost::Load;
 use super::progress::Progress;
 use super::reference::bounce;
-use super::row::{Outcome, Placement, Row, ratio};
-use super::sample::Figures;
+use super::row::{Comparison, Outcome, Placement, Row};
 use super::table::Sheet;
 use crate::interrupt::interrupted;
 
@@ -29,7 +29,7 @@ pub(crate) fn run(
     options: &Options,
     output: &mut Output,
 ) -> anyhow::Result<()> {
-    let measurements: usize = groups.iter().map(Group::len).sum();
+    let measurements: usize = groups.iter().map(|group| group.measurements(options)).sum();
     let progress = Progress::start(measurements as u64 * u64::from(options.runs()));
     let mut rows = Vec::new();
     let mut result = Ok(());
@@ -74,7 +74,7 @@ impl<'a> GroupRuns<'a> {
     fn measure(group: &'a Group, options: &Options, progress: &Progress) -> Self {
         let mut runs = Self {
             group,
-            outcomes: vec![Vec::new(); group.len()],
+            outcomes: vec![Vec::new(); 1 + group.subjects.len()],
             result: Ok(()),
         };
         for run in 1..=options.runs() {
@@ -114,7 +114,7 @@ impl<'a> GroupRuns<'a> {
             number += 1;
         };
         self.keep(attempt);
-        progress.done(self.group.len());
+        progress.done(self.group.measurements(options));
         result
     }
 
@@ -148,6 +148,7 @@ impl<'a> GroupRuns<'a> {
 #[derive(Default)]
 struct Attempt {
     outcomes: Vec<Outcome>,
+    bounces_ns: Vec<f64>,
 }
 
 impl Attempt {
@@ -157,37 +158,58 @@ impl Attempt {
         options: &Options,
         announce: impl Fn(&Case),
     ) -> anyhow::Result<()> {
-        let mut bounces_ns = Vec::from_iter(bounce_now(options)?);
-        let mut reference: Option<Figures> = None;
-        for case in std::iter::once(&group.reference).chain(&group.subjects) {
-            announce(case);
-            let load_before = Load::now();
-            let sample = case.measure(options)?;
-            let other_load = load_before
-                .zip(Load::now())
-                .map(|(before, after)| after.of_others_since(&before));
-            if sample.messages == 0 {
-                return Ok(()); // interrupted before anything was finished
-            }
-            let figures = sample.figures();
-            bounces_ns.extend(bounce_now(options)?);
-            self.outcomes.push(Outcome {
-                figures,
-                bounce_ns: bounces_ns
-                    .last_chunk()
-                    .map(|&[before, after]| (before, after)),
-                placement: Placement::of_bounces(&bounces_ns),
-                other_load,
-                ratio: reference
-                    .as_ref()
-                    .and_then(|reference| ratio(group.compared, &figures, reference)),
-            });
-            reference = reference.or(Some(figures));
+        self.bounces_ns = Vec::from_iter(bounce_now(options)?);
+        let reference = &group.reference;
+        announce(reference);
+        let Some(first) = self.measure_once(reference, options)? else {
+            return Ok(());
+        };
+        let mut before = first.figures;
+        self.outcomes.push(first);
+        for case in &group.subjects {
             if interrupted() {
                 return Ok(());
             }
+            announce(case);
+            let Some(mut subject) = self.measure_once(case, options)? else {
+                return Ok(());
+            };
+            let mut after = before;
+            if !options.common.quick && !interrupted() {
+                announce(reference);
+                if let Some(again) = self.measure_once(reference, options)? {
+                    after = again.figures;
+                }
+            }
+            subject.comparison =
+                Comparison::between(group.compared, &subject.figures, &before, &after);
+            self.outcomes.push(subject);
+            before = after;
         }
         Ok(())
+    }
+
+    /// Measures one case and the bounce after it. `None` if that was interrupted before anything was finished.
+    fn measure_once(&mut self, case: &Case, options: &Options) -> anyhow::Result<Option<Outcome>> {
+        let load_before = Load::now();
+        let sample = case.measure(options)?;
+        let other_load = load_before
+            .zip(Load::now())
+            .map(|(before, after)| after.of_others_since(&before));
+        if sample.messages == 0 {
+            return Ok(None);
+        }
+        self.bounces_ns.extend(bounce_now(options)?);
+        Ok(Some(Outcome {
+            figures: sample.figures(),
+            bounce_ns: self
+                .bounces_ns
+                .last_chunk()
+                .map(|&[before, after]| (before, after)),
+            placement: Placement::of_bounces(&self.bounces_ns),
+            other_load,
+            comparison: None,
+        }))
     }
 
     fn is_steady(&self) -> bool {

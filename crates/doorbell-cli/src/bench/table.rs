@@ -117,6 +117,9 @@ const COLUMNS: [(&str, Cell); 21] = [
     }),
 ];
 
+/// References before and after a row differ by a tenth or two even on a quiet machine.
+const DRIFT_SHOWN: f64 = 1.3;
+
 /// The first columns hold names.
 const NAMES: usize = 4;
 
@@ -139,12 +142,16 @@ fn comparison(row: &Row) -> String {
         Compared::P99 => " p99",
         Compared::Rate => " rate",
     };
+    let drift = match row.reference_drift {
+        Some(drift) if drift > DRIFT_SHOWN => format!(", which changed by {drift:.1} ×"),
+        _ => String::new(),
+    };
     match row.ratio {
         Some(_) if !row.placement.is_steady() => format!("({}) {reference}", row.placement.name()),
-        Some([median, ..]) if row.runs == 1 => format!("{median:.2} × {reference}{of}"),
+        Some([median, ..]) if row.runs == 1 => format!("{median:.2} × {reference}{of}{drift}"),
         Some([median, least, greatest]) => {
             let runs = row.runs;
-            format!("{median:.2} ({least:.2}–{greatest:.2}, {runs} runs) × {reference}{of}")
+            format!("{median:.2} ({least:.2}–{greatest:.2}, {runs} runs) × {reference}{of}{drift}")
         }
         None => "–".into(),
     }
