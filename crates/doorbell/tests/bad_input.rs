@@ -163,7 +163,7 @@ async fn full_server_says_so() {
             &[
                 "the server refused the connection",
                 "its 1 connections",
-                "max_connections",
+                "limit(Connections, ..)",
             ],
         );
     })

@@ -11,6 +11,7 @@ use doorbell::{Client, ItemError, Message, blocking, client::UploadStream};
 use doorbell_proto::frame::{Flags, FrameHeader, FrameKind, Packed};
 use doorbell_testkit::{Place, RawServer, eventually};
 use support::{Host, in_time, messages::*};
+use tokio::task::unconstrained;
 
 #[test]
 #[ignore = "the body of the child processes"]
@@ -146,7 +147,8 @@ async fn fed_items_share_a_frame_and_leave_with_flush_send_and_drop() {
 fn feed_until_full(upload: &mut UploadStream<StuckUpload>) -> usize {
     let mut count = 0;
     loop {
-        let feeding = pin!(upload.feed(vec![7; 100]));
+        // Without tokio's budget, which would end the loop as well.
+        let feeding = pin!(unconstrained(upload.feed(vec![7; 100])));
         match feeding.poll(&mut Context::from_waker(Waker::noop())) {
             std::task::Poll::Ready(fed) => fed.unwrap(),
             std::task::Poll::Pending => return count,
