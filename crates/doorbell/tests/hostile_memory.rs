@@ -34,7 +34,6 @@ fn record_that_cannot_be_costs_the_connection() {
 }
 
 #[test]
-#[ignore = "of two runs on a loaded machine one hung for 30 s in a row that is not known yet; passes otherwise"]
 fn memory_that_changes_while_it_is_read_holds_nobody_up() {
     suffer(CHANGES, &[]);
     suffer(WORDS, &[]);
@@ -237,10 +236,18 @@ fn meanwhile<T>(
                 .take_while(|_| !over.load(Ordering::Relaxed))
                 .for_each(|number| change(&memory, number));
         });
-        let result = work(client);
-        over.store(true, Ordering::Relaxed);
-        result
+        let _over = RaiseAtEnd(&over);
+        work(client)
     })
+}
+
+/// Ends the thread beside the work however that ends: a scope waits for its threads also when it panics.
+struct RaiseAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for RaiseAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Sends a frame many times. Returns `false` if the server has had enough of it.
@@ -259,6 +266,17 @@ fn same_place(client: &mut HandClient, frame: &Frame) -> bool {
         client.publish();
     }
     true
+}
+
+/// Sends a frame until the server has had enough of it. How often it reads the very bytes that change is a matter of luck, so after a
+/// while a length stays wrong.
+fn until_thrown_out(client: &mut HandClient, frame: &Frame) {
+    let until = Instant::now() + Duration::from_secs(3);
+    while same_place(client, frame) {
+        if until < Instant::now() {
+            return record(client, &claims(1 << 31), 64);
+        }
+    }
 }
 
 const CHANGES: &[Attack] = &[
@@ -291,9 +309,7 @@ const CHANGES: &[Attack] = &[
                     let place = number.wrapping_mul(2_654_435_761) % 65_000 * 4;
                     memory.store(Memory::RING + u64::from(place), number);
                 };
-                meanwhile(client, scribble, |client| {
-                    assert!(!same_place(client, &frame))
-                });
+                meanwhile(client, scribble, |client| until_thrown_out(client, &frame));
             })
         },
     ),
@@ -312,7 +328,7 @@ const CHANGES: &[Attack] = &[
                     },
                 );
             };
-            meanwhile(client, flip, |client| assert!(!same_place(client, &frame)));
+            meanwhile(client, flip, |client| until_thrown_out(client, &frame));
         })
     }),
     attack(
@@ -322,7 +338,7 @@ const CHANGES: &[Attack] = &[
             let frame = Frame::new(kind::NOTIFY, 0, 0xDEAD).body(vec![7; 232]);
             of_the_end(path, |client| {
                 let punch = |memory: &Memory, _| memory.try_punch().expect("it is ours");
-                meanwhile(client, punch, |client| assert!(!same_place(client, &frame)));
+                meanwhile(client, punch, |client| until_thrown_out(client, &frame));
             })
         },
     ),
