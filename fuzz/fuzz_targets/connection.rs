@@ -7,14 +7,19 @@
 
 use arbitrary::Arbitrary;
 use doorbell_proto::{
-    CallId, CallKind, Config, Connection, Event, Flags, FrameHeader, FrameKind, GoAwayReason, Role,
+    BlockId, CallId, CallKind, Config, Connection, Event, Flags, FrameHeader, FrameKind, GoAwayReason, Role,
     Status, Time,
+};
+use doorbell_proto::{
+    Payload,
+    limits::{MAX_LOANS, MAX_SEGMENTS},
 };
 use libfuzzer_sys::fuzz_target;
 
 const MAX_CALLS: u32 = 8;
-/// `PING`, `PONG` and `GOAWAY`, of each of which at most one waits.
-const OTHER_CONTROL: usize = 3;
+/// `PING`, `PONG` and `GOAWAY`, of each of which at most one waits; and what is said of loans: a frame for each block that is with us, one
+/// for each segment that comes or goes, and as many for questions as there were deeds.
+const OTHER_CONTROL: usize = 3 + MAX_LOANS + 2 * MAX_SEGMENTS;
 
 #[derive(Arbitrary, Debug)]
 struct Attack {
@@ -73,6 +78,12 @@ enum Deed {
     Consume(u16),
     Item(u16),
     EndItems,
+    Segment { is_clients: bool },
+    Want,
+    Retire,
+    AskToRetire,
+    Lend { offset: u8 },
+    TakeBack { offset: u8 },
 }
 
 fuzz_target!(|attack: Attack| {
@@ -89,15 +100,17 @@ fuzz_target!(|attack: Attack| {
         max_chunk_bytes: 1000,
         receive_window_bytes: 2048,
         send_window_bytes: 2048,
+        loans: true,
     });
     let mut now = 0;
+    let deeds = attack.steps.len();
     for step in attack.steps {
         take(&mut machine, role, &mut now, step);
         check(&machine);
     }
     let sent = std::iter::from_fn(|| machine.poll_transmit()).count();
     assert!(
-        sent <= MAX_CALLS as usize + OTHER_CONTROL,
+        sent <= MAX_CALLS as usize + OTHER_CONTROL + deeds,
         "{sent} control frames"
     );
     assert!(!machine.has_control());
@@ -111,6 +124,9 @@ fn check(machine: &Connection) {
         "{slots} slots, {queued} queued"
     );
     assert!(machine.active_calls() <= slots);
+    let ((lent, held), (own, peers)) = (machine.loans(), machine.segments());
+    assert!(lent <= MAX_LOANS && held <= MAX_LOANS);
+    assert!(own <= MAX_SEGMENTS && peers <= MAX_SEGMENTS);
 }
 
 /// Going on after an error is more than a peer gets; it must not hurt either.
@@ -165,7 +181,7 @@ const KINDS: [CallKind; 4] = [
 
 /// Returns a frame that is well formed but for what it means.
 fn frame(kind: u8, flags: u8, id: CallId, value: u32, body: &Body) -> (FrameHeader, Vec<u8>) {
-    let kind = FrameKind::from_u8(kind % 11 + 1).expect("kinds are 1 to 11");
+    let kind = FrameKind::from_u8(kind % 15 + 1).expect("kinds are 1 to 15");
     let mut header = FrameHeader::new(kind, id.raw(), value);
     header.flags = Flags::from_bits(flags);
     let mut bytes = Vec::new();
@@ -183,6 +199,19 @@ fn frame(kind: u8, flags: u8, id: CallId, value: u32, body: &Body) -> (FrameHead
 
 fn handle(machine: &mut Connection, now: u64, header: &FrameHeader, body: &[u8]) {
     let event = machine.handle_frame(Time::from_nanos(now), header, body);
+    match &event {
+        Ok(
+            Event::Request { payload, .. }
+            | Event::Response { payload, .. }
+            | Event::Item { payload, .. },
+        ) if header.value % 3 == 0 => {
+            if let Payload::Loaned(loan) = payload {
+                machine.give_back(loan.block);
+            }
+        }
+        Ok(Event::SegmentWanted { .. }) => machine.refuse_segment(),
+        _ => {}
+    }
     if let Ok(Event::Item { id, cost_bytes, .. } | Event::Items { id, cost_bytes, .. }) = event
         && header.value % 2 == 0
     {
@@ -201,6 +230,25 @@ fn act(machine: &mut Connection, role: Role, id: CallId, deed: &Deed) {
         (_, Deed::Consume(bytes)) => machine.consumed(id, u64::from(*bytes)),
         (_, Deed::Item(bytes)) => drop(machine.reserve_item(id, u64::from(*bytes))),
         (_, Deed::EndItems) => drop(machine.end_items(id)),
+        (Role::Server, Deed::Segment { is_clients }) => {
+            let writer = if *is_clients {
+                Role::Client
+            } else {
+                Role::Server
+            };
+            if let Some(number) = machine.next_segment(writer) {
+                machine.announce_segment(number, 1);
+            }
+        }
+        (Role::Client, Deed::Want) => drop(machine.want_segment(1)),
+        (_, Deed::Retire) => drop(machine.retire_segment(id.slot())),
+        (_, Deed::AskToRetire) => drop(machine.ask_to_retire(id.slot())),
+        (_, Deed::Lend { offset }) => {
+            let _ = machine.lend(BlockId::new(id.slot(), u32::from(*offset) * 64));
+        }
+        (_, Deed::TakeBack { offset }) => {
+            let _ = machine.take_back(BlockId::new(id.slot(), u32::from(*offset) * 64));
+        }
         _ => {}
     }
 }

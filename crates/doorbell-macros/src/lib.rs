@@ -81,6 +81,16 @@ pub fn derive_message(input: TokenStream) -> TokenStream {
 /// assert_eq!(Page(Bytes::from_static(b"x")).as_bytes().unwrap(), "x");
 /// ```
 ///
+/// `#[payload(loaned)]` is for a struct with one field of type `doorbell::Loaned`, which is sent without a copy.
+///
+/// ```
+/// use doorbell::{Loaned, Payload};
+///
+/// #[derive(Payload)]
+/// #[payload(loaned)]
+/// struct Picture(Loaned);
+/// ```
+///
 /// A type with serde's traits is a `Payload` already and cannot derive it again:
 ///
 /// ```compile_fail

@@ -12,6 +12,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let methods = match Encoding::of(input)? {
         Encoding::Rkyv => rkyv(input, &mut all_generics),
         Encoding::Bytes => bytes(input)?,
+        Encoding::Loaned => loaned(input)?,
     };
     let name = &input.ident;
     let (generics, arguments, conditions) = all_generics.split_for_impl();
@@ -28,6 +29,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
 enum Encoding {
     Rkyv,
     Bytes,
+    Loaned,
 }
 
 impl Encoding {
@@ -48,7 +50,7 @@ impl Encoding {
         found.ok_or_else(|| {
             Error::new(
                 place,
-                "the encoding is missing: `#[payload(rkyv)]` or `#[payload(bytes)]`",
+                "the encoding is missing: `#[payload(rkyv)]`, `#[payload(bytes)]` or `#[payload(loaned)]`",
             )
         })
     }
@@ -58,8 +60,10 @@ impl Encoding {
             Self::Rkyv
         } else if meta.path.is_ident("bytes") {
             Self::Bytes
+        } else if meta.path.is_ident("loaned") {
+            Self::Loaned
         } else {
-            return Err(meta.error("unknown encoding; `rkyv` and `bytes` are known"));
+            return Err(meta.error("unknown encoding; `rkyv`, `bytes` and `loaned` are known"));
         };
         match found.replace(encoding) {
             None => Ok(()),
@@ -93,8 +97,47 @@ fn rkyv(input: &DeriveInput, generics: &mut Generics) -> TokenStream {
     }
 }
 
+fn loaned(input: &DeriveInput) -> Result<TokenStream> {
+    let (member, field) = only_field(
+        input,
+        "`#[payload(loaned)]` needs a struct with one field of type `Loaned`",
+    )?;
+    let ty = &field.ty;
+    // The span of the field's type, so that another type than `Loaned` is reported there.
+    let borrowed = quote_spanned!(ty.span()=> &self.#member);
+    let payload = quote!(<::doorbell::Loaned as ::doorbell::Payload>);
+    Ok(quote! {
+        fn encode(
+            &self,
+            out: &mut ::std::vec::Vec<u8>,
+        ) -> ::core::result::Result<(), ::doorbell::EncodeError> {
+            let loaned: &::doorbell::Loaned = #borrowed;
+            #payload::encode(loaned, out)
+        }
+
+        fn decode(
+            bytes: ::doorbell::Incoming<'_>,
+        ) -> ::core::result::Result<Self, ::doorbell::DecodeError> {
+            #payload::decode(bytes).map(|loaned| Self { #member: loaned })
+        }
+
+        fn decode_loaned(
+            loaned: ::doorbell::Loaned,
+        ) -> ::core::result::Result<Self, ::doorbell::DecodeError> {
+            ::core::result::Result::Ok(Self { #member: loaned })
+        }
+
+        fn as_loaned(&self) -> ::core::option::Option<&::doorbell::Loaned> {
+            ::core::option::Option::Some(#borrowed)
+        }
+    })
+}
+
 fn bytes(input: &DeriveInput) -> Result<TokenStream> {
-    let (member, field) = only_field(input)?;
+    let (member, field) = only_field(
+        input,
+        "`#[payload(bytes)]` needs a struct with one field of type `bytes::Bytes`",
+    )?;
     let ty = &field.ty;
     // The span of the field's type, so that another type than `Bytes` is reported there.
     let borrowed = quote_spanned!(ty.span()=> &self.#member);
@@ -120,13 +163,8 @@ fn bytes(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-fn only_field(input: &DeriveInput) -> Result<(Member, &Field)> {
-    let refuse = || {
-        Error::new_spanned(
-            &input.ident,
-            "`#[payload(bytes)]` needs a struct with one field of type `bytes::Bytes`",
-        )
-    };
+fn only_field<'a>(input: &'a DeriveInput, needed: &str) -> Result<(Member, &'a Field)> {
+    let refuse = || Error::new_spanned(&input.ident, needed);
     let Data::Struct(data) = &input.data else {
         return Err(refuse());
     };
@@ -234,7 +272,7 @@ mod tests {
 
     #[test]
     fn encoding_is_required_once_and_known() {
-        let missing = "the encoding is missing: `#[payload(rkyv)]` or `#[payload(bytes)]`";
+        let missing = "the encoding is missing: `#[payload(rkyv)]`, `#[payload(bytes)]` or `#[payload(loaned)]`";
         assert_eq!(
             refused(&parse_quote!(
                 struct Page;
@@ -254,7 +292,7 @@ mod tests {
         );
         assert_eq!(
             refused(&unknown),
-            "unknown encoding; `rkyv` and `bytes` are known"
+            "unknown encoding; `rkyv`, `bytes` and `loaned` are known"
         );
         let two = parse_quote!(
             #[payload(rkyv, bytes)]

@@ -27,12 +27,12 @@ pub mod status;
 pub mod time;
 
 pub use connection::{
-    Config, Connection, ControlFrame, Destination, Event, Expired, ItemError, Payload,
-    ProtocolError, Role, StartError,
+    Config, Connection, ControlFrame, Destination, Event, Expired, ItemError, LoanViolation,
+    Payload, ProtocolError, Role, StartError,
 };
 pub use frame::{
-    Body, CallId, CallKind, Flags, FrameError, FrameHeader, FrameKind, GoAwayReason, HEADER_BYTES,
-    MessageType, Prefix,
+    BlockId, Body, CallId, CallKind, Descriptor, Flags, FrameError, FrameHeader, FrameKind,
+    GoAwayReason, HEADER_BYTES, MessageType, Prefix,
 };
 pub use metadata::{Metadata, MetadataError, MetadataRef};
 pub use status::{Code, Status};

@@ -72,6 +72,32 @@ pub const MAX_RING_BYTES: u32 = 1 << 30;
 /// Ring size when neither side has a wish: sixteen chunks.
 pub const DEFAULT_RING_BYTES: u32 = 256 << 10;
 
+/// Segments for loans that one side may write on one connection: each is a mapping in both processes.
+///
+/// With sizes that grow with what is asked for, a few are enough for any pool within [`DEFAULT_MAX_LOAN_BYTES`].
+pub const MAX_SEGMENTS: usize = 64;
+
+/// Blocks of one direction that may be with the peer at once. A receiver keeps 8 bytes for each; a sender beyond it copies.
+pub const MAX_LOANS: usize = 4096;
+
+/// Segments are made of pages of this size.
+pub const SEGMENT_PAGE_BYTES: u32 = 4096;
+
+/// Largest segment, in pages: 1 GiB, as the largest ring. Offsets in it fit into 32 bits.
+pub const MAX_SEGMENT_PAGES: u32 = 1 << 18;
+
+/// Blocks begin at a multiple of this, so that any type can lie at the beginning of one: a cache line.
+pub const LOAN_ALIGNMENT: u32 = 64;
+
+/// Smallest segment that a server makes for a wish: one that is smaller would soon be followed by the next.
+pub const MIN_SEGMENT_BYTES: u64 = 256 << 10;
+
+/// Memory for loans on one connection, both directions together, unless configured: two messages of the default maximum each way.
+pub const DEFAULT_MAX_LOAN_BYTES: u64 = 256 << 20;
+
+/// Memory for loans of all connections of one server unless configured: a few connections that use all that one may have.
+pub const DEFAULT_MAX_TOTAL_LOAN_BYTES: u64 = 1 << 30;
+
 /// Largest handshake message, framing included. All fields together need less than 600 bytes.
 pub const MAX_HANDSHAKE_BYTES: usize = 4096;
 

@@ -122,9 +122,9 @@ async fn ringer_that_is_gone_is_an_error_each_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn peer_that_closes_or_speaks_is_gone() {
+async fn peer_that_closes_is_gone_and_one_that_only_speaks_is_not() {
     let (control, other) = ControlStream::pair().unwrap();
-    let peer = AsyncPeer::new(control, None).unwrap();
+    let peer = AsyncPeer::new(Arc::new(control), None).unwrap();
     assert!(is_pending(peer.gone()).await);
     assert_eq!(peer.peer().unwrap().pid, std::process::id());
     drop(other);
@@ -132,9 +132,13 @@ async fn peer_that_closes_or_speaks_is_gone() {
     within_limit(peer.gone()).await;
 
     let (control, other) = ControlStream::pair().unwrap();
-    let peer = AsyncPeer::new(control, None).unwrap();
+    let peer = AsyncPeer::new(Arc::new(control), None).unwrap();
     assert!(is_pending(peer.gone()).await);
-    say(&other, b'x');
+    for _ in 0..2 {
+        say(&other, b'x');
+        assert!(is_pending(peer.gone()).await);
+    }
+    drop(other); // what it has said is still unread
     within_limit(peer.gone()).await;
     within_limit(peer.gone()).await;
 }
@@ -146,7 +150,7 @@ async fn all_tasks_learn_of_a_killed_peer() {
     let process = child.stream.peer_process().unwrap();
     // A stream that does not end, as if a child of the peer had kept it: the process alone tells.
     let (control, _kept) = ControlStream::pair().unwrap();
-    let peer = Arc::new(AsyncPeer::new(control, Some(process)).unwrap());
+    let peer = Arc::new(AsyncPeer::new(Arc::new(control), Some(process)).unwrap());
     let wait = || {
         let peer = Arc::clone(&peer);
         tokio::spawn(async move { peer.gone().await })

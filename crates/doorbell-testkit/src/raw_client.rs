@@ -49,7 +49,7 @@ impl RawControl {
     pub fn hello() -> Hello {
         Hello {
             versions: VERSIONS,
-            features: Features::BODY_CRC,
+            features: Features::BODY_CRC.with(Features::LOANS),
             ring_capacity_bytes: 0,
             receive_window_bytes: 256 << 10,
             max_message_bytes: 64 << 20,
@@ -330,6 +330,18 @@ impl RawClient {
         self.consumer.advance();
         self.consumer.release();
         Some((header, body))
+    }
+
+    /// Waits for what the server sends over the control socket, with the one descriptor that rides with it.
+    ///
+    /// # Panics
+    ///
+    /// If it is something else, or nothing comes.
+    pub fn receive_control(&self) -> (Vec<u8>, OwnedHandle) {
+        let control = self.control.as_ref().expect("it has not been hung up");
+        let (bytes, mut handles) = control.receive();
+        assert_eq!(handles.len(), 1, "one descriptor");
+        (bytes, handles.remove(0))
     }
 
     /// Closes the control socket, as a process that ends does, and keeps the memory.

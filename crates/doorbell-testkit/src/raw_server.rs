@@ -9,7 +9,7 @@ use doorbell_proto::{
 use doorbell_shm::{
     Consumer, Layout, Notifier, OwnRegion, SleepOn, create,
     memory::{OwnMemory, PeerMemory, RegionWriter, RingWriter},
-    sys::{ControlStream, Doorbell, DoorbellKind, Listener, Woken},
+    sys::{BorrowedHandle, ControlStream, Doorbell, DoorbellKind, Listener, Woken},
 };
 
 use crate::{PATIENCE, bell};
@@ -75,7 +75,7 @@ impl RawServer {
     /// If it would refuse.
     pub fn welcome(hello: &Hello) -> Welcome {
         let offer = ServerOffer {
-            features: Features::BODY_CRC,
+            features: Features::BODY_CRC.with(Features::LOANS),
             ..ServerOffer::default()
         };
         negotiate(hello, &offer).expect("a proper client")
@@ -115,6 +115,16 @@ impl RawServer {
             client_bell,
             _own_bell: own_bell,
         }
+    }
+
+    /// Sends a message over the control socket, as a segment is, with what rides with it.
+    ///
+    /// # Panics
+    ///
+    /// If the client does not take it.
+    pub fn send_control(&self, message: &[u8], handles: &[BorrowedHandle<'_>]) {
+        let sent = self.control.send_with_handles(message, handles);
+        assert_eq!(sent.expect("the client takes it"), message.len());
     }
 
     /// Waits until the client has sent something.

@@ -171,6 +171,38 @@ pub enum Violation {
     /// A frame is not allowed in this state.
     #[error(transparent)]
     State(#[from] ProtocolError),
+    /// A segment for loans is not what was announced.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
+/// Why a segment that a server has announced cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// No descriptor came with the message, or more than one.
+    #[error("segment {number} did not come as one descriptor")]
+    Missing {
+        /// Number that was announced.
+        number: u32,
+    },
+    /// The control socket holds something else.
+    #[error("what came over the control socket is not segment {number}")]
+    Another {
+        /// Number that was announced.
+        number: u32,
+    },
+    /// It is not memory of the size and with the seals that it must have.
+    #[error("segment {number} is not acceptable: {source}")]
+    Region {
+        /// Number that was announced.
+        number: u32,
+        /// In which respect.
+        source: doorbell_shm::sys::RegionError,
+    },
+    /// The control socket holds nothing, or cannot be read.
+    #[error("a segment cannot be received: {0}")]
+    Io(#[from] io::Error),
 }
 
 /// Why a notification was not sent.

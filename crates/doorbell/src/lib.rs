@@ -62,6 +62,7 @@ mod connection;
 mod deadline;
 mod error;
 mod link;
+mod loan;
 mod message;
 mod name;
 mod nesting;
@@ -80,10 +81,13 @@ pub use doorbell_macros::{Message, Payload};
 pub use doorbell_proto::{
     CallKind, Code, Metadata, MetadataError, Status, handshake::RefuseReason,
 };
+pub use doorbell_shm::memory::SharedBytes;
 pub use doorbell_shm::{SpinMode as Spin, sys::PeerIdentity};
 pub use error::{
-    BindError, CallError, ConnectError, Disconnected, NameError, NotifyError, Outcome, Violation,
+    BindError, CallError, ConnectError, Disconnected, NameError, NotifyError, Outcome,
+    SegmentError, Violation,
 };
+pub use loan::{Loan, LoanError, Loaned};
 pub use message::{DecodeError, EncodeError, Incoming, Message, MessageType, Payload, Raw, Upload};
 pub use server::Context;
 #[cfg(feature = "tokio")]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 pub use doorbell_proto::MessageType;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::nesting;
+use crate::{loan::Loaned, nesting};
 
 /// A request or notification, and what answers it.
 ///
@@ -62,6 +62,21 @@ pub trait Payload: Sized + Send + 'static {
     ///
     /// [`DecodeError`] if they are not the encoded form of a value. They come from a peer: never panic on them.
     fn decode(bytes: Incoming<'_>) -> Result<Self, DecodeError>;
+
+    /// Reads a value from a payload that lies where the peer wrote it. By default it is copied first; a type that keeps it, as
+    /// [`Loaned`] does, says so here.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the bytes are not the encoded form of a value.
+    fn decode_loaned(loaned: Loaned) -> Result<Self, DecodeError> {
+        Self::decode(Incoming::Owned(loaned.copy_to_vec()))
+    }
+
+    /// Returns the payload itself if the value is one that can be sent without a copy.
+    fn as_loaned(&self) -> Option<&Loaned> {
+        None
+    }
 
     /// Returns the bytes themselves if the value is its own encoded form, so that they are sent without a copy in between.
     fn as_bytes(&self) -> Option<&Bytes> {

@@ -55,6 +55,9 @@ impl Pack {
     /// The message cannot be encoded.
     pub(crate) fn add<T: Payload>(&mut self, message: &T) -> Result<bool, EncodeError> {
         let start = self.body.len();
+        if message.as_loaned().is_some() {
+            return Ok(false); // it is not to be copied
+        }
         if message
             .as_bytes()
             .is_some_and(|bytes| start + PACKED_LENGTH_BYTES + bytes.len() > self.limits.body_bytes)

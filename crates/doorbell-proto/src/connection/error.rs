@@ -1,7 +1,7 @@
 //! What can go wrong on a connection, by who has to decide.
 
 use super::Role;
-use crate::frame::{CallId, FrameError, FrameKind};
+use crate::frame::{BlockId, CallId, FrameError, FrameKind};
 
 /// The peer broke the protocol. The connection cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,11 +112,99 @@ pub enum ProtocolError {
         /// Credit granted.
         granted_bytes: u32,
     },
+    /// A rule about loans.
+    #[error(transparent)]
+    Loan(#[from] LoanViolation),
     /// A frame was handed over after the connection had been closed.
     #[error("{kind} after the connection was closed")]
     Closed {
         /// Kind of the frame.
         kind: FrameKind,
+    },
+}
+
+/// How the peer broke a rule about loans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoanViolation {
+    /// Loans were not agreed on.
+    #[error("{kind} with a loan, but loans were not agreed on")]
+    NotAgreed {
+        /// Kind of the frame.
+        kind: FrameKind,
+    },
+    /// The number of a segment does not follow those before it.
+    #[error("segment {number} is announced, but {last} was already")]
+    NumberUsed {
+        /// Number of the new segment.
+        number: u32,
+        /// Last number of this direction.
+        last: u32,
+    },
+    /// A segment is larger than any may be.
+    #[error("segment {number} has {pages} pages")]
+    SegmentSize {
+        /// Number of the segment.
+        number: u32,
+        /// Its size.
+        pages: u32,
+    },
+    /// The peer keeps more segments than one side may write.
+    #[error("segment {number} is one too many")]
+    TooManySegments {
+        /// Number of the segment.
+        number: u32,
+    },
+    /// A segment is wanted while the last wish has not been answered.
+    #[error("a segment is wanted while another wish waits for its answer")]
+    WantedTwice,
+    /// There is no such segment that the peer writes.
+    #[error("{kind} names segment {number}, which the peer does not write")]
+    UnknownSegment {
+        /// Kind of the frame.
+        kind: FrameKind,
+        /// Number of the segment.
+        number: u32,
+    },
+    /// A segment of which we hold blocks is retired.
+    #[error("segment {number} is retired while blocks of it are lent")]
+    SegmentInUse {
+        /// Number of the segment.
+        number: u32,
+    },
+    /// A descriptor does not lie inside its segment, or begins where no block can.
+    #[error("{length} bytes at {block} are no block")]
+    Outside {
+        /// The block.
+        block: BlockId,
+        /// Bytes of payload.
+        length: u32,
+    },
+    /// A loan is larger than the messages that we accept.
+    #[error("a loan of {length} bytes, but messages have {limit_bytes} at most")]
+    TooLarge {
+        /// Bytes of payload.
+        length: u32,
+        /// Largest message.
+        limit_bytes: u64,
+    },
+    /// A block is lent that we have not given back.
+    #[error("the block at {block} is lent twice")]
+    LentTwice {
+        /// The block.
+        block: BlockId,
+    },
+    /// More blocks are lent than may be at once.
+    #[error("the block at {block} is lent beside as many as may be")]
+    TooManyLoans {
+        /// The block.
+        block: BlockId,
+    },
+    /// A block is given back that the peer does not have.
+    #[error("the block at {block} is given back, but it was not lent")]
+    NotLent {
+        /// The block.
+        block: BlockId,
     },
 }
 

@@ -1,6 +1,9 @@
 //! What the machine hands out.
 
-use crate::frame::{CallId, CallKind, FrameHeader, GoAwayReason, MessageType, Packed};
+use super::Role;
+use crate::frame::{
+    BlockId, CallId, CallKind, Descriptor, FrameHeader, GoAwayReason, MessageType, Packed,
+};
 use crate::metadata::Metadata;
 use crate::status::Status;
 use crate::time::Time;
@@ -98,6 +101,39 @@ pub enum Event<'a> {
         /// The number that the ping carried.
         id: u64,
     },
+    /// A segment can be used from now on: it is the next that the control socket holds. Client only.
+    Segment {
+        /// Its number.
+        number: u32,
+        /// Its size in pages.
+        pages: u32,
+        /// Who writes it.
+        writer: Role,
+    },
+    /// The segment that was wanted cannot be had. Client only.
+    SegmentRefused,
+    /// The client wants a segment that it can write; answer with
+    /// [`announce_segment`](super::Connection::announce_segment) or [`refuse_segment`](super::Connection::refuse_segment). Server
+    /// only.
+    SegmentWanted {
+        /// Size of the block that has to fit, in pages.
+        pages: u32,
+    },
+    /// The peer will not use a segment any more that it wrote.
+    Retired {
+        /// Its number.
+        number: u32,
+    },
+    /// The peer asks us to give up a segment that we write; [`retire_segment`](super::Connection::retire_segment) if it is not in use.
+    RetireAsked {
+        /// Its number.
+        number: u32,
+    },
+    /// The peer is done with a block that was lent to it.
+    Released {
+        /// The block.
+        block: BlockId,
+    },
     /// The peer is about to leave; calls under way go on.
     GoAway {
         /// Why.
@@ -114,36 +150,43 @@ pub enum Payload<'a> {
     Borrowed(&'a [u8]),
     /// A divided message, put together.
     Assembled(Vec<u8>),
+    /// A block of a segment that the peer writes. It stays with us until [`give_back`](super::Connection::give_back).
+    Loaned(Descriptor),
 }
 
 impl Payload<'_> {
-    /// Returns the bytes.
+    /// Returns the bytes; none of a loan, whose bytes are elsewhere.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Borrowed(bytes) => bytes,
             Self::Assembled(bytes) => bytes,
+            Self::Loaned(_) => &[],
         }
     }
 
-    /// Returns the bytes as a vector; copies only if they are borrowed.
+    /// Returns the bytes as a vector; copies only if they are borrowed. None of a loan, whose bytes are elsewhere.
     pub fn into_vec(self) -> Vec<u8> {
         match self {
             Self::Borrowed(bytes) => bytes.to_vec(),
             Self::Assembled(bytes) => bytes,
+            Self::Loaned(_) => Vec::new(),
         }
     }
 
     /// Returns the number of bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.as_slice().len()
+        match self {
+            Self::Loaned(loan) => usize::try_from(loan.length).unwrap_or(usize::MAX),
+            bytes => bytes.as_slice().len(),
+        }
     }
 
     /// Returns `true` if there are no bytes.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.as_slice().is_empty()
+        self.len() == 0
     }
 }
 

@@ -24,12 +24,13 @@ mod control;
 mod credit;
 mod error;
 mod event;
+mod loans;
 mod messages;
 mod server;
 mod streams;
 
 pub use allowance::{Allowance, Share};
-pub use error::{ItemError, ProtocolError, StartError};
+pub use error::{ItemError, LoanViolation, ProtocolError, StartError};
 pub use event::{ControlFrame, Destination, Event, Expired, Payload};
 
 pub use crate::frame::GoAwayReason;
@@ -43,6 +44,7 @@ use assembly::Budget;
 use calls::{Calls, Phase, Unsent};
 use control::Control;
 use credit::Credit;
+use loans::Loans;
 use std::fmt;
 
 /// Which side of the connection we are.
@@ -80,6 +82,8 @@ pub struct Config {
     pub receive_window_bytes: u32,
     /// Bytes of items per stream that the peer lets us send ahead.
     pub send_window_bytes: u32,
+    /// Payloads may be lent instead of copied.
+    pub loans: bool,
 }
 
 /// The state of one connection.
@@ -92,6 +96,7 @@ pub struct Connection {
     control: Control,
     budget: Budget,
     purse: Purse,
+    loans: Loans,
     /// We have announced that we leave.
     leaving: bool,
     /// The peer has announced that it leaves.
@@ -113,6 +118,7 @@ impl Connection {
             control: Control::default(),
             budget: Budget::new(config.max_assembly_bytes),
             purse: Purse::unlimited(),
+            loans: Loans::new(config.role, config.loans),
             leaving: false,
             peer_leaving: false,
             closed: false,
@@ -151,6 +157,20 @@ impl Connection {
         if header.is_continuation() {
             return self.copy_continuation(now, header, body);
         }
+        if header.is_loaned() {
+            return self.handle_loaned(now, header, body);
+        }
+        self.handle_whole(now, header, body)
+    }
+
+    /// Takes in a frame that continues nothing, and whose payload, if it has one, is in its body.
+    #[inline(always)] // saves moving the event once more
+    fn handle_whole<'a>(
+        &mut self,
+        now: Time,
+        header: &FrameHeader,
+        body: &'a [u8],
+    ) -> Result<Event<'a>, ProtocolError> {
         match (self.config.role, header.kind) {
             (Role::Server, FrameKind::Call) => self.handle_call(now, header, body),
             (Role::Client, FrameKind::Response) => self.handle_response(header, body),
@@ -164,6 +184,10 @@ impl Connection {
             (_, FrameKind::Ping) => self.handle_ping(header, body),
             (_, FrameKind::Pong) => Ok(Event::Pong { id: header.id }),
             (_, FrameKind::GoAway) => self.handle_go_away(header, body),
+            (Role::Client, FrameKind::Segment) => self.handle_segment(header, body),
+            (Role::Server, FrameKind::WantSegment) => self.handle_want_segment(header, body),
+            (_, FrameKind::Retire) => self.handle_retire(header, body),
+            (_, FrameKind::Release) => self.handle_release(header, body),
             (role, kind) => Err(ProtocolError::WrongDirection { kind, role }),
         }
     }
@@ -204,6 +228,7 @@ impl Connection {
         self.calls = Calls::default();
         self.free = Vec::new();
         self.control.clear();
+        self.loans = Loans::new(self.config.role, false);
         self.budget = Budget::new(self.config.max_assembly_bytes);
         self.purse = Purse::unlimited();
         open
@@ -230,7 +255,7 @@ impl Connection {
     /// Returns `true` if [`poll_transmit`](Self::poll_transmit) has a frame.
     #[inline]
     pub fn has_control(&self) -> bool {
-        self.control.is_waiting()
+        self.control.is_waiting() || self.loans.is_waiting()
     }
 
     /// Takes the next frame that the machine wants to have sent, until `None`.
@@ -239,7 +264,8 @@ impl Connection {
             return None;
         }
         let max_body_bytes = usize::try_from(self.config.max_chunk_bytes).unwrap_or(usize::MAX);
-        self.control.poll(&mut self.calls, max_body_bytes)
+        let frame = self.control.poll(&mut self.calls, max_body_bytes);
+        frame.or_else(|| self.loans.poll())
     }
 
     /// Returns `true` if the outcome of the call is still open.

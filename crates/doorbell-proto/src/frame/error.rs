@@ -37,6 +37,14 @@ pub enum FrameError {
         /// The id found.
         id: u64,
     },
+    /// The id is not the number of a segment.
+    #[error("id {id:#x} on {kind} is not the number of a segment")]
+    IdNotASegment {
+        /// Kind of the frame.
+        kind: FrameKind,
+        /// The id found.
+        id: u64,
+    },
     /// The value is outside the range of this kind.
     #[error("value {value} is not allowed on {kind}")]
     Value {

@@ -28,6 +28,14 @@ pub enum FrameKind {
     Pong = 10,
     /// The sender is about to leave.
     GoAway = 11,
+    /// A segment for loans has been made and sent, or could not be had.
+    Segment = 12,
+    /// The client has loans to make and no room for them.
+    WantSegment = 13,
+    /// The writer of a segment has no use for it any more.
+    Retire = 14,
+    /// The reader of a block is done with it.
+    Release = 15,
 }
 
 impl FrameKind {
@@ -46,6 +54,10 @@ impl FrameKind {
             9 => Self::Ping,
             10 => Self::Pong,
             11 => Self::GoAway,
+            12 => Self::Segment,
+            13 => Self::WantSegment,
+            14 => Self::Retire,
+            15 => Self::Release,
             _ => return None,
         })
     }
@@ -64,6 +76,10 @@ impl FrameKind {
             Self::Ping => "PING",
             Self::Pong => "PONG",
             Self::GoAway => "GOAWAY",
+            Self::Segment => "SEGMENT",
+            Self::WantSegment => "WANT_SEGMENT",
+            Self::Retire => "RETIRE",
+            Self::Release => "RELEASE",
         }
     }
 
@@ -71,11 +87,12 @@ impl FrameKind {
     #[inline]
     pub(crate) const fn allowed_flags(self) -> Flags {
         const DIVISIBLE: u8 = Flags::MORE.0 | Flags::CONTINUE.0 | Flags::BODY_CRC.0;
-        const CALL: u8 = DIVISIBLE | Flags::DEADLINE.0 | Flags::UPLOAD.0 | Flags::STREAMING.0;
+        const MESSAGE: u8 = DIVISIBLE | Flags::LOANED.0;
+        const CALL: u8 = MESSAGE | Flags::DEADLINE.0 | Flags::UPLOAD.0 | Flags::STREAMING.0;
         match self {
             Self::Call => Flags(CALL),
-            Self::Response => Flags(DIVISIBLE),
-            Self::Data => Flags(DIVISIBLE | Flags::PACKED.0),
+            Self::Response => Flags(MESSAGE),
+            Self::Data => Flags(MESSAGE | Flags::PACKED.0),
             Self::Notify => Flags(Flags::BODY_CRC.0 | Flags::PACKED.0),
             Self::Error => Flags(Flags::NOT_EXECUTED.0 | Flags::BODY_CRC.0),
             _ => Flags::BODY_CRC,
@@ -117,8 +134,10 @@ impl Flags {
     pub const UPLOAD: Self = Self(0x10);
     /// The answer is a stream of items.
     pub const STREAMING: Self = Self(0x20);
-    /// No handler has seen the request.
+    /// No handler has seen the request. On `ERROR` only.
     pub const NOT_EXECUTED: Self = Self(0x40);
+    /// The payload is a descriptor of a block that is lent. The same bit, on messages.
+    pub const LOANED: Self = Self(0x40);
     /// The body is several messages.
     pub const PACKED: Self = Self(0x80);
 

@@ -7,12 +7,14 @@
 mod body;
 mod error;
 mod kind;
+mod loan;
 mod packed;
 
 pub(crate) use body::check_length;
 pub use body::{Body, Prefix};
 pub use error::FrameError;
 pub use kind::{CallId, CallKind, Flags, FrameKind, GoAwayReason, MessageType};
+pub use loan::{BlockId, DESCRIPTOR_BYTES, Descriptor};
 pub use packed::{PACKED_LENGTH_BYTES, Packed, pack, packed_at};
 
 use crate::limits::{MAX_GOAWAY_TEXT_BYTES, MAX_METADATA_BYTES};
@@ -159,6 +161,16 @@ impl FrameHeader {
         self.flags.contains(Flags::PACKED)
     }
 
+    /// Returns `true` if the payload of the message is a [`Descriptor`].
+    #[inline]
+    pub fn is_loaned(&self) -> bool {
+        let is_message = matches!(
+            self.kind,
+            FrameKind::Call | FrameKind::Response | FrameKind::Data
+        );
+        is_message && self.flags.contains(Flags::LOANED)
+    }
+
     /// Returns `true` if the frame continues a message.
     #[inline]
     pub fn is_continuation(&self) -> bool {
@@ -213,7 +225,8 @@ impl FrameHeader {
         let unknown = self.flags.without(self.kind.allowed_flags()) != Flags::NONE;
         let divided = Flags::MORE.with(Flags::CONTINUE).bits();
         let contradiction = self.is_continuation() && self.flags.bits() & opening != 0
-            || self.is_packed() && self.flags.bits() & divided != 0;
+            || self.is_packed() && self.flags.bits() & divided != 0
+            || self.is_loaned() && self.flags.bits() & (divided | Flags::PACKED.bits()) != 0;
         if unknown || contradiction {
             return Err(FrameError::FlagsNotAllowed {
                 kind: self.kind,
@@ -238,11 +251,22 @@ impl FrameHeader {
 
     fn check_fields(&self) -> Result<(), FrameError> {
         let kind = self.kind;
-        if matches!(kind, FrameKind::Notify | FrameKind::GoAway) && self.id != 0 {
+        let has_no_id = matches!(
+            kind,
+            FrameKind::Notify | FrameKind::GoAway | FrameKind::WantSegment
+        );
+        if has_no_id && self.id != 0 {
             return Err(FrameError::IdNotZero { kind, id: self.id });
+        }
+        let names_segment = matches!(kind, FrameKind::Segment | FrameKind::Retire);
+        if names_segment && u32::try_from(self.id).is_err() {
+            return Err(FrameError::IdNotASegment { kind, id: self.id });
         }
         let valid = match kind {
             FrameKind::Call | FrameKind::Response | FrameKind::Notify => true,
+            // A segment without pages could not be had, and has no number.
+            FrameKind::Segment => self.value != 0 || self.id == 0,
+            FrameKind::WantSegment => self.value != 0,
             FrameKind::Error => (1..=16).contains(&self.value),
             FrameKind::Credit => self.value != 0,
             FrameKind::GoAway => GoAwayReason::from_u32(self.value).is_some(),
@@ -250,7 +274,9 @@ impl FrameHeader {
             | FrameKind::End
             | FrameKind::Cancel
             | FrameKind::Ping
-            | FrameKind::Pong => self.value == 0,
+            | FrameKind::Pong
+            | FrameKind::Retire
+            | FrameKind::Release => self.value == 0,
         };
         if valid {
             Ok(())
@@ -272,6 +298,7 @@ impl FrameHeader {
             0
         };
         let valid = match self.kind {
+            _ if self.is_loaned() => length == self.prefix_bytes() + DESCRIPTOR_BYTES,
             FrameKind::Call | FrameKind::Response | FrameKind::Data | FrameKind::Notify => {
                 length >= self.prefix_bytes() + divided + packed
             }
@@ -281,7 +308,11 @@ impl FrameHeader {
             | FrameKind::Cancel
             | FrameKind::Credit
             | FrameKind::Ping
-            | FrameKind::Pong => length == 0,
+            | FrameKind::Pong
+            | FrameKind::Segment
+            | FrameKind::WantSegment
+            | FrameKind::Retire
+            | FrameKind::Release => length == 0,
         };
         if valid {
             Ok(())

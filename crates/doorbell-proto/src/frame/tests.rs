@@ -11,14 +11,16 @@ fn valid(kind: FrameKind) -> FrameHeader {
         | FrameKind::Response
         | FrameKind::Notify
         | FrameKind::Error
-        | FrameKind::Credit => 7,
+        | FrameKind::Credit
+        | FrameKind::Segment
+        | FrameKind::WantSegment => 7,
         _ => 0,
     };
-    let id = if matches!(kind, FrameKind::Notify | FrameKind::GoAway) {
-        0
-    } else {
-        5
-    };
+    let has_none = matches!(
+        kind,
+        FrameKind::Notify | FrameKind::GoAway | FrameKind::WantSegment
+    );
+    let id = if has_none { 0 } else { 5 };
     let length = if kind == FrameKind::Error { 4 } else { 0 };
     FrameHeader {
         length,
@@ -36,7 +38,7 @@ fn decoded(header: FrameHeader) -> Result<FrameHeader, FrameError> {
 
 #[test]
 fn valid_header_of_every_kind_survives_the_codec() {
-    assert_eq!(kinds().count(), 11);
+    assert_eq!(kinds().count(), 15);
     for kind in kinds() {
         assert_eq!(decoded(valid(kind)), Ok(valid(kind)));
     }
@@ -53,7 +55,7 @@ fn crc_is_zero_until_set_and_no_other_byte_changes() {
 
 #[test]
 fn padding_and_unassigned_kinds_are_rejected() {
-    for kind in [0, 12, 255] {
+    for kind in [0, 16, 255] {
         let mut bytes = valid(FrameKind::Ping).encode();
         bytes[4] = kind;
         assert_eq!(
@@ -72,11 +74,14 @@ fn flags_are_allowed_exactly_where_the_document_says() {
                 Flags::MORE | Flags::CONTINUE => divisible.contains(&kind),
                 Flags::DEADLINE | Flags::UPLOAD | Flags::STREAMING => kind == FrameKind::Call,
                 Flags::BODY_CRC => true,
-                Flags::NOT_EXECUTED => kind == FrameKind::Error,
+                // One bit with two names: `LOANED` on messages.
+                Flags::NOT_EXECUTED => kind == FrameKind::Error || divisible.contains(&kind),
                 Flags::PACKED => matches!(kind, FrameKind::Data | FrameKind::Notify),
                 _ => unreachable!("there are eight flags"),
             };
-            let length = if divisible.contains(&kind) || kind == FrameKind::Notify {
+            let length = if bit == Flags::LOANED.bits() && divisible.contains(&kind) {
+                12
+            } else if divisible.contains(&kind) || kind == FrameKind::Notify {
                 100
             } else {
                 valid(kind).length

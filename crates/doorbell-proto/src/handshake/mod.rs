@@ -69,8 +69,10 @@ impl Features {
     pub const NONE: Self = Self(0);
     /// Checksums of frames cover their bodies.
     pub const BODY_CRC: Self = Self(1);
+    /// Large payloads may stay where they were written, in segments of their own.
+    pub const LOANS: Self = Self(2);
     /// All features that this crate knows.
-    pub const KNOWN: Self = Self::BODY_CRC;
+    pub const KNOWN: Self = Self(Self::BODY_CRC.0 | Self::LOANS.0);
 
     /// Returns the features with these bits.
     pub const fn from_bits(bits: u64) -> Self {

@@ -29,6 +29,7 @@ impl Side {
             max_chunk_bytes: u32::try_from(CHUNK_BYTES).unwrap(),
             receive_window_bytes: WINDOW_BYTES,
             send_window_bytes: WINDOW_BYTES,
+            loans: true,
         });
         Self {
             machine,

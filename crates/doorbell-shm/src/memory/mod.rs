@@ -5,6 +5,8 @@
 //! but not a meaning: records are the business of [`crate::ring`], sleeping that of [`crate::wake`].
 //! The bytes are specified in `docs/memory-map.md`.
 //!
+//! Payloads that are lent lie apart, in segments of which either side may have some ([`OwnSegment`], [`PeerSegment`]).
+//!
 //! The ring and the waking are written against three small traits, so that the same code runs on real
 //! regions ([`OwnRegion`], [`PeerRegion`]) and on the heap ([`HeapRegion`]) under loom and proptest.
 //!
@@ -31,6 +33,8 @@
 #[cfg(not(loom))]
 mod bench_area;
 #[cfg(not(loom))]
+mod blocks;
+#[cfg(not(loom))]
 mod connection;
 #[cfg(not(loom))]
 mod copy;
@@ -41,6 +45,8 @@ mod kick;
 mod layout;
 #[cfg(not(loom))]
 mod region;
+#[cfg(not(loom))]
+mod segment;
 mod words;
 
 #[cfg(not(loom))]
@@ -55,6 +61,11 @@ pub use kick::Kick;
 pub use layout::{Layout, LayoutError};
 #[cfg(not(loom))]
 pub use region::{OwnRegion, PeerRegion, RegionWriter};
+#[cfg(not(loom))]
+pub use segment::{
+    Buffer, OwnBlock, OwnSegment, PeerBlock, PeerSegment, SharedBytes, adopt_own_segment,
+    adopt_peer_segment, create_own_segment, create_peer_segment,
+};
 
 /// Bytes of a record's header, as in `docs/wire-format.md`.
 pub const HEADER_BYTES: usize = 24;

@@ -5,6 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
@@ -48,6 +49,7 @@ const _POLLER: () = {
     let _: fn(&Poller, &Doorbell, u64, Mode) -> io::Result<()> = Poller::add;
     let _: fn(&Poller, &Listener, u64, Mode) -> io::Result<()> = Poller::add;
     let _: fn(&Poller, &ControlStream, u64, Mode) -> io::Result<()> = Poller::add;
+    let _: fn(&Poller, &Arc<ControlStream>, u64, Mode) -> io::Result<()> = Poller::add;
     let _: fn(&Poller, &ProcessHandle, u64, Mode) -> io::Result<()> = Poller::add;
     let _: fn(&Poller, &Doorbell) -> io::Result<()> = Poller::remove;
     let _: fn(&Poller, &mut Vec<Event>, Wait) -> io::Result<()> = Poller::wait;
@@ -96,7 +98,7 @@ const _AWAITABLE: () = {
     let _: fn(Doorbell) -> io::Result<AsyncDoorbell> = AsyncDoorbell::new;
     let _: fn(&AsyncDoorbell, &mut Context<'_>) -> Poll<io::Result<()>> =
         AsyncDoorbell::poll_notified;
-    let _: fn(ControlStream, Option<ProcessHandle>) -> io::Result<AsyncPeer> = AsyncPeer::new;
+    let _: fn(Arc<ControlStream>, Option<ProcessHandle>) -> io::Result<AsyncPeer> = AsyncPeer::new;
 };
 
 const _SHARED_BETWEEN_THREADS: () = {

@@ -14,10 +14,11 @@ use crate::{
     client::{
         BackOff, Bidirectional, Notifications, Options, Streaming, Unary, Uploading, option_methods,
     },
-    connection::{Connection, Sleeper, lock},
+    connection::{Connection, Sleeper, Spending, lock},
     deadline::after,
     error::{CallError, ConnectError, Disconnected, NotifyError},
     link::dial::dial,
+    loan::{Loan, LoanError},
     message::{Message, Upload},
     name, scratch,
     stats::Stats,
@@ -145,6 +146,28 @@ impl Client {
             .wait_pong(number, deadline)
             .map_err(|_| CallError::DeadlineExceeded)??;
         Ok(start.elapsed())
+    }
+
+    /// Takes memory for a message that is sent without a copy, waiting for room for up to `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`]; [`LoanError::NoRoom`] if the server makes no more and nothing is lent that could come back.
+    pub fn loan(&self, length: usize, timeout: Duration) -> Result<Loan, LoanError> {
+        let deadline = Some(after(timeout));
+        let connection = self.connection(deadline)?;
+        connection
+            .wait_loan(length, deadline)
+            .map_err(|_| LoanError::DeadlineExceeded)?
+    }
+
+    /// As [`loan`](Self::loan), if there is room now. If not, the server is asked for some, so that there may be a little later.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn try_loan(&self, length: usize) -> Result<Loan, LoanError> {
+        self.connection(None)?.try_loan(length)
     }
 
     /// Returns what the present connection has done so far; zero if there is none.
@@ -291,6 +314,7 @@ impl Dialer {
             options.spin,
             options.max_assembly_bytes,
             None,
+            Spending::none(),
         );
         watch(&connection, watched).map_err(|source| ConnectError::System {
             path: self.path.clone(),

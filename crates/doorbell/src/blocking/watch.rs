@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, Weak},
 };
 
-use doorbell_shm::sys::{DoorbellKind, Mode, Poller, Wait};
+use doorbell_shm::sys::{DoorbellKind, Mode, Poller, ProcessHandle, Wait};
 
 use crate::{
     connection::{Connection, Watched, lock},
@@ -150,6 +150,9 @@ impl Watch {
             let Some((connection, watched)) = watched.get(&(token - token % 2)) else {
                 return;
             };
+            if !is_bell && !is_gone(watched) {
+                return; // it has sent a segment
+            }
             if is_bell && watched.bell.kind() == DoorbellKind::Socket {
                 let _ = watched.bell.drain(); // an end that is closed is seen on the control socket too
             }
@@ -161,6 +164,12 @@ impl Watch {
             None => {}
         }
     }
+}
+
+fn is_gone(watched: &Watched) -> bool {
+    let has_exited = |process: &ProcessHandle| !matches!(process.has_exited(), Ok(false));
+    !matches!(watched.control.is_hung_up(), Ok(false))
+        || watched.process.as_ref().is_some_and(has_exited)
 }
 
 /// Tokens come in pairs: an even one for the peer's life, the next for the bell.

@@ -16,6 +16,7 @@ use crate::{
     connection::Connection,
     deadline::after,
     error::{CallError, ConnectError, NotifyError},
+    loan::{Loan, LoanError},
     message::{Message, Upload},
     name, scratch,
     stats::Stats,
@@ -148,6 +149,74 @@ impl Client {
         let number = connection.send_ping()?;
         poll_fn(|cx| connection.poll_pong(cx, number)).await?;
         Ok(start.elapsed())
+    }
+
+    /// Takes memory for a message that is sent without a copy, waiting until there is room. Use `tokio::time::timeout` for a limit.
+    ///
+    /// ```
+    /// use doorbell::{Client, Context, Loaned, Message, MessageType, Payload, Server, Status};
+    ///
+    /// /// A picture without a copy; the answer is one too.
+    /// #[derive(Payload)]
+    /// #[payload(loaned)]
+    /// struct Invert(Loaned);
+    ///
+    /// impl Message for Invert {
+    ///     const TYPE: MessageType = MessageType::new(12);
+    ///     type Reply = Loaned;
+    /// }
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("{}/pictures.sock", std::env::temp_dir().join(format!("doorbell-loan-doc-{}", std::process::id())).display());
+    /// # std::fs::create_dir_all(std::path::Path::new(&name).parent().unwrap())?;
+    /// let server = Server::builder(&name)
+    ///     .on(|context: Context, picture: Invert| async move {
+    ///         let mut inverted = context.loan(picture.0.len()).await?;
+    ///         let mut line = [0; 640];
+    ///         for at in (0..picture.0.len()).step_by(line.len()) {
+    ///             picture.0.copy_to_slice(at, &mut line); // safe: a private copy, a line at a time
+    ///             line.iter_mut().for_each(|byte| *byte = !*byte);
+    ///             inverted.write_at(at, &line);
+    ///         }
+    ///         Ok::<_, Status>(inverted.into())
+    ///     })
+    ///     .bind()
+    ///     .await?;
+    ///
+    /// let client = Client::connect(&name).await?;
+    /// let mut picture = client.loan(640 * 480).await?;
+    /// picture.write_at(640, &[0xFF; 640]);
+    /// let inverted: Loaned = client.call(Invert(picture.into())).await?;
+    /// assert!(inverted.is_in_place());
+    /// assert_eq!(inverted.copy_to_vec()[639..=640], [0xFF, 0]);
+    /// # drop((inverted, client));
+    /// # server.shutdown(std::time::Duration::from_secs(1)).await;
+    /// # std::fs::remove_dir_all(std::path::Path::new(&name).parent().unwrap())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`]; [`LoanError::NoRoom`] if the server makes no more and nothing is lent that could come back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect, but that the server may have made room.
+    pub async fn loan(&self, length: usize) -> Result<Loan, LoanError> {
+        let connection = self.connection(None).await?;
+        poll_fn(|cx| connection.poll_loan(cx, length)).await
+    }
+
+    /// As [`loan`](Self::loan), if there is a connection and room now. If not, they are made in the background, so that there may be room a
+    /// little later.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn try_loan(&self, length: usize) -> Result<Loan, LoanError> {
+        self.current_or_dial()?.try_loan(length)
     }
 
     /// Returns a receiver that shows when the connection is lost and made again.

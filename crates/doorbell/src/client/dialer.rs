@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{BackOff, Options};
 use crate::{
-    connection::{Connection, Sleeper, Watched, lock},
+    connection::{Connection, Sleeper, Spending, Watched, lock},
     deadline::after,
     error::{CallError, ConnectError, Disconnected},
     link::dial::dial,
@@ -163,6 +163,7 @@ impl Dialer {
             self.options.spin,
             self.options.max_assembly_bytes,
             None,
+            Spending::none(),
         );
         self.attend(&connection, watched)
             .map_err(|source| ConnectError::System {

@@ -17,6 +17,7 @@ pub(crate) fn take_reply<T: Payload>(waited: Waited) -> Result<T, CallError> {
             value
         }
         Reply::Large(bytes) => T::decode(Incoming::Owned(bytes)).map_err(CallError::Decode),
+        Reply::Loaned(loan) => T::decode_loaned(loan.into()).map_err(CallError::Decode),
     }
 }
 

@@ -234,6 +234,15 @@ impl Connection {
         }
     }
 
+    /// Makes whoever reads for this connection when nobody waits do so.
+    pub(super) fn call_somebody(&self) {
+        if self.sleeper == Sleeper::Worker {
+            self.ask_to_resume();
+        } else {
+            self.call_attendant();
+        }
+    }
+
     /// Frames wait for room and nobody watches: somebody must.
     pub(super) fn find_driver(&self) {
         if self.sleeper != Sleeper::Worker
@@ -246,12 +255,16 @@ impl Connection {
 
 impl State {
     fn has_waiters(&self) -> bool {
-        self.tickets.waiting() > 0 || !self.space_wakers.is_empty() || !self.pongs.wakers.is_empty()
+        self.tickets.waiting() > 0
+            || !self.space_wakers.is_empty()
+            || !self.pool.wakers.is_empty()
+            || !self.pongs.wakers.is_empty()
     }
 
     pub(super) fn any_waker(&self) -> Option<Waker> {
-        let others = self.space_wakers.first().or(self.pongs.wakers.first());
-        self.tickets.any_waker().or_else(|| others.cloned())
+        let others = [&self.space_wakers, &self.pool.wakers, &self.pongs.wakers];
+        let other = || others.into_iter().flatten().next().cloned();
+        self.tickets.any_waker().or_else(other)
     }
 }
 

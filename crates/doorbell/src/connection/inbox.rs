@@ -10,6 +10,7 @@ use doorbell_proto::{
     frame::{PACKED_LENGTH_BYTES, Packed, pack, packed_at},
 };
 
+use super::Held;
 use crate::{
     error::CallError,
     message::{Incoming, Payload},
@@ -38,6 +39,8 @@ enum Bytes {
     Gathered(Vec<u8>),
     /// One item.
     Whole(Vec<u8>),
+    /// One item, where the peer wrote it.
+    Loaned(Held),
 }
 
 impl Inbox {
@@ -65,6 +68,14 @@ impl Inbox {
                 cost_bytes,
             }),
         }
+    }
+
+    /// Adds an item that lies where the peer wrote it.
+    pub(super) fn push_loan(&mut self, loan: Held, cost_bytes: u64) {
+        self.entries.push_back(Entry {
+            bytes: Bytes::Loaned(loan),
+            cost_bytes,
+        });
     }
 
     /// Adds the items of a packed frame.
@@ -124,8 +135,11 @@ impl Inbox {
     fn pop_whole<T: Payload>(&mut self, owed_bytes: &mut u64) -> Option<Result<T, CallError>> {
         let Entry { bytes, cost_bytes } = self.entries.pop_front()?;
         *owed_bytes += cost_bytes;
-        let (Bytes::Gathered(bytes) | Bytes::Whole(bytes)) = bytes;
-        Some(T::decode(Incoming::Owned(bytes)).map_err(CallError::Decode))
+        let item = match bytes {
+            Bytes::Gathered(bytes) | Bytes::Whole(bytes) => T::decode(Incoming::Owned(bytes)),
+            Bytes::Loaned(loan) => T::decode_loaned(loan.into()),
+        };
+        Some(item.map_err(CallError::Decode))
     }
 
     /// Forgets the first entry, but not its memory. Returns what it has cost.
@@ -210,6 +224,7 @@ mod tests {
         inbox.push(Arrived::Borrowed(&[1; 500]), 1);
         let place = match &inbox.entries[0].bytes {
             Bytes::Gathered(bytes) | Bytes::Whole(bytes) => bytes.as_ptr(),
+            Bytes::Loaned(_) => unreachable!("it was pushed as bytes"),
         };
         popped(&mut inbox).unwrap();
         inbox.push(Arrived::Borrowed(&[2; 500]), 1);

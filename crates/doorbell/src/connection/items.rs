@@ -3,7 +3,7 @@
 use doorbell_proto::{
     CallId,
     connection::ItemError,
-    frame::{Flags, FrameKind, HEADER_BYTES},
+    frame::{DESCRIPTOR_BYTES, Flags, FrameKind, HEADER_BYTES},
 };
 
 use super::{Connection, Outbound, Preamble, TicketKey, state::header};
@@ -41,7 +41,7 @@ impl Connection {
         if ticket.over || state.end.is_some() {
             return Err(ItemRefused::Over);
         }
-        let bytes = payload.as_slice().len();
+        let bytes = payload.len();
         let limit = state.terms.sent_message_bytes;
         if bytes as u64 > limit {
             return Err(ItemRefused::TooLarge {
@@ -49,7 +49,12 @@ impl Connection {
                 limit,
             });
         }
-        let cost = cost_bytes(bytes, state.max_body_bytes());
+        let cost = match payload {
+            Outbound::Lend(loan) if state.may_lend(loan) => {
+                cost_bytes(DESCRIPTOR_BYTES, state.max_body_bytes())
+            }
+            _ => cost_bytes(bytes, state.max_body_bytes()),
+        };
         state
             .machine
             .reserve_item(id, cost)
@@ -141,6 +146,7 @@ impl Connection {
         let unread_bytes = ticket.items.clear();
         state.machine.consumed(id, owed_bytes + unread_bytes);
         state.tickets.close(key, Vec::new());
+        state.collect_returns();
         if state.machine.has_control() {
             let result = state.pump();
             self.sent(guard, result);

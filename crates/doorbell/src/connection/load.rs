@@ -22,6 +22,11 @@ impl Connection {
         let _ = self.load.resume.set(Box::new(resume)); // a connection has one worker for life
     }
 
+    /// Makes the worker look at this connection.
+    pub(super) fn ask_to_resume(&self) {
+        self.load.resume.get().inspect(|resume| resume());
+    }
+
     #[cfg(feature = "tokio")]
     pub(crate) fn background_began(&self) {
         self.load.brake.begin();

@@ -14,6 +14,7 @@ mod drive;
 mod inbox;
 mod items;
 mod load;
+mod loans;
 mod outgoing;
 mod ready;
 mod receive;
@@ -27,7 +28,7 @@ mod ticket;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::Waker,
@@ -47,6 +48,8 @@ use doorbell_shm::{
 };
 pub(crate) use inbox::Inbox;
 pub(crate) use items::ItemRefused;
+pub(crate) use loans::{Budget, Held, Spending};
+use loans::{Pool, Returns};
 pub(crate) use receive::Dispatch;
 pub(crate) use reply::{InlineReply, Waited, recycle, take_outcome};
 pub(crate) use send::{Answer, NewCall};
@@ -109,7 +112,7 @@ pub(crate) enum Sleeper {
 /// What shows the peer's death; whoever watches it calls [`Connection::close`].
 pub(crate) struct Watched {
     pub(crate) bell: Doorbell,
-    pub(crate) control: ControlStream,
+    pub(crate) control: Arc<ControlStream>,
     pub(crate) process: Option<ProcessHandle>,
 }
 
@@ -129,6 +132,7 @@ impl Connection {
         spin: SpinMode,
         max_assembly_bytes: u64,
         allowance: Option<Box<dyn Allowance>>,
+        charge: Spending,
     ) -> (Arc<Self>, Watched) {
         let (producer, consumer) = link.rings();
         let config = link.terms.machine(link.role, max_assembly_bytes);
@@ -137,12 +141,16 @@ impl Connection {
             None => Machine::new(config),
         };
         let spin = Spin::new(spin, sys::cpu_count());
-        let connection = Self {
+        let sleep_words = link.sleep_words();
+        let control = Arc::new(link.control);
+        let watched_control = Arc::clone(&control);
+        let connection = Arc::new_cyclic(|this| Self {
             state: Mutex::new(State::new(
                 machine,
                 producer,
-                link.sleep_words(),
+                sleep_words,
                 spin,
+                Pool::new(Returns::new(Weak::clone(this)), control, charge),
                 link.terms,
             )),
             receive: Mutex::new(Receive {
@@ -167,12 +175,12 @@ impl Connection {
             identity: link.identity,
             terms: link.terms,
             origin: Instant::now(),
-        };
+        });
         (
-            Arc::new(connection),
+            connection,
             Watched {
                 bell: link.bell,
-                control: link.control,
+                control: watched_control,
                 process: link.process,
             },
         )
@@ -346,6 +354,8 @@ fn end_everything(state: &mut State) -> Vec<Waker> {
     wakers.append(&mut state.space_wakers);
     wakers.append(&mut state.pongs.wakers);
     wakers.append(&mut state.quiet_wakers);
+    wakers.append(&mut state.pool.wakers);
+    state.pool.close();
     wakers
 }
 

@@ -13,7 +13,10 @@ use std::{collections::VecDeque, convert::Infallible};
 use bytes::Bytes;
 use doorbell_proto::{
     CallId,
-    frame::{Flags, FrameHeader, FrameKind, HEADER_BYTES, PACKED_LENGTH_BYTES, pack},
+    frame::{
+        BlockId, DESCRIPTOR_BYTES, Descriptor, Flags, FrameHeader, FrameKind, HEADER_BYTES,
+        PACKED_LENGTH_BYTES, pack,
+    },
 };
 
 /// One frame with its whole body.
@@ -42,15 +45,35 @@ enum Queued {
     Large(Large),
 }
 
+impl Queued {
+    fn loan(&self) -> Option<BlockId> {
+        match self {
+            Self::Small(small) => small.loan(),
+            Self::Large(_) => None, // what is lent is small
+        }
+    }
+}
+
 /// The queue.
 #[derive(Default)]
 pub(super) struct Outgoing {
     small: VecDeque<Small>,
     large: VecDeque<Large>,
     notify_bytes: usize,
+    /// Blocks that were lent by frames which will never be sent.
+    dropped_loans: Vec<BlockId>,
 }
 
 impl Small {
+    /// Returns the block that this frame lends.
+    fn loan(&self) -> Option<BlockId> {
+        if !self.header.is_loaned() {
+            return None;
+        }
+        let (_, descriptor) = self.body.split_last_chunk::<DESCRIPTOR_BYTES>()?;
+        Descriptor::decode(descriptor).map(|loan| loan.block)
+    }
+
     /// Returns `true` if the messages of `next` may join those of this frame.
     fn may_pack(&self, next: &Self, pack_bytes: usize) -> bool {
         let only_packed = |header: &FrameHeader| header.flags.without(Flags::PACKED) == Flags::NONE;
@@ -224,10 +247,33 @@ impl Outgoing {
                 .large
                 .iter()
                 .any(|large| unsent(&large.header, large.sent));
-        self.small
-            .retain(|small| small.header.id != id || small.header.kind == FrameKind::Notify);
-        self.large.retain(|large| large.header.id != id);
+        let dropped = &mut self.dropped_loans;
+        self.small.retain(|small| {
+            let stays = small.header.id != id || small.header.kind == FrameKind::Notify;
+            if !stays {
+                dropped.extend(small.loan());
+            }
+            stays
+        });
+        self.large.retain(|large| {
+            let stays = large.header.id != id;
+            if !stays {
+                dropped.extend(large.then.iter().filter_map(Queued::loan));
+            }
+            stays
+        });
         was_unsent
+    }
+
+    /// Returns `true` if [`take_dropped_loans`](Self::take_dropped_loans) has any.
+    #[inline]
+    pub(super) fn has_dropped_loans(&self) -> bool {
+        !self.dropped_loans.is_empty()
+    }
+
+    /// Takes the blocks that were lent by frames which will never be sent.
+    pub(super) fn take_dropped_loans(&mut self) -> Vec<BlockId> {
+        std::mem::take(&mut self.dropped_loans)
     }
 
     fn follows_large(&self, header: &FrameHeader) -> bool {

@@ -69,7 +69,7 @@ impl Connection {
 
     /// Drains what is there, looks, registers, and makes sure that somebody is woken.
     #[cfg(feature = "tokio")]
-    fn poll_state<T>(
+    pub(super) fn poll_state<T>(
         &self,
         cx: &mut Context<'_>,
         mut look: impl FnMut(&mut State, Option<&Waker>) -> Poll<T>,
@@ -78,16 +78,18 @@ impl Connection {
             self.lock().withdraw();
             self.catch_up(&mut receive);
             let polled = look(&mut self.lock(), Some(cx.waker()));
+            self.send_control();
             self.leave(receive);
             return polled;
         }
         let polled = look(&mut self.lock(), Some(cx.waker()));
+        self.send_control();
         self.find_driver();
         polled
     }
 
     /// As [`poll_state`](Self::poll_state), for a thread: whoever holds the receive half sleeps on the futex, others park.
-    fn wait_state<T>(
+    pub(super) fn wait_state<T>(
         &self,
         deadline: Option<Instant>,
         mut look: impl FnMut(&mut State, Option<&Waker>) -> Poll<T>,
@@ -103,6 +105,7 @@ impl Connection {
                 if deadline.is_some_and(|at| at <= Instant::now()) {
                     break Err(TimedOut);
                 }
+                self.send_control();
                 self.sleep_on_futex(&mut receive, deadline);
                 self.leave(receive);
                 continue;
@@ -110,6 +113,8 @@ impl Connection {
             if let Poll::Ready(value) = look(&mut self.lock(), Some(&waker)) {
                 break Ok(value);
             }
+            self.send_control();
+            self.watch_for_room();
             if self.try_receive().is_none()
                 && let Err(timed_out) = park_until(deadline)
             {
@@ -182,7 +187,12 @@ impl State {
 
     /// Takes back a waker that was registered for room or for a pong.
     fn forget_waiter(&mut self, waker: &Waker) {
-        for wakers in [&mut self.space_wakers, &mut self.pongs.wakers] {
+        let wakers = [
+            &mut self.space_wakers,
+            &mut self.pool.wakers,
+            &mut self.pongs.wakers,
+        ];
+        for wakers in wakers {
             wakers.retain(|known| !known.will_wake(waker));
         }
     }

@@ -9,7 +9,10 @@ use doorbell_proto::{
 };
 use doorbell_shm::{crc32c, crc32c_header, memory::PeerMemory};
 
-use super::{Awaited, Connection, Effects, Inbox, InlineReply, Receive, Reply, state::State};
+use super::{
+    Awaited, Connection, Effects, Held, Inbox, InlineReply, Receive, Reply, loans::SegmentEvent,
+    state::State,
+};
 use crate::error::{CallError, Disconnected, Violation};
 
 /// What the server must hand to a handler.
@@ -22,6 +25,8 @@ pub(crate) enum Dispatch<'a> {
         deadline: Option<Time>,
         metadata: Option<Metadata>,
         payload: Payload<'a>,
+        /// The payload, if it is a loan.
+        loan: Option<Held>,
     },
     /// A notification.
     Notify {
@@ -94,6 +99,10 @@ impl Connection {
                 state.machine.handle_frame(now, &header, &receive.scratch)?
             };
             count += weight(&event);
+            if let Some(event) = SegmentEvent::of(&event) {
+                held = None;
+                self.act_on(&event, effects)?;
+            }
             receive.credits += usize::from(header.kind == FrameKind::Credit);
             let state = held.get_or_insert_with(|| self.lock());
             state.counters.frames_received += 1;
@@ -102,7 +111,11 @@ impl Connection {
                 state.producer.prefetch_room(); // for the answer
                 held = None;
                 doorbell_shm::failpoint!("dispatch.before");
-                dispatch(request, &receive.inline);
+                if matches!(request, Dispatch::Request { loan: Some(_), .. }) {
+                    self.dispatching(|| dispatch(request, &receive.inline));
+                } else {
+                    dispatch(request, &receive.inline);
+                }
                 doorbell_shm::failpoint!("dispatch.after");
                 if let Some(reply) = receive.inline.take() {
                     let state = held.get_or_insert_with(|| self.lock());
@@ -152,6 +165,7 @@ impl Connection {
         state: &mut State,
         effects: &mut Effects,
     ) -> Result<(), Violation> {
+        state.collect_returns();
         let mut backlog = state.has_backlog();
         if backlog {
             state.pump()?;
@@ -270,6 +284,7 @@ impl State {
                 metadata,
                 payload,
             } => {
+                let loan = self.held(&payload);
                 return Some(Dispatch::Request {
                     id,
                     kind,
@@ -277,6 +292,7 @@ impl State {
                     deadline,
                     metadata,
                     payload,
+                    loan,
                 });
             }
             Event::Notify {
@@ -308,9 +324,13 @@ impl State {
                 id,
                 payload,
                 cost_bytes,
-            } => self.take_items(id, cost_bytes, effects, |inbox| {
-                inbox.push(payload, cost_bytes);
-            }),
+            } => {
+                let loan = self.held(&payload);
+                self.take_items(id, cost_bytes, effects, |inbox| match loan {
+                    Some(loan) => inbox.push_loan(loan, cost_bytes),
+                    None => inbox.push(payload, cost_bytes),
+                });
+            }
             Event::Items {
                 id,
                 payloads,
@@ -330,17 +350,32 @@ impl State {
             }
             Event::GoAway { text, .. } => self.going_away = Some(text),
             Event::None => {}
+            event => self.take_loan_event(&event, effects),
         }
         None
     }
 
+    /// Returns what holds the block of a payload that is a loan.
+    #[inline]
+    fn held(&mut self, payload: &Payload<'_>) -> Option<Held> {
+        match payload {
+            Payload::Loaned(loan) => self.hold(*loan),
+            Payload::Borrowed(_) | Payload::Assembled(_) => None,
+        }
+    }
+
     fn take_reply(&mut self, id: CallId, payload: Payload<'_>, effects: &mut Effects) {
+        let loan = self.held(&payload);
         let Some(key) = self.tickets.find(id) else {
             return;
         };
         let ticket = self.tickets.get(key);
         match payload {
             Payload::Borrowed(bytes) => ticket.set_small_reply(bytes),
+            Payload::Loaned(_) => {
+                ticket.outcome = loan.map(|loan| Ok(Reply::Loaned(loan)));
+                ticket.over = true;
+            }
             Payload::Assembled(bytes) => {
                 ticket.outcome = Some(Ok(Reply::Large(bytes)));
                 ticket.over = true;

@@ -93,7 +93,7 @@ impl Connection {
     ) -> Result<(CallId, TicketKey, Result<(), Violation>), CallError> {
         state.producer.prefetch_room();
         state.check_open()?;
-        state.check_size(call.payload.as_slice().len(), call.metadata)?;
+        state.check_size(call.payload.len(), call.metadata)?;
         let id = state
             .machine
             .start_call(call.kind, call.deadline.map(|at| self.time(at)))
@@ -146,7 +146,18 @@ impl Connection {
 
     /// Closes a handle of a ticket without touching the call.
     pub(crate) fn close_ticket(&self, key: TicketKey, spare: Vec<u8>) {
-        self.lock().tickets.close(key, spare);
+        let mut guard = self.lock();
+        guard.tickets.close(key, spare);
+        self.give_back_dropped(guard);
+    }
+
+    /// Tells the peer of blocks that were dropped with what held them.
+    fn give_back_dropped(&self, mut guard: MutexGuard<'_, State>) {
+        guard.collect_returns();
+        if guard.machine.has_control() && guard.end.is_none() {
+            let result = guard.pump();
+            self.sent_quietly(guard, result);
+        }
     }
 
     #[cfg(test)]
@@ -176,7 +187,7 @@ impl Connection {
         let (id, over) = (ticket.id, ticket.over);
         state.tickets.close(key, spare);
         if over || state.end.is_some() || self.sleeper == Sleeper::Worker {
-            return;
+            return self.give_back_dropped(guard);
         }
         state.counters.cancelled += 1;
         doorbell_shm::failpoint!("abandon.before");
@@ -228,9 +239,11 @@ impl Connection {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.check_open()?;
-        let bytes = payload.as_slice().len();
+        let bytes = payload.len();
         state.check_size(bytes, metadata)?;
-        let fits = bytes + metadata.map_or(0, Metadata::encoded_bytes) <= state.max_body_bytes();
+        let is_small =
+            bytes + metadata.map_or(0, Metadata::encoded_bytes) <= state.max_body_bytes();
+        let fits = is_small && !matches!(payload, Outbound::Lend(_));
         let queued_bytes = if fits {
             state.outgoing.notify_bytes()
         } else {
@@ -244,7 +257,7 @@ impl Connection {
         let header = if fits {
             header(FrameKind::Notify, Flags::default(), 0, message_type.get())
         } else {
-            // Too large for a frame: a call whose reply nobody waits for.
+            // Too large for a frame, or a loan: a call whose reply nobody waits for.
             let id = state
                 .machine
                 .start_call(CallKind::Unary, None)
@@ -318,6 +331,23 @@ impl Connection {
         }
         let notify = guard.publish();
         self.backlog.store(false, Ordering::Relaxed);
+        drop(guard);
+        if let Some(on) = notify {
+            self.notify_peer(on);
+        }
+    }
+
+    /// As [`sent`](Self::sent), after blocks have been given back: wakes the peer only if it waits for room.
+    pub(super) fn sent_quietly(
+        &self,
+        mut guard: MutexGuard<'_, State>,
+        result: Result<(), Violation>,
+    ) {
+        if result.is_err() || guard.has_backlog() || guard.is_watched() {
+            return self.sent_with_more(guard, result);
+        }
+        let published = guard.producer.publish();
+        let notify = guard.tell(false, published);
         drop(guard);
         if let Some(on) = notify {
             self.notify_peer(on);
@@ -429,14 +459,11 @@ impl State {
             return Ok(());
         }
         let result = match answer {
-            Answer::Reply(payload)
-                if let Err(error) = self.check_size(payload.as_slice().len(), None) =>
-            {
-                self.fail(
+            Answer::Reply(payload) if let Err(error) = self.check_size(payload.len(), None) => self
+                .fail(
                     id,
                     Status::resource_exhausted(format!("the reply cannot be sent: {error}")),
-                )
-            }
+                ),
             Answer::Reply(payload) => {
                 if !self.machine.finish_and_hold(id) {
                     return Ok(());

@@ -26,6 +26,7 @@ impl Connection {
             return Ok(false);
         };
         receive.consumer.release();
+        self.give_up_idle_memory();
         {
             let mut state = self.lock();
             state.announce(SleepOn::Doorbell);
@@ -38,6 +39,23 @@ impl Connection {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// Tells the client which segments for loans have no use now. It unmaps its side even if nobody waits for anything there, so its bell is
+    /// rung whatever it has announced: once for each time that there is something to give up.
+    fn give_up_idle_memory(&self) {
+        let mut state = self.lock();
+        if !state.shrink() {
+            return;
+        }
+        let result = state.pump();
+        let due = state.publish();
+        state.counters.notifies += u64::from(due.is_none());
+        drop(state);
+        self.notify_peer(due.unwrap_or(SleepOn::Doorbell));
+        if let Err(violation) = result {
+            self.close(Disconnected::Protocol(std::sync::Arc::new(violation)));
+        }
     }
 
     /// The worker does not read for now, and is woken when there is room for answers that wait.

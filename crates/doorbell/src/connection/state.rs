@@ -11,12 +11,14 @@ use doorbell_proto::{
 use doorbell_shm::{Announcer, Notifier, Producer, SleepOn, Spin, crc32c, crc32c_header};
 
 use super::{
+    loans::Pool,
     outgoing::{Large, Outgoing, Small, answered},
     ticket::{Ticket, TicketKey, Tickets},
 };
 use crate::{
     error::{Disconnected, Violation},
     link::Terms,
+    loan::Loaned,
     stats::Counters,
 };
 
@@ -29,6 +31,7 @@ pub(crate) struct State {
     bell_used: bool,
     pub(super) notifier: Notifier,
     pub(super) spin: Spin,
+    pub(super) pool: Pool,
     pub(super) outgoing: Outgoing,
     stalled: Option<ControlFrame>,
     /// Chunks that will be sent in the belief that small messages use the connection too.
@@ -65,13 +68,26 @@ pub(crate) enum Outbound<'a> {
     Copy(&'a [u8]),
     /// Shared if it has to wait.
     Share(&'a Bytes),
+    /// Lent if the peer can have it, else copied.
+    Lend(&'a Loaned),
 }
 
 impl Outbound<'_> {
-    pub(crate) fn as_slice(&self) -> &[u8] {
+    /// Returns the number of bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Copy(bytes) => bytes.len(),
+            Self::Share(bytes) => bytes.len(),
+            Self::Lend(loan) => loan.len(),
+        }
+    }
+
+    /// Returns the bytes; none of a loan.
+    fn as_slice(&self) -> &[u8] {
         match self {
             Self::Copy(bytes) => bytes,
             Self::Share(bytes) => bytes,
+            Self::Lend(_) => &[],
         }
     }
 
@@ -79,6 +95,7 @@ impl Outbound<'_> {
         match self {
             Self::Copy(bytes) => Bytes::copy_from_slice(bytes),
             Self::Share(bytes) => bytes.clone(),
+            Self::Lend(loan) => loan.to_bytes(),
         }
     }
 }
@@ -106,6 +123,7 @@ impl State {
         producer: Producer,
         (announcer, notifier): (Announcer, Notifier),
         spin: Spin,
+        pool: Pool,
         terms: Terms,
     ) -> Self {
         Self {
@@ -116,6 +134,7 @@ impl State {
             bell_used: false,
             notifier,
             spin,
+            pool,
             outgoing: Outgoing::default(),
             stalled: None,
             not_alone: 0,
@@ -137,11 +156,40 @@ impl State {
     /// Writes a message into the ring, or queues what does not fit. `header` says everything but lengths.
     pub(super) fn send(
         &mut self,
-        mut header: FrameHeader,
+        header: FrameHeader,
         preamble: Preamble<'_>,
         payload: Outbound<'_>,
     ) -> Result<(), Violation> {
         self.counters.messages_sent += 1;
+        if let Outbound::Lend(loan) = payload {
+            return self.send_loan(header, preamble, loan);
+        }
+        self.send_bytes(header, preamble, payload)
+    }
+
+    /// Sends a descriptor instead of the payload if the peer can have the block; copies it otherwise.
+    fn send_loan(
+        &mut self,
+        mut header: FrameHeader,
+        preamble: Preamble<'_>,
+        loan: &Loaned,
+    ) -> Result<(), Violation> {
+        let Some(descriptor) = self.lend(loan) else {
+            let bytes = loan.to_bytes();
+            return self.send_bytes(header, preamble, Outbound::Share(&bytes));
+        };
+        header.flags.insert(Flags::LOANED);
+        // The segment has to be announced first.
+        self.pump_control()?;
+        self.send_bytes(header, preamble, Outbound::Copy(&descriptor.encode()))
+    }
+
+    fn send_bytes(
+        &mut self,
+        mut header: FrameHeader,
+        preamble: Preamble<'_>,
+        payload: Outbound<'_>,
+    ) -> Result<(), Violation> {
         if preamble.remaining.is_some() {
             header.flags.insert(Flags::DEADLINE);
         }
@@ -199,6 +247,7 @@ impl State {
 
     /// Writes as much of what waits as the ring takes. Does not publish.
     pub(super) fn pump(&mut self) -> Result<(), Violation> {
+        self.collect_returns();
         if self.stalled.is_some() || self.machine.has_control() {
             self.pump_control()?;
         }
@@ -283,6 +332,7 @@ impl State {
         self.tickets.waiting() > 0
             || self.has_backlog()
             || !self.space_wakers.is_empty()
+            || !self.pool.wakers.is_empty()
             || !self.pongs.wakers.is_empty()
     }
 
@@ -291,7 +341,8 @@ impl State {
     pub(super) fn announce(&mut self, on: SleepOn) -> u32 {
         self.announced_on = on;
         self.bell_used = false;
-        self.announcer.announce(on, self.has_backlog())
+        let waits_for_room = self.has_backlog() || self.pool.is_wanted();
+        self.announcer.announce(on, waits_for_room)
     }
 
     /// Tells the peer that we are awake.
@@ -315,7 +366,7 @@ impl State {
         self.gone && self.end.is_none()
     }
 
-    fn is_announced(&self) -> bool {
+    pub(super) fn is_announced(&self) -> bool {
         self.announcer.is_announced() && !self.bell_used
     }
 

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use doorbell_proto::CallId;
 
-use super::Inbox;
+use super::{Held, Inbox};
 use crate::error::CallError;
 
 /// Names an open ticket.
@@ -21,6 +21,8 @@ pub(crate) enum Reply {
     Small(Vec<u8>),
     /// A payload with a buffer of its own.
     Large(Vec<u8>),
+    /// A payload that lies where the server wrote it.
+    Loaned(Held),
 }
 
 /// One call, as its owner sees it.

@@ -242,7 +242,7 @@ impl Dial<'_> {
 fn hello(name: &str, wishes: Wishes, bells: BellKinds) -> Hello {
     Hello {
         versions: VERSIONS,
-        features: Features::BODY_CRC,
+        features: Features::BODY_CRC.with(Features::LOANS),
         ring_capacity_bytes: wishes.ring_capacity_bytes,
         receive_window_bytes: wishes.receive_window_bytes,
         max_message_bytes: wishes.max_message_bytes,

@@ -47,6 +47,8 @@ pub(crate) struct Terms {
     pub(crate) max_chunk_bytes: u32,
     /// Whether bodies carry a checksum.
     pub(crate) body_crc: bool,
+    /// Whether large payloads may be lent.
+    pub(crate) loans: bool,
 }
 
 impl Terms {
@@ -60,6 +62,7 @@ impl Terms {
             max_chunk_bytes: self.max_chunk_bytes,
             receive_window_bytes: self.receive_window_bytes,
             send_window_bytes: self.send_window_bytes,
+            loans: self.loans,
         }
     }
 
@@ -87,6 +90,7 @@ impl Terms {
             send_window_bytes,
             max_chunk_bytes: welcome.max_chunk_bytes,
             body_crc: welcome.features.contains(Features::BODY_CRC),
+            loans: welcome.features.contains(Features::LOANS),
         }
     }
 }

@@ -26,7 +26,7 @@ use super::{
     worker::{Arrival, Mailbox},
 };
 use crate::{
-    connection::{Connection, Sleeper, lock},
+    connection::{Budget, Connection, Sleeper, Spending, lock},
     deadline::after,
     link::{
         Link,
@@ -42,6 +42,8 @@ pub(super) struct Reception {
     pub(super) spin: SpinMode,
     pub(super) ledger: Arc<Ledger>,
     pub(super) max_assembly_bytes: u64,
+    pub(super) loans: Arc<Budget>,
+    pub(super) max_loan_bytes: u64,
     pub(super) handshake_timeout: Duration,
     pub(super) workers: Vec<Arc<Mailbox>>,
     pub(super) door: Arc<Door>,
@@ -259,6 +261,7 @@ impl Acceptor {
             self.reception.spin,
             self.reception.max_assembly_bytes,
             Some(Box::new(UsersShare(user))),
+            Spending::new(&self.reception.loans, self.reception.max_loan_bytes),
         );
         door.accepted.fetch_add(1, Ordering::Relaxed);
         door.open.fetch_add(1, Ordering::AcqRel);

@@ -5,7 +5,10 @@ use std::{future::poll_fn, sync::Arc, time::Instant};
 use doorbell_proto::{CallId, Metadata};
 use doorbell_shm::sys::PeerIdentity;
 
-use crate::connection::Connection;
+use crate::{
+    connection::Connection,
+    loan::{Loan, LoanError},
+};
 
 /// One call, as its handler sees it. Cheap to clone; may outlive the call.
 #[derive(Clone)]
@@ -60,6 +63,45 @@ impl Context {
                 || self.connection.is_closed(),
                 |id| self.connection.is_cancelled(id),
             )
+    }
+
+    /// Takes memory for a reply or an item that is sent without a copy, if there is room or a segment can be made for it. The way for
+    /// handlers that run on an I/O worker, which must not wait: the room that they would wait for comes back through that worker.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`]; [`LoanError::NoRoom`] if all that this connection may have is taken.
+    pub fn try_loan(&self, length: usize) -> Result<Loan, LoanError> {
+        self.connection.try_loan(length)
+    }
+
+    /// As [`try_loan`](Self::try_loan), waiting until the caller gives back what it has. Ends with the handler's call, as every wait in a
+    /// handler does: at its deadline, or when the caller gives up.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`]; [`LoanError::NoRoom`] if there is none and nothing is lent that could come back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    #[cfg(feature = "tokio")]
+    pub async fn loan(&self, length: usize) -> Result<Loan, LoanError> {
+        poll_fn(|cx| self.connection.poll_loan(cx, length)).await
+    }
+
+    /// As [`try_loan`](Self::try_loan), for handlers that have a thread of their own, as streaming ones have in the blocking server:
+    /// waits until the caller gives back what it has, the call ends or its deadline passes.
+    ///
+    /// On an I/O worker nothing that is given back would be seen, so never wait there.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`]; [`LoanError::NoRoom`] if there is none and nothing is lent that could come back.
+    pub fn wait_loan(&self, length: usize) -> Result<Loan, LoanError> {
+        self.connection
+            .wait_loan_in_handler(length, self.id, self.deadline)
+            .map_err(|_| LoanError::DeadlineExceeded)?
     }
 
     /// Waits until the call has ended because the caller no longer waits. Rarely needed: the handler's future is dropped then

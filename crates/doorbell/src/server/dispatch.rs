@@ -25,6 +25,7 @@ pub(super) fn dispatch(
             deadline,
             metadata,
             payload,
+            loan,
         } => {
             let handler = match find(handlers, message_type, kind) {
                 Ok(handler) => handler,
@@ -38,6 +39,7 @@ pub(super) fn dispatch(
                 deadline,
                 metadata,
                 payload: incoming(payload),
+                loan,
                 inline,
             };
             handler.handle(request);
@@ -133,6 +135,7 @@ fn notification<'a>(
         deadline: None,
         metadata,
         payload: Incoming::Borrowed(payload),
+        loan: None,
         inline,
     }
 }
@@ -151,5 +154,6 @@ fn incoming(payload: Payload<'_>) -> Incoming<'_> {
     match payload {
         Payload::Borrowed(bytes) => Incoming::Borrowed(bytes),
         Payload::Assembled(bytes) => Incoming::Owned(bytes),
+        Payload::Loaned(_) => Incoming::Borrowed(&[]), // it comes as a loan
     }
 }

@@ -21,7 +21,7 @@ use super::{
     worker::{Duties, Mailbox, Worker},
 };
 use crate::{
-    connection::{Connection, lock},
+    connection::{Budget, Connection, lock},
     error::BindError,
     name,
     stats::Stats,
@@ -35,6 +35,7 @@ pub(crate) struct Engine {
     workers: Vec<Arc<Mailbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     ended: Arc<Mutex<Stats>>,
+    loans: Arc<Budget>,
     path: std::path::PathBuf,
 }
 
@@ -50,6 +51,10 @@ pub struct ServerStats {
     pub refused: u64,
     /// Counters of all connections together, those that have ended included.
     pub messages: Stats,
+    /// Bytes of the segments for loans that there are now.
+    pub loan_bytes: u64,
+    /// Times there was no room for another segment within the limits.
+    pub loans_refused: u64,
     /// Times an I/O worker asked the operating system for news: one system call each.
     pub polls: u64,
     /// Requests and notifications whose metadata was larger than the server accepts.
@@ -93,6 +98,7 @@ impl Engine {
             workers,
             threads: Mutex::default(),
             ended: Arc::default(),
+            loans: Budget::new(options.max_total_loan_bytes),
             path,
         });
         match engine.start_threads(options, listener) {
@@ -116,6 +122,8 @@ impl Engine {
             spin: options.spin,
             ledger: Arc::clone(&self.ledger),
             max_assembly_bytes: options.max_assembly_bytes,
+            loans: Arc::clone(&self.loans),
+            max_loan_bytes: options.max_loan_bytes,
             handshake_timeout: options.handshake_timeout,
             workers: self.workers.clone(),
             door: Arc::clone(&self.door),
@@ -185,6 +193,8 @@ impl Engine {
             accepted: self.door.accepted.load(Ordering::Relaxed),
             refused: self.door.refused.load(Ordering::Relaxed),
             messages,
+            loan_bytes: self.loans.used_bytes(),
+            loans_refused: self.loans.refused(),
             polls: self
                 .workers
                 .iter()
@@ -259,8 +269,12 @@ impl Drop for Engine {
 fn offer(options: &Options) -> ServerOffer {
     let default = ServerOffer::default();
     let ring_capacity_bytes = options.wishes.ring_capacity_bytes;
+    let mut features = Features::BODY_CRC;
+    if options.max_loan_bytes > 0 {
+        features = features.with(Features::LOANS);
+    }
     ServerOffer {
-        features: Features::BODY_CRC,
+        features,
         ring_capacity_bytes,
         // What the server itself chooses is not beyond what it grants.
         max_ring_capacity_bytes: default.max_ring_capacity_bytes.max(ring_capacity_bytes),

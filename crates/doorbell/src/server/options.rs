@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) max_calls: u32,
     pub(crate) max_assembly_bytes: u64,
+    pub(crate) max_loan_bytes: u64,
+    pub(crate) max_total_loan_bytes: u64,
     pub(crate) handshake_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) policy: Policy,
@@ -36,6 +38,8 @@ impl Default for Options {
             limits: Limits::default(),
             max_calls: limits::MAX_CALLS_DEFAULT,
             max_assembly_bytes: limits::DEFAULT_MAX_ASSEMBLY_BYTES,
+            max_loan_bytes: limits::DEFAULT_MAX_LOAN_BYTES,
+            max_total_loan_bytes: limits::DEFAULT_MAX_TOTAL_LOAN_BYTES,
             handshake_timeout: Duration::from_secs(2),
             idle_timeout: None,
             policy: Policy::default(),
@@ -179,6 +183,21 @@ macro_rules! option_methods {
         #[must_use]
         pub fn max_assembly_bytes(mut self, bytes: u64) -> Self {
             self.options.max_assembly_bytes = bytes;
+            self
+        }
+
+        /// Sets how much memory there may be for loans per connection, in both directions together, in bytes. It is made when it is
+        /// needed and given up when the connection sleeps. Default: 256 MiB. With 0 there are no loans: what would be one is copied.
+        #[must_use]
+        pub fn max_loan_bytes(mut self, bytes: u64) -> Self {
+            self.options.max_loan_bytes = bytes;
+            self
+        }
+
+        /// Sets how much memory there may be for loans on all connections together, in bytes. Default: 1 GiB.
+        #[must_use]
+        pub fn max_total_loan_bytes(mut self, bytes: u64) -> Self {
+            self.options.max_total_loan_bytes = bytes;
             self
         }
 

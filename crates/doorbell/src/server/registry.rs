@@ -11,7 +11,7 @@ use std::sync::{
 use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Time};
 
 use crate::{
-    connection::{Connection, InlineReply, lock},
+    connection::{Connection, Held, InlineReply, lock},
     message::Incoming,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Request<'a> {
     pub(crate) deadline: Option<Time>,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) payload: Incoming<'a>,
+    /// The payload, if it is a loan.
+    pub(crate) loan: Option<Held>,
     /// Where an answer that is given before `handle` returns may be left.
     pub(crate) inline: &'a InlineReply,
 }

@@ -55,7 +55,10 @@ impl<'a> ReplyTo<'a> {
             },
             inline: Some(request.inline),
         };
-        let decoded = catch_unwind(AssertUnwindSafe(|| M::decode(request.payload)));
+        let decoded = catch_unwind(AssertUnwindSafe(|| match request.loan {
+            Some(loan) => M::decode_loaned(loan.into()),
+            None => M::decode(request.payload),
+        }));
         let status = match decoded {
             Ok(Ok(message)) => {
                 let deadline = request.deadline.map(|at| reply_to.connection.instant(at));
@@ -117,7 +120,7 @@ impl<'a> ReplyTo<'a> {
             return Ok(());
         };
         match self.inline {
-            Some(inline) if value.as_bytes().is_none() => {
+            Some(inline) if value.as_bytes().is_none() && value.as_loaned().is_none() => {
                 inline.leave(id, self.call.message_type, |out| value.encode(out))
             }
             _ => scratch::encoded(value, |payload| self.answer(Answer::Reply(payload))),

@@ -239,10 +239,10 @@ fn arrived(state: &mut State, key: TicketKey, taken: &mut Inbox) -> Option<Arriv
 
 impl<T> Drop for ItemStream<T> {
     fn drop(&mut self) {
+        let owed_bytes = self.owed_bytes + self.taken.clear(); // loans among them go back with what is said now
         if self.cancels {
             self.connection.abandon(self.key, Vec::new());
         } else {
-            let owed_bytes = self.owed_bytes + self.taken.clear();
             self.connection.stop_reading(self.key, owed_bytes);
         }
     }

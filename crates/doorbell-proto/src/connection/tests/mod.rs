@@ -2,6 +2,7 @@
 
 mod allowance;
 mod client;
+mod loans;
 mod messages;
 mod server;
 mod streams;
@@ -24,6 +25,7 @@ fn machine(role: Role) -> Connection {
         max_chunk_bytes: 1000,
         receive_window_bytes: WINDOW_BYTES,
         send_window_bytes: WINDOW_BYTES,
+        loans: true,
     })
 }
 

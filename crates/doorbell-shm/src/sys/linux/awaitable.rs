@@ -7,16 +7,14 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
-use super::call::{Call, call};
 use super::doorbell::Drained;
 use super::{ControlStream, Doorbell, PeerIdentity, ProcessHandle, Source};
 use crate::sys::DoorbellKind;
@@ -96,7 +94,7 @@ impl AsyncDoorbell {
 /// The peer of a connection whose handshake is over, for tasks that want to know when it is gone.
 #[derive(Debug)]
 pub struct AsyncPeer {
-    control: AsyncFd<ControlStream>,
+    control: AsyncFd<Arc<ControlStream>>,
     process: Option<AsyncFd<ProcessHandle>>,
 }
 
@@ -110,7 +108,7 @@ impl AsyncPeer {
     /// # Panics
     ///
     /// Outside a tokio runtime, or in one without I/O.
-    pub fn new(control: ControlStream, process: Option<ProcessHandle>) -> io::Result<Self> {
+    pub fn new(control: Arc<ControlStream>, process: Option<ProcessHandle>) -> io::Result<Self> {
         Ok(Self {
             control: register(control)?,
             process: process.map(register).transpose()?,
@@ -126,11 +124,10 @@ impl AsyncPeer {
         self.control.get_ref().peer()
     }
 
-    /// Waits until the peer is gone: its process has ended, its end of the control stream is closed or broken, or it
-    /// has sent something.
+    /// Waits until the peer is gone: its process has ended, or its end of the control stream is closed or broken.
     ///
-    /// After the handshake nothing belongs on the control stream. A peer that sends there breaks the protocol, and
-    /// treating it as gone needs no reading in a loop that it could keep busy.
+    /// What it has sent is left for whoever is told elsewhere that it is there. Since nothing is read here, a peer that sends what
+    /// does not belong there can make us look as often as its socket takes something, and no more.
     ///
     /// # Cancel safety
     ///
@@ -150,7 +147,7 @@ impl AsyncPeer {
     async fn control_ends(&self) {
         // An error of the readiness itself means that the runtime shuts down: nobody will be told of anything.
         while let Ok(mut guard) = self.control.readable().await {
-            if !is_silent(self.control.get_ref()) {
+            if !matches!(self.control.get_ref().is_hung_up(), Ok(false)) {
                 return;
             }
             guard.clear_ready();
@@ -176,13 +173,4 @@ fn register<T: Source + AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
     // dropped or taken apart by value, never exchanges it, and returns that one from `as_raw_fd`. Nobody closes it
     // behind the owner's back.
     Ok(unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }?)
-}
-
-/// Returns `true` while the peer has neither sent anything nor closed its end.
-fn is_silent(control: &ControlStream) -> bool {
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    let peeked = call(Call::Recv, || {
-        rustix::net::recv(control.as_fd(), &mut [0_u8; 1], flags)
-    });
-    peeked == Err(Errno::AGAIN)
 }

@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::Timespec;
@@ -158,7 +159,13 @@ macro_rules! sources {
     };
 }
 
-sources!(Doorbell, Listener, ControlStream, ProcessHandle);
+sources!(
+    Doorbell,
+    Listener,
+    ControlStream,
+    Arc<ControlStream>,
+    ProcessHandle
+);
 
 /// Events taken from the kernel at once: 3 KiB of stack.
 const MAX_EVENTS: usize = 256;
