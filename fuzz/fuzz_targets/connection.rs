@@ -7,8 +7,8 @@
 
 use arbitrary::Arbitrary;
 use doorbell_proto::{
-    BlockId, CallId, CallKind, Config, Connection, Event, Flags, FrameHeader, FrameKind, GoAwayReason, Role,
-    Status, Time,
+    BlockId, CallId, CallKind, Config, Connection, Event, Flags, FrameHeader, FrameKind,
+    GoAwayReason, Role, Status, Time,
 };
 use doorbell_proto::{
     Payload,

@@ -122,7 +122,10 @@ impl<'a> Attack<'a> {
             layout(welcome.client_ring_capacity_bytes),
         );
         // Only these two, in this order, are what a server may send.
-        assert_eq!(adopted.is_ok(), self.kinds[..2] == [SERVER_REGION, CLIENT_REGION]);
+        assert_eq!(
+            adopted.is_ok(),
+            self.kinds[..2] == [SERVER_REGION, CLIENT_REGION]
+        );
         let (kind, expected) = match welcome.bell {
             BellKind::EventFd => (DoorbellKind::Event, EVENT),
             BellKind::Socket => (DoorbellKind::Socket, SOCKET),
@@ -242,6 +245,9 @@ fn count_now_and_then() {
         .expect("proc is there")
         .count();
     // libFuzzer itself opens a file now and then.
-    assert!(open <= before.unwrap_or(open) + 8, "{open} descriptors, at first {before:?}");
+    assert!(
+        open <= before.unwrap_or(open) + 8,
+        "{open} descriptors, at first {before:?}"
+    );
     SEEN.set((0, before.or(Some(open))));
 }

@@ -33,8 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     value
         .encode(&mut encoded)
         .expect("a value that was read can be written");
-    let back =
-        Body::decode(Incoming::Borrowed(&encoded)).expect("what was written can be read");
+    let back = Body::decode(Incoming::Borrowed(&encoded)).expect("what was written can be read");
     let mut again = Vec::new();
     back.encode(&mut again)
         .expect("a value that was read can be written");
