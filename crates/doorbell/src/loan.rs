@@ -22,7 +22,8 @@ use crate::{
 /// zeroes or what this side has sent before. Dropped, it is free again. Where the peer cannot take loans it is private memory,
 /// and sending it copies; so it does on another connection than the one it comes from, for instance after that has ended.
 ///
-/// Get one from [`Client::loan`](crate::Client::loan) or [`Context::loan`](crate::Context::loan).
+/// Get one from the `loan` of a client ([`blocking::Client::loan`](crate::blocking::Client::loan) and its counterpart for tasks), or in a
+/// handler from [`Context::try_loan`](crate::Context::try_loan) and those beside it.
 #[derive(Debug)]
 pub struct Loan {
     loaned: Loaned,
