@@ -6,6 +6,7 @@
 pub(crate) mod awaiting;
 pub(crate) mod blocking;
 pub(crate) mod crowd;
+pub(crate) mod loans;
 mod serving;
 pub(crate) mod streams_awaiting;
 pub(crate) mod streams_blocking;

@@ -11,7 +11,7 @@ use doorbell::{ByteStream, Raw, Server, Status, blocking};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 
-use super::{Api, Report, Role};
+use super::{Api, Report, Role, loans};
 use crate::bench::case::pin_current_thread;
 use crate::bench::peer::{Answer, Part};
 use crate::echo::{Block, Body, Echo, Pour, PourFed, Take, Talk, Tell, Tunnel};
@@ -32,6 +32,7 @@ pub(crate) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
             let runtime = runtime(part.cpu)?;
             let builder = pinned(Server::builder(name).spin(role.waiting.spin()), part.cpu);
             let builder = with_handlers::<Block>(with_handlers::<Raw>(builder, &told), &told)
+                .on(loans::answer)
                 .on_bidi(|_context, _request: Tunnel, items, out| async move {
                     let answered = count_bytes(ByteStream::new(out, items)).await;
                     answered.map_err(|error| Status::internal(error.to_string()))
@@ -53,6 +54,7 @@ pub(crate) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
                 with_blocking_handlers::<Raw>(builder, &told),
                 &told,
             )
+            .on(loans::answer_blocking)
             .on_bidi(|_context, _request: Tunnel, items, out| {
                 let answered = count_bytes_blocking(blocking::ByteStream::new(out, items));
                 answered.map_err(|error| Status::internal(error.to_string()))
