@@ -27,6 +27,8 @@ pub mod flags {
     pub const UPLOAD: u8 = 0x10;
     pub const STREAMING: u8 = 0x20;
     pub const NOT_EXECUTED: u8 = 0x40;
+    /// On other kinds than `ERROR`.
+    pub const LOANED: u8 = 0x40;
     pub const PACKED: u8 = 0x80;
 }
 
