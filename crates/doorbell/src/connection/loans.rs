@@ -409,11 +409,10 @@ impl Connection {
         length: usize,
     ) -> Poll<Result<Loan, LoanError>> {
         let polled = if self.sleeper == Sleeper::Worker {
-            match self.try_loan(length) {
-                Err(LoanError::NoRoom { .. }) => {}
-                done => return Poll::Ready(done),
+            match self.try_and_look(length, cx.waker()) {
+                Ok(loan) => return Poll::Ready(Ok(loan)),
+                Err(looked) => looked,
             }
-            self.lock().look_for_room(length, Some(cx.waker()), false)
         } else {
             self.poll_state(cx, |state, waker| state.look_for_room(length, waker, true))
         };
@@ -421,6 +420,30 @@ impl Connection {
             self.watch_for_room();
         }
         polled.map_ok(|bytes| Loan::new(bytes, self))
+    }
+
+    /// Takes a block on a server, or registers who waits for one.
+    ///
+    /// There is hope while a block is lent. Between the try and the look the last one may have come back and its segment may have been
+    /// retired, so that a new one could be made: then both are done once more.
+    fn try_and_look(
+        self: &Arc<Self>,
+        length: usize,
+        waker: &Waker,
+    ) -> Result<Loan, Poll<Result<SharedBytes, LoanError>>> {
+        let mut is_first = true;
+        loop {
+            match self.try_loan(length) {
+                Ok(loan) => return Ok(loan),
+                Err(LoanError::NoRoom { .. }) => {}
+                Err(error) => return Err(Poll::Ready(Err(error))),
+            }
+            let looked = self.lock().look_for_room(length, Some(waker), false);
+            let is_hopeless = matches!(looked, Poll::Ready(Err(LoanError::NoRoom { .. })));
+            if !is_hopeless || !std::mem::replace(&mut is_first, false) {
+                return Err(looked);
+            }
+        }
     }
 
     /// Waits as a thread of a client for a block.
@@ -444,13 +467,12 @@ impl Connection {
     ) -> Result<Result<Loan, LoanError>, TimedOut> {
         let waker = thread_waker();
         loop {
-            match self.try_loan(length) {
-                Err(LoanError::NoRoom { .. }) => {}
-                done => return Ok(done),
-            }
-            let looked = self.lock().look_for_room(length, Some(&waker), false);
-            if let Poll::Ready(looked) = looked {
-                return Ok(looked.map(|bytes| Loan::new(bytes, self)));
+            match self.try_and_look(length, &waker) {
+                Ok(loan) => return Ok(Ok(loan)),
+                Err(Poll::Ready(looked)) => {
+                    return Ok(looked.map(|bytes| Loan::new(bytes, self)));
+                }
+                Err(Poll::Pending) => {}
             }
             let mut cx = Context::from_waker(&waker);
             if call.is_some_and(|id| self.poll_ended(&mut cx, id).is_ready()) {
