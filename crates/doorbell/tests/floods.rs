@@ -71,11 +71,11 @@ fn flood_does_not_keep_a_task_beyond_its_deadline_nor_others_from_running() {
                     }
                 }
             });
-            let error = client.call(Who).timeout(SHORT).await.unwrap_err();
+            // An unoptimised build on a busy machine reads for some milliseconds before it looks up.
+            let error = client.call(Who).timeout(10 * SHORT).await.unwrap_err();
             assert!(matches!(error, CallError::DeadlineExceeded), "{error:?}");
             assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
-            // How often depends on how fast the flood is read, which an unoptimised build on a busy machine does slowly.
-            assert!(turns.load(Ordering::Relaxed) > 0, "nobody else ran");
+            assert!(turns.load(Ordering::Relaxed) > 10, "nobody else ran");
             other.abort();
             client.close();
         });

@@ -26,16 +26,6 @@ pub(crate) struct Held {
     pub(crate) connections: usize,
 }
 
-impl Held {
-    fn is_within(self, other: Self) -> bool {
-        self.descriptors <= other.descriptors
-            && self.mappings <= other.mappings
-            && self.threads <= other.threads
-            && self.tasks <= other.tasks
-            && self.connections <= other.connections
-    }
-}
-
 /// The server's process, seen from outside.
 pub(crate) struct Victim {
     pub(crate) child: Child,
@@ -72,10 +62,12 @@ impl Victim {
         }
     }
 
-    /// What it holds once that has stopped changing.
+    /// What it holds once that has stopped changing and only the witness is connected.
     pub(crate) fn settle(&mut self) -> Held {
+        let give_up = Instant::now() + PATIENCE;
         let (mut last, mut same) = (self.held(), 0);
-        while same < 20 {
+        while same < 20 || last.connections != 1 {
+            assert!(Instant::now() < give_up, "it does not settle: {last:?}");
             let now = self.held();
             same = if now == last { same + 1 } else { 0 };
             last = now;
@@ -83,17 +75,14 @@ impl Victim {
         last
     }
 
-    /// It holds no more than before, at the latest when it has cleaned up; less if something of an earlier attack was still there then.
+    /// It holds what it held before, at the latest when it has cleaned up.
     pub(crate) fn gives_back(&mut self, before: Held, what: &str) {
         let give_up = Instant::now() + PATIENCE;
         let mut now = self.held();
-        while !now.is_within(before) && Instant::now() < give_up {
+        while now != before && Instant::now() < give_up {
             now = self.held();
         }
-        assert!(
-            now.is_within(before),
-            "{what}: it holds {now:?}, before {before:?}"
-        );
+        assert_eq!(now, before, "{what}: it holds something else than before");
     }
 
     /// What it has in memory, in words.
