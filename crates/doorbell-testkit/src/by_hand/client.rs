@@ -220,9 +220,11 @@ impl HandClient {
         }
     }
 
+    /// Gives room back, and rings: the server may be waiting for it.
     fn release(&mut self, bytes: u32) {
         self.head = self.head.wrapping_add(bytes);
         self.ours.store(Memory::HEAD, self.head);
+        self.ring();
     }
 
     /// Waits for the server's next frame.
