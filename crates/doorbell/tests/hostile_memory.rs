@@ -85,7 +85,7 @@ const POSITIONS: &[Attack] = &[
     }),
     attack(
         "a tail that flips as fast as it can",
-        "told: the peer",
+        "told: ", // one that cannot be, or padding where it is small enough to be true
         |path| {
             of_the_end(path, |client| {
                 let end = Instant::now() + Duration::from_secs(10);

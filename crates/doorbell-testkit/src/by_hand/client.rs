@@ -177,13 +177,15 @@ impl HandClient {
         self.send_record(&frame.bytes());
     }
 
-    /// As [`send`](Self::send), for any bytes.
+    /// As [`send`](Self::send), for any bytes. A server that has closed the connection makes no room any more: they are not sent then.
     ///
     /// # Panics
     ///
     /// If the server makes no room.
     pub fn send_record(&mut self, record: &[u8]) {
-        eventually("the server makes room", || self.put(record));
+        eventually("the server makes room", || {
+            self.put(record) || self.is_over()
+        });
         self.publish();
     }
 

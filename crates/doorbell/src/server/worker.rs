@@ -116,6 +116,8 @@ struct Owned {
     connection: Arc<Connection>,
     watched: Watched,
     charges: [Charge; 2],
+    /// The client is dead, and so many frames of what it left may still be read.
+    legacy: Option<usize>,
     hot: bool,
     quiet_turns: u32,
     last_active: Instant,
@@ -214,12 +216,15 @@ impl Worker {
         let Some(owned) = &mut self.connections[index] else {
             return Err(Disconnected::Closed);
         };
-        if owned.connection.looks_quiet() {
+        if owned.legacy.is_none() && owned.connection.looks_quiet() {
             owned.quiet_turns = owned.quiet_turns.saturating_add(1);
             return Ok(Served::Nothing);
         }
         if owned.connection.is_closed() {
             return Err(owned.connection.end().unwrap_or(Disconnected::Closed));
+        }
+        if let Some(left) = &mut owned.legacy {
+            return serve_the_dead(&owned.connection, &mut self.handlers, left);
         }
         if owned.connection.must_pause() {
             owned.hot = false;
@@ -239,7 +244,7 @@ impl Worker {
     /// Announces the connections that were quiet for so many turns as asleep, unless something has come just then.
     fn cool_down(&mut self, quiet_turns: u32) {
         let now = Instant::now();
-        let quiet = |owned: &Owned| owned.quiet_turns >= quiet_turns;
+        let quiet = |owned: &Owned| owned.legacy.is_none() && owned.quiet_turns >= quiet_turns;
         let cooling = self
             .hot
             .iter()
@@ -315,7 +320,13 @@ impl Worker {
         {
             tracing::debug!(%error, "the peer's end of the doorbell is closed");
         }
-        if !owned.hot {
+        self.heat(index);
+    }
+
+    fn heat(&mut self, index: usize) {
+        if let Some(Some(owned)) = self.connections.get_mut(index)
+            && !owned.hot
+        {
             owned.hot = true;
             owned.quiet_turns = 0;
             owned.connection.wake_up();
@@ -323,15 +334,17 @@ impl Worker {
         }
     }
 
-    /// The socket or the process has ended: what the peer published before is still read.
+    /// The socket or the process has ended: what the peer published before is still read, in turns like everybody's. It may be a
+    /// process that goes on writing, so that a ring full of frames is the most.
     fn peer_gone(&mut self, index: usize) {
-        let Some(Some(owned)) = self.connections.get(index) else {
+        let Some(Some(owned)) = self.connections.get_mut(index) else {
             return;
         };
-        doorbell_shm::failpoint!("peer.gone.before");
-        serve_the_dead(&owned.connection, &mut self.handlers);
-        self.end(index, Disconnected::PeerGone);
-        doorbell_shm::failpoint!("peer.gone.after");
+        if owned.legacy.is_none() {
+            doorbell_shm::failpoint!("peer.gone.before");
+            owned.legacy = Some(owned.connection.frames_in_a_ring());
+            self.heat(index);
+        }
     }
 
     fn take_arrivals(&mut self) {
@@ -368,6 +381,7 @@ impl Worker {
             connection,
             watched,
             charges,
+            legacy: None,
             hot: true,
             quiet_turns: 0,
             last_active: Instant::now(),
@@ -488,10 +502,18 @@ fn serve(connection: &Arc<Connection>, handlers: &mut Snapshot) -> Result<Served
     Ok(Served::messages(count > 0 || connection.relieve()))
 }
 
-/// Reads what a dead client has left: its notifications count, its calls have nobody to answer to.
-fn serve_the_dead(connection: &Arc<Connection>, handlers: &mut Snapshot) {
+/// Reads a turn of what a dead client has left: its notifications count, its calls have nobody to answer to.
+///
+/// # Errors
+///
+/// There is no more, or as much as there may be has been read.
+fn serve_the_dead(
+    connection: &Arc<Connection>,
+    handlers: &mut Snapshot,
+    left: &mut usize,
+) -> Result<Served, Disconnected> {
     let Some(mut receive) = connection.try_receive() else {
-        return;
+        return Ok(Served::Nothing); // it stays hot
     };
     let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| match message {
         notify @ (Dispatch::Notify { .. } | Dispatch::Notifies { .. }) => {
@@ -499,10 +521,16 @@ fn serve_the_dead(connection: &Arc<Connection>, handlers: &mut Snapshot) {
         }
         Dispatch::Request { .. } => {}
     };
-    let result = connection.drain(&mut receive, connection.frames_in_a_ring(), &mut hand_over);
-    if let Err(reason) = result {
-        tracing::debug!(%reason, "a dead client left nonsense");
+    let frames = FRAMES_PER_TURN.min(*left);
+    let count = connection
+        .drain(&mut receive, frames, &mut hand_over)
+        .inspect_err(|reason| tracing::debug!(%reason, "a dead client left nonsense"))?;
+    *left = left.saturating_sub(count);
+    if count == 0 || *left == 0 {
+        doorbell_shm::failpoint!("peer.gone.after");
+        return Err(Disconnected::PeerGone);
     }
+    Ok(Served::Messages)
 }
 
 /// Frames read from one connection before the next one has its turn.

@@ -4,11 +4,14 @@
 //! of an honest server in a third one. Every client that is trapped must get an error of the right type that says what was wrong, and
 //! afterwards the victim must hold what it held before.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use doorbell::{Client, ConnectError, blocking};
 use doorbell_testkit::{
-    Child, Place,
+    Child, PATIENCE, Place,
     by_hand::{HandServer, Handed},
     descriptors, mappings, say, setting, threads,
 };
@@ -173,9 +176,12 @@ fn held() -> Held {
     [descriptors(id), mappings(id), threads(id)]
 }
 
+/// What this process holds once that has stopped changing and only the witness is connected.
 pub(crate) fn settle() -> Held {
+    let give_up = Instant::now() + PATIENCE;
     let (mut last, mut same) = (held(), 0);
-    while same < 20 {
+    while same < 20 || last[1] != MAPPINGS_OF_THE_WITNESS {
+        assert!(Instant::now() < give_up, "it does not settle: {last:?}");
         let now = held();
         same = if now == last { same + 1 } else { 0 };
         last = now;
@@ -184,13 +190,16 @@ pub(crate) fn settle() -> Held {
 }
 
 pub(crate) fn settle_to(before: Held) -> Held {
-    let give_up = std::time::Instant::now() + doorbell_testkit::PATIENCE;
+    let give_up = Instant::now() + PATIENCE;
     let mut now = held();
-    while now != before && std::time::Instant::now() < give_up {
+    while now != before && Instant::now() < give_up {
         now = held();
     }
     now
 }
+
+/// Its two regions.
+const MAPPINGS_OF_THE_WITNESS: usize = 2;
 
 /// How long a client waits for an answer here.
 const LONG_ENOUGH: Duration = Duration::from_millis(700);
