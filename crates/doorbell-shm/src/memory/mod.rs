@@ -47,6 +47,8 @@ mod layout;
 mod region;
 #[cfg(not(loom))]
 mod segment;
+#[cfg(not(loom))]
+mod shared_bytes;
 mod words;
 
 #[cfg(not(loom))]
@@ -63,9 +65,11 @@ pub use layout::{Layout, LayoutError};
 pub use region::{OwnRegion, PeerRegion, RegionWriter};
 #[cfg(not(loom))]
 pub use segment::{
-    Buffer, OwnBlock, OwnSegment, PeerBlock, PeerSegment, SharedBytes, adopt_own_segment,
-    adopt_peer_segment, create_own_segment, create_peer_segment,
+    OwnBlock, OwnSegment, PeerBlock, PeerSegment, adopt_own_segment, adopt_peer_segment,
+    create_own_segment, create_peer_segment,
 };
+#[cfg(not(loom))]
+pub use shared_bytes::{Buffer, SharedBytes};
 
 /// Bytes of a record's header, as in `docs/wire-format.md`.
 pub const HEADER_BYTES: usize = 24;
