@@ -24,6 +24,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         8 => (0..20usize).prop_map(|frames| Operation::DeliverToServer { frames }),
         8 => (0..20usize).prop_map(|frames| Operation::DeliverToClient { frames }),
         3 => (0..50_000u64).prop_map(|bytes| Operation::Consume { bytes }),
+        4 => any::<(u16, u16)>().prop_map(|picks| Operation::GiveBack { picks }),
+        1 => any::<(u16, u16)>().prop_map(|picks| Operation::Retire { picks }),
+        1 => any::<(u16, u16)>().prop_map(|picks| Operation::AskToRetire { picks }),
     ]
 }
 
@@ -45,6 +48,7 @@ proptest! {
             world.check_bounds();
         }
         world.drain();
+        world.check_every_loan_ended();
         world.check_everything_ended();
     }
 
@@ -82,8 +86,10 @@ fn random_operations_reach_every_event() {
             world.apply(operation);
         }
         world.drain();
+        world.check_every_loan_ended();
         seen.extend(world.seen().iter().cloned());
     }
+    let both = ["Released", "Retired", "RetireAsked"];
     let client = [
         "None",
         "Response",
@@ -94,6 +100,8 @@ fn random_operations_reach_every_event() {
         "CreditAvailable",
         "Pong",
         "GoAway",
+        "Segment",
+        "SegmentRefused",
     ];
     let server = [
         "None",
@@ -106,10 +114,15 @@ fn random_operations_reach_every_event() {
         "ItemsEnded",
         "CreditAvailable",
         "Cancelled",
+        "SegmentWanted",
     ];
-    let client = client.iter().map(|name| format!("client {name}"));
+    let client = client
+        .iter()
+        .chain(&both)
+        .map(|name| format!("client {name}"));
     let expected: BTreeSet<_> = server
         .iter()
+        .chain(&both)
         .map(|name| format!("server {name}"))
         .chain(client)
         .collect();

@@ -3,12 +3,13 @@
 //! The server half keeps no promises but the machine's; everything a machine says is checked against what the application on the
 //! same side remembers.
 
+mod lending;
+mod receiving;
 mod sender;
 mod side;
 
 use doorbell_proto::{
-    CallId, CallKind, Connection, Destination, Event, FrameHeader, FrameKind, GoAwayReason, Prefix,
-    Role, Status, Time,
+    CallId, CallKind, FrameHeader, FrameKind, GoAwayReason, Prefix, Role, Status, Time,
 };
 use side::{Side, packs, picked};
 use std::collections::BTreeSet;
@@ -66,6 +67,16 @@ pub(crate) enum Operation {
     Consume {
         bytes: u64,
     },
+    /// The client gives a loan back, and so does the server.
+    GiveBack {
+        picks: (u16, u16),
+    },
+    Retire {
+        picks: (u16, u16),
+    },
+    AskToRetire {
+        picks: (u16, u16),
+    },
 }
 
 pub(crate) struct World {
@@ -116,7 +127,15 @@ impl World {
                 self.client.consume(bytes);
                 self.server.consume(bytes);
             }
+            Operation::GiveBack { picks } => self.each(picks, Side::give_back),
+            Operation::Retire { picks } => self.each(picks, Side::retire),
+            Operation::AskToRetire { picks } => self.each(picks, Side::ask_to_retire),
         }
+    }
+
+    fn each(&mut self, (client, server): (u16, u16), act: fn(&mut Side, u16)) {
+        act(&mut self.client, client);
+        act(&mut self.server, server);
     }
 
     pub(crate) fn server_goes_away(&mut self) {
@@ -134,6 +153,8 @@ impl World {
             assert_eq!(side.machine.active_calls(), side.open.len());
             assert!(side.open.keys().all(|id| side.machine.is_active(*id)));
         }
+        self.client.check_loans(&self.server);
+        self.server.check_loans(&self.client);
     }
 
     /// Lets every call come to its end.
@@ -143,6 +164,8 @@ impl World {
             self.deliver_to_client(usize::MAX);
             self.client.consume(u64::MAX);
             self.server.consume(u64::MAX);
+            self.client.give_everything_back();
+            self.server.give_everything_back();
             self.check_bounds();
             if let Some((id, kind)) = self
                 .server
@@ -156,6 +179,19 @@ impl World {
             }
         }
         panic!("the machines do not come to rest");
+    }
+
+    /// After [`World::drain`]: nothing is lent, so that every segment can go, and does on both sides.
+    pub(crate) fn check_every_loan_ended(&mut self) {
+        self.client.retire_everything();
+        self.server.retire_everything();
+        self.deliver_to_server(usize::MAX);
+        self.deliver_to_client(usize::MAX);
+        for side in [&self.client, &self.server] {
+            assert_eq!(side.machine.loans(), (0, 0));
+            assert_eq!(side.machine.segments(), (0, 0));
+        }
+        self.check_bounds();
     }
 
     /// After [`World::drain`] or [`World::close`]: no call is open, and every slot can be used again.
@@ -221,7 +257,7 @@ impl World {
             flags: kind.flags(),
             ..FrameHeader::new(FrameKind::Call, id.raw(), 7)
         };
-        self.client.sender.send(
+        self.client.send(
             header,
             Prefix {
                 remaining,
@@ -257,7 +293,7 @@ impl World {
                 0,
             );
         } else {
-            self.server.sender.send(
+            self.server.send(
                 FrameHeader::new(FrameKind::Response, id.raw(), 7),
                 Prefix::default(),
                 size,
@@ -274,7 +310,7 @@ impl World {
             Status::internal("as the test wants").with_details(vec![1; 900])
         ));
         self.server.end(id);
-        self.server.sender.drop_call(id);
+        self.server.drop_call(id);
     }
 
     fn end_items(&mut self, pick: u16) {
@@ -314,7 +350,7 @@ impl World {
         }
         while let Some(expired) = self.server.machine.handle_timeout(self.now) {
             self.server.end(expired.id);
-            self.server.sender.drop_call(expired.id);
+            self.server.drop_call(expired.id);
         }
         for side in [&self.client, &self.server] {
             assert!(
@@ -330,9 +366,9 @@ impl World {
         if self.client.sender.call_not_begun(id) {
             self.client.machine.abort_start(id);
             self.client.ended.remove(&id); // the id will be used again
-            self.client.sender.drop_call(id);
+            self.client.drop_call(id);
         } else if !self.stale_frames {
-            self.client.sender.drop_call(id);
+            self.client.drop_call(id);
         }
     }
 
@@ -353,127 +389,6 @@ impl World {
             self.client_takes(&header, &body);
         }
     }
-
-    fn server_takes(&mut self, header: &FrameHeader, body: &[u8]) {
-        let side = &mut self.server;
-        let event = take(&mut side.machine, self.now, header, body);
-        self.seen.insert(format!("server {}", name(&event)));
-        match event {
-            Event::None
-            | Event::CreditAvailable { .. }
-            | Event::ItemsEnded { .. }
-            | Event::Notify { .. } => {}
-            Event::Request {
-                id, kind, payload, ..
-            } => {
-                sender::check_pattern(payload.as_slice());
-                assert!(!side.ended.contains(&id), "{id} arrives twice");
-                assert_eq!(side.open.insert(id, kind), None);
-            }
-            Event::Item {
-                id,
-                payload,
-                cost_bytes,
-            } => {
-                sender::check_pattern(payload.as_slice());
-                assert!(side.open.contains_key(&id));
-                side.inbox.push((id, cost_bytes));
-            }
-            Event::Items {
-                id,
-                payloads,
-                cost_bytes,
-            } => {
-                payloads.for_each(sender::check_pattern);
-                assert!(side.open.contains_key(&id));
-                side.inbox.push((id, cost_bytes));
-            }
-            Event::Notifies { payloads, .. } => payloads.for_each(sender::check_pattern),
-            Event::Cancelled { id } | Event::Failed { id, .. } => {
-                side.end(id);
-                side.sender.drop_call(id);
-            }
-            event => panic!("{event:?} at the server"),
-        }
-    }
-
-    fn client_takes(&mut self, header: &FrameHeader, body: &[u8]) {
-        let side = &mut self.client;
-        let event = take(&mut side.machine, self.now, header, body);
-        self.seen.insert(format!("client {}", name(&event)));
-        let ended = match event {
-            Event::None
-            | Event::CreditAvailable { .. }
-            | Event::Pong { .. }
-            | Event::GoAway { .. } => return,
-            Event::Response { id, payload, .. } => {
-                sender::check_pattern(payload.as_slice());
-                id
-            }
-            Event::Item {
-                id,
-                payload,
-                cost_bytes,
-            } => {
-                sender::check_pattern(payload.as_slice());
-                assert!(side.open.contains_key(&id));
-                side.inbox.push((id, cost_bytes));
-                return;
-            }
-            Event::Items {
-                id,
-                payloads,
-                cost_bytes,
-            } => {
-                payloads.for_each(sender::check_pattern);
-                assert!(side.open.contains_key(&id));
-                side.inbox.push((id, cost_bytes));
-                return;
-            }
-            Event::Failed { id, .. } | Event::ItemsEnded { id } => id,
-            event => panic!("{event:?} at the client"),
-        };
-        side.end(ended);
-        if !self.stale_frames {
-            side.sender.drop_call(ended);
-        }
-    }
-}
-
-/// Hands a frame to a machine the way the bytes would arrive: through the codec, and continuations through their destination.
-fn take<'a>(
-    machine: &mut Connection,
-    now: Time,
-    header: &FrameHeader,
-    body: &'a [u8],
-) -> Event<'a> {
-    let decoded =
-        FrameHeader::decode(&header.encode()).expect("honest machines write valid headers");
-    assert_eq!(decoded, *header);
-    if !header.is_continuation() {
-        return machine
-            .handle_frame(now, header, body)
-            .expect("honest machines keep to the protocol");
-    }
-    let mut destination = machine
-        .take_destination(header)
-        .expect("honest machines keep to the protocol");
-    if let Destination::Buffer(buffer) = &mut destination {
-        let address = buffer.as_ptr();
-        buffer.extend_from_slice(body);
-        assert_eq!(address, buffer.as_ptr(), "there was not enough room");
-    }
-    machine
-        .handle_continuation(now, header, destination)
-        .expect("honest machines keep to the protocol")
-}
-
-/// Returns the name of an event without its fields.
-fn name(event: &Event<'_>) -> String {
-    let text = format!("{event:?}");
-    text.chars()
-        .take_while(|character| character.is_alphabetic())
-        .collect()
 }
 
 fn kind_of(number: u8) -> CallKind {

@@ -1,7 +1,9 @@
 //! The queue that a runtime would have: messages wait here, divided into chunks, one chunk of each call in turn.
 
 use super::CHUNK_BYTES;
-use doorbell_proto::{CallId, Flags, FrameHeader, FrameKind, HEADER_BYTES, Prefix, frame::pack};
+use doorbell_proto::{
+    BlockId, CallId, Descriptor, Flags, FrameHeader, FrameKind, HEADER_BYTES, Prefix, frame::pack,
+};
 use std::collections::VecDeque;
 
 pub(crate) type Frame = (FrameHeader, Vec<u8>);
@@ -15,6 +17,8 @@ pub(crate) struct Sender {
 struct Waiting {
     frames: VecDeque<Frame>,
     begun: bool,
+    /// The block that it lends.
+    lends: Option<BlockId>,
 }
 
 impl Sender {
@@ -23,6 +27,23 @@ impl Sender {
         let message = Waiting {
             frames: divide(header, prefix, &pattern(size)),
             begun: false,
+            lends: None,
+        };
+        self.push(header.id, message);
+    }
+
+    /// Queues a message whose payload is lent.
+    pub(crate) fn send_loaned(
+        &mut self,
+        mut header: FrameHeader,
+        prefix: Prefix<'_>,
+        loan: Descriptor,
+    ) {
+        header.flags.insert(Flags::LOANED);
+        let message = Waiting {
+            frames: divide(header, prefix, &loan.encode()),
+            begun: false,
+            lends: Some(loan.block),
         };
         self.push(header.id, message);
     }
@@ -44,6 +65,7 @@ impl Sender {
             Waiting {
                 frames: VecDeque::from([(header, body)]),
                 begun: false,
+                lends: None,
             },
         );
     }
@@ -79,9 +101,13 @@ impl Sender {
         Some((frame, done))
     }
 
-    /// Forgets everything that waits for a call.
-    pub(crate) fn drop_call(&mut self, id: CallId) {
-        self.queues.retain(|(queued, _)| *queued != id.raw());
+    /// Forgets everything that waits for a call, and returns the blocks that it would have lent.
+    pub(crate) fn drop_call(&mut self, id: CallId) -> Vec<BlockId> {
+        let queues = std::mem::take(&mut self.queues).into_iter();
+        let (dropped, kept): (VecDeque<_>, _) = queues.partition(|(queued, _)| *queued == id.raw());
+        self.queues = kept;
+        let messages = dropped.into_iter().flat_map(|(_, queue)| queue);
+        messages.filter_map(|message| message.lends).collect()
     }
 
     /// Returns `true` if the `CALL` of `id` waits and no frame of it has been taken.

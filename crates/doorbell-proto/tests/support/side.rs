@@ -1,14 +1,17 @@
 //! One side of the connection.
 
+use super::lending::Lending;
 use super::sender::{Frame, Sender};
 use super::{CHUNK_BYTES, MAX_CALLS, MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use doorbell_proto::{
-    CallId, CallKind, Config, Connection, FrameHeader, FrameKind, ItemError, Prefix, Role,
+    BlockId, CallId, CallKind, Config, Connection, Descriptor, FrameHeader, FrameKind, ItemError,
+    Prefix, Role, frame::DESCRIPTOR_BYTES,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One side: machine, sender and what the application knows.
 pub(super) struct Side {
+    pub(super) role: Role,
     pub(super) machine: Connection,
     pub(super) sender: Sender,
     /// Calls whose outcome is open.
@@ -17,6 +20,7 @@ pub(super) struct Side {
     pub(super) ended: BTreeSet<CallId>,
     /// Items not yet taken.
     pub(super) inbox: Vec<(CallId, u64)>,
+    pub(super) lending: Lending,
 }
 
 impl Side {
@@ -32,11 +36,13 @@ impl Side {
             loans: true,
         });
         Self {
+            role,
             machine,
             sender: Sender::default(),
             open: BTreeMap::new(),
             ended: BTreeSet::new(),
             inbox: Vec::new(),
+            lending: Lending::default(),
         }
     }
 
@@ -54,16 +60,50 @@ impl Side {
             return;
         };
         let header = FrameHeader::new(FrameKind::Data, id.raw(), 0);
-        let packed = packs(size);
-        let cost_bytes = match packed {
-            0 => Sender::cost_bytes(size),
-            count => Sender::packed_cost_bytes(size, count),
+        let (packed, room) = (packs(size), self.room(size));
+        let cost_bytes = match (packed, room) {
+            (_, Some(_)) => Sender::cost_bytes(DESCRIPTOR_BYTES),
+            (0, None) => Sender::cost_bytes(size),
+            (count, None) => Sender::packed_cost_bytes(size, count),
         };
         match self.machine.reserve_item(id, cost_bytes) {
             Ok(()) if packed > 0 => self.sender.send_packed(header, size, packed),
-            Ok(()) => self.sender.send(header, Prefix::default(), size),
-            Err(ItemError::NoCredit | ItemError::Over) => {}
+            Ok(()) => self.send_in(room, header, Prefix::default(), size),
+            Err(ItemError::NoCredit | ItemError::Over) => {
+                room.into_iter()
+                    .for_each(|loan| self.lending.free(loan.block));
+            }
             Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Queues a message, which is lent if it is one of those and there is room.
+    pub(super) fn send(&mut self, header: FrameHeader, prefix: Prefix<'_>, size: usize) {
+        let room = self.room(size);
+        self.send_in(room, header, prefix, size);
+    }
+
+    fn send_in(
+        &mut self,
+        room: Option<Descriptor>,
+        header: FrameHeader,
+        prefix: Prefix<'_>,
+        size: usize,
+    ) {
+        match room {
+            Some(loan) => {
+                assert!(self.machine.lend(loan.block) && !self.machine.lend(loan.block));
+                self.sender.send_loaned(header, prefix, loan);
+            }
+            None => self.sender.send(header, prefix, size),
+        }
+    }
+
+    /// Forgets what waits for a call. What it would have lent is free again.
+    pub(super) fn drop_call(&mut self, id: CallId) {
+        for block in self.sender.drop_call(id) {
+            assert!(self.machine.take_back(block) && !self.machine.take_back(block));
+            self.lending.free(block);
         }
     }
 
@@ -82,6 +122,9 @@ impl Side {
         if let Some(frame) = self.machine.poll_transmit() {
             assert_eq!(usize::try_from(frame.header.length), Ok(frame.body.len()));
             assert!(frame.body.len() <= CHUNK_BYTES);
+            if frame.header.kind == FrameKind::Release {
+                self.lending.told(BlockId::from_raw(frame.header.id));
+            }
             return Some((frame.header, frame.body));
         }
         let (frame, done) = self.sender.next()?;
