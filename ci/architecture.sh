@@ -36,6 +36,7 @@ code '\b(target_os|target_family|target_vendor)\b|cfg(_attr|!)?\((all\(|any\(|no
 # Only what can be code: in an attribute the word has an underscore behind it.
 code '\bunsafe\b( *\{| +(fn|impl|trait|extern)\b)|\bunsafe *$' crates |
     without '^crates/doorbell-shm/(src/(sys|memory|ring|loom_tests)/|tests/|examples/)' | # the cells of the models are loom's |
+    without '^crates/doorbell/tests/archives\.rs:[0-9]+: *unsafe \{ archive\.as_slice\(\) \}$' | # plays a program that trusts its peer
     none 'no unsafe outside doorbell-shm, and there only in sys, memory and ring' || failed=1
 
 for root in crates/*/src/lib.rs crates/*/src/main.rs; do

@@ -81,7 +81,8 @@ pub fn derive_message(input: TokenStream) -> TokenStream {
 /// assert_eq!(Page(Bytes::from_static(b"x")).as_bytes().unwrap(), "x");
 /// ```
 ///
-/// `#[payload(loaned)]` is for a struct with one field of type `doorbell::Loaned`, which is sent without a copy.
+/// `#[payload(loaned)]` is for a struct with one field of type `doorbell::Loaned`, or `doorbell::LoanedArchive` for a value in rkyv's
+/// form, which is sent without a copy.
 ///
 /// ```
 /// use doorbell::{Loaned, Payload};

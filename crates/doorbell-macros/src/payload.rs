@@ -100,19 +100,18 @@ fn rkyv(input: &DeriveInput, generics: &mut Generics) -> TokenStream {
 fn loaned(input: &DeriveInput) -> Result<TokenStream> {
     let (member, field) = only_field(
         input,
-        "`#[payload(loaned)]` needs a struct with one field of type `Loaned`",
+        "`#[payload(loaned)]` needs a struct with one field of type `Loaned` or `LoanedArchive`",
     )?;
     let ty = &field.ty;
-    // The span of the field's type, so that another type than `Loaned` is reported there.
+    // The span of the field's type, so that a type which is no `Loaned` and does not deref to one is reported there.
     let borrowed = quote_spanned!(ty.span()=> &self.#member);
-    let payload = quote!(<::doorbell::Loaned as ::doorbell::Payload>);
+    let payload = quote!(<#ty as ::doorbell::Payload>);
     Ok(quote! {
         fn encode(
             &self,
             out: &mut ::std::vec::Vec<u8>,
         ) -> ::core::result::Result<(), ::doorbell::EncodeError> {
-            let loaned: &::doorbell::Loaned = #borrowed;
-            #payload::encode(loaned, out)
+            #payload::encode(&self.#member, out)
         }
 
         fn decode(
@@ -124,7 +123,7 @@ fn loaned(input: &DeriveInput) -> Result<TokenStream> {
         fn decode_loaned(
             loaned: ::doorbell::Loaned,
         ) -> ::core::result::Result<Self, ::doorbell::DecodeError> {
-            ::core::result::Result::Ok(Self { #member: loaned })
+            #payload::decode_loaned(loaned).map(|loaned| Self { #member: loaned })
         }
 
         fn as_loaned(&self) -> ::core::option::Option<&::doorbell::Loaned> {

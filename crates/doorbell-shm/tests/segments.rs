@@ -2,6 +2,7 @@
 
 mod sys_support;
 
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use doorbell_shm::memory::{
@@ -167,4 +168,22 @@ fn segment_that_is_not_what_was_announced_is_refused() {
     let error = adopt_own_segment(&sealed, BYTES).unwrap_err();
     assert!(matches!(error, RegionError::NotWritable { .. }), "{error}");
     assert!(adopt_peer_segment(&sealed, BYTES).is_ok());
+}
+
+#[test]
+fn blocks_and_buffers_begin_at_multiples_of_64_and_can_be_cut() {
+    let (segment, _) = create_own_segment(BYTES).unwrap();
+    for length in [0, 1, 63, 64, 65, 1000] {
+        let block = SharedBytes::Own(segment.allocate(length).unwrap());
+        for mut bytes in [block, SharedBytes::Buffer(Buffer::new(length))] {
+            let place = bytes.as_uninit().unwrap();
+            assert!(place.as_ptr().addr().is_multiple_of(64), "{length} bytes");
+            place.fill(MaybeUninit::new(7));
+            for kept in [length + 1, length, length / 2] {
+                bytes.truncate(kept);
+                assert_eq!(bytes.copy_to_vec(), vec![7; kept.min(length)]);
+            }
+        }
+    }
+    assert!(!segment.is_used(), "all of a block that was cut is free");
 }

@@ -50,7 +50,7 @@
 //!
 //! # Features
 //!
-//! `tokio` (default): the awaiting API. `derive` (default): `#[derive(Message)]` and `#[derive(Payload)]`. `rkyv`: messages encoded with rkyv.
+//! `tokio` (default): the awaiting API. `derive` (default): `#[derive(Message)]` and `#[derive(Payload)]`. `rkyv`: messages encoded with rkyv, in loans too.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "derive")]
@@ -87,6 +87,8 @@ pub use error::{
     BindError, CallError, ConnectError, Disconnected, NameError, NotifyError, Outcome,
     SegmentError, Violation,
 };
+#[cfg(feature = "rkyv")]
+pub use loan::LoanedArchive;
 pub use loan::{Loan, LoanError, Loaned};
 pub use message::{DecodeError, EncodeError, Incoming, Message, MessageType, Payload, Raw, Upload};
 pub use server::Context;

@@ -1,5 +1,8 @@
 //! Large payloads that are not copied: written where the peer reads them, and given back when it is done.
 
+#[cfg(feature = "rkyv")]
+mod archive;
+
 use std::{
     io,
     mem::MaybeUninit,
@@ -7,6 +10,8 @@ use std::{
     sync::{Arc, Weak},
 };
 
+#[cfg(feature = "rkyv")]
+pub use archive::LoanedArchive;
 use bytes::Bytes;
 use doorbell_shm::memory::{OwnBlock, SharedBytes};
 
@@ -19,7 +24,7 @@ use crate::{
 /// Memory that is filled in place and then sent without a copy, as a [`Loaned`] payload.
 ///
 /// It lies in a segment that the peer has mapped for reading; nobody looks at it before it is sent. What has not been written holds
-/// zeroes or what this side has sent before. Dropped, it is free again. Where the peer cannot take loans it is private memory,
+/// zeroes or what this side has sent before. It begins at a multiple of 64, here and where the peer reads it. Dropped, it is free again. Where the peer cannot take loans it is private memory,
 /// and sending it copies; so it does on another connection than the one it comes from, for instance after that has ended.
 ///
 /// Get one from the `loan` of a client ([`blocking::Client::loan`](crate::blocking::Client::loan) and its counterpart for tasks), or in a
@@ -50,7 +55,7 @@ pub struct Loan {
 ///
 /// What has arrived is read by copying ([`copy_to_vec`](SharedBytes::copy_to_vec), [`copy_to_slice`](SharedBytes::copy_to_slice),
 /// [`to_bytes`](Self::to_bytes)), which is safe whatever the peer does, or where it is, by the unsafe
-/// [`as_slice`](SharedBytes::as_slice). Dropping it gives the memory back to the peer; the memory stays mapped until then, also
+/// [`as_slice`](SharedBytes::as_slice), where they begin at a multiple of 64 if they [were not copied](Self::is_in_place). Dropping it gives the memory back to the peer; the memory stays mapped until then, also
 /// when the connection has ended. A peer has a limited amount of it, so do not keep what you could copy.
 #[derive(Debug)]
 pub struct Loaned(Inner);
@@ -134,6 +139,14 @@ impl Loan {
             Inner::Own(bytes, _) => bytes.as_uninit().unwrap_or_default(),
             Inner::Held(_) | Inner::Private(_) => &mut [],
         }
+    }
+
+    /// Keeps the first `length` bytes; does nothing if there are no more. The rest of the memory is free when the loan is.
+    pub fn truncate(&mut self, length: usize) {
+        if let Inner::Own(bytes, _) = &mut self.loaned.0 {
+            bytes.truncate(length);
+        }
+        self.written = self.written.min(length);
     }
 
     /// Writes `bytes` from byte `at` on.

@@ -8,6 +8,7 @@
 //! never larger than a constant times its message, with one exception that only the author of a message type can make: a
 //! sequence of elements without size has a length and no bytes.
 
+use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 
 use ::rkyv::api::{access_with_context, low};
@@ -42,12 +43,15 @@ pub trait RkyvPayload:
         Archived: for<'a> CheckBytes<low::LowValidator<'a, Error>>
                       + Deserialize<Self, low::LowDeserializer<Error>>,
     > + for<'a> Serialize<low::LowSerializer<Append<'a>, ArenaHandle<'a>, Error>>
+    + for<'a> Serialize<low::LowSerializer<Place<'a>, ArenaHandle<'a>, Error>>
 {
 }
 
 impl<T> RkyvPayload for T
 where
-    T: Archive + for<'a> Serialize<low::LowSerializer<Append<'a>, ArenaHandle<'a>, Error>>,
+    T: Archive
+        + for<'a> Serialize<low::LowSerializer<Append<'a>, ArenaHandle<'a>, Error>>
+        + for<'a> Serialize<low::LowSerializer<Place<'a>, ArenaHandle<'a>, Error>>,
     T::Archived: for<'a> CheckBytes<low::LowValidator<'a, Error>>
         + Deserialize<T, low::LowDeserializer<Error>>,
 {
@@ -67,6 +71,23 @@ pub fn encode<T: RkyvPayload>(value: &T, out: &mut Vec<u8>) -> Result<(), Encode
         .map_err(|error: Error| EncodeError::new(error))
 }
 
+/// Writes the archive of `value` to the beginning of `place`, which is aligned, and returns how many bytes it has. If that is more than
+/// there are, what was written is of no use.
+///
+/// # Errors
+///
+/// [`EncodeError`] if a part of the value refuses.
+pub(crate) fn encode_into<T: RkyvPayload>(
+    value: &T,
+    place: &mut [MaybeUninit<u8>],
+) -> Result<usize, EncodeError> {
+    let place = Place { place, written: 0 };
+    with_arena(|arena| {
+        low::to_bytes_in_with_alloc(value, place, arena.acquire()).map(|place| place.written)
+    })
+    .map_err(|error: Error| EncodeError::new(error))
+}
+
 /// Validates the archive in `bytes`, which must be private memory, and reads the value.
 ///
 /// Copies the archive first if it is not aligned; one with an allocation of its own is.
@@ -75,23 +96,44 @@ pub fn encode<T: RkyvPayload>(value: &T, out: &mut Vec<u8>) -> Result<(), Encode
 ///
 /// [`DecodeError`] if it is not the archive of a value, or is nested too deeply.
 pub fn decode<T: RkyvPayload>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let value = if bytes.as_ptr().addr().is_multiple_of(ALIGNMENT) {
-        read(bytes)
+    with_archived::<T, _>(bytes, |archived| low::deserialize(archived))?
+        .map_err(|error: Error| DecodeError::new(error))
+}
+
+/// Validates the archive in `bytes`, which must be private memory, and calls `read` with it. Copies it first if it is not aligned.
+///
+/// # Errors
+///
+/// [`DecodeError`] if it is not the archive of a value, or is nested too deeply.
+pub(crate) fn with_archived<T: RkyvPayload, R>(
+    bytes: &[u8],
+    read: impl FnOnce(&T::Archived) -> R,
+) -> Result<R, DecodeError> {
+    if is_aligned(bytes) {
+        access::<T>(bytes).map(read)
     } else {
         let mut aligned = AlignedVec::<ALIGNMENT>::with_capacity(bytes.len());
         aligned.extend_from_slice(bytes);
-        read(&aligned)
-    };
-    value.map_err(DecodeError::new)
+        access::<T>(&aligned).map(read)
+    }
 }
 
-fn read<T: RkyvPayload>(bytes: &[u8]) -> Result<T, Error> {
+/// Returns `true` if an archive can be read where `bytes` lie.
+pub(crate) fn is_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
+}
+
+/// Validates the archive in `bytes`, which must be aligned, and returns it.
+///
+/// # Errors
+///
+/// [`DecodeError`] if it is not the archive of a value, is nested too deeply, or is not aligned.
+pub(crate) fn access<T: RkyvPayload>(bytes: &[u8]) -> Result<&T::Archived, DecodeError> {
     let mut validator = Validator::new(
         ArchiveValidator::with_max_depth(bytes, Some(VALIDATOR_DEPTH)),
         (),
     );
-    let archived = access_with_context::<T::Archived, _, Error>(bytes, &mut validator)?;
-    low::deserialize(archived)
+    access_with_context::<T::Archived, _, Error>(bytes, &mut validator).map_err(DecodeError::new)
 }
 
 /// Output that appends to a vector. Positions in the archive count from where the vector ended before.
@@ -109,6 +151,29 @@ impl Positional for Append<'_> {
 impl<E> Writer<E> for Append<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), E> {
         self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Output into memory that is there. What does not fit is counted and not written, so that one attempt says how much is needed.
+pub struct Place<'a> {
+    place: &'a mut [MaybeUninit<u8>],
+    written: usize,
+}
+
+impl Positional for Place<'_> {
+    fn pos(&self) -> usize {
+        self.written
+    }
+}
+
+impl<E> Writer<E> for Place<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), E> {
+        let end = self.written + bytes.len();
+        if let Some(place) = self.place.get_mut(self.written..end) {
+            place.write_copy_of_slice(bytes);
+        }
+        self.written = end;
         Ok(())
     }
 }
@@ -144,6 +209,20 @@ mod tests {
                 (9, "not so very short, this one".into()),
             ]),
         }
+    }
+
+    #[test]
+    fn archive_in_place_is_the_one_that_is_appended_and_its_size_is_told_without_room() {
+        let archive = archive_of(&completion());
+        let mut place = [MaybeUninit::new(0xAA_u8); 512];
+        for room in [0, 1, archive.len() - 1, archive.len(), 512] {
+            let size = encode_into(&completion(), &mut place[..room]).unwrap();
+            assert_eq!(size, archive.len(), "{room} bytes of room");
+        }
+        let mut written = Vec::new();
+        written.extend(archive.iter().map(|byte| MaybeUninit::new(*byte)));
+        written.resize(512, MaybeUninit::new(0xAA));
+        assert_eq!(format!("{place:?}"), format!("{written:?}"));
     }
 
     fn archive_of<T: RkyvPayload>(value: &T) -> Vec<u8> {

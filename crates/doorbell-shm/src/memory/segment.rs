@@ -202,6 +202,16 @@ impl OwnBlock {
         unsafe { std::slice::from_raw_parts_mut(start, self.length) }
     }
 
+    /// Keeps the first `length` bytes; the peer will be told of no more. All of the block stays taken until it is freed.
+    ///
+    /// # Panics
+    ///
+    /// If the block is lent.
+    pub fn truncate(&mut self, length: usize) {
+        assert!(!*self.is_lent.get_mut(), "a block that is lent is cut");
+        self.length = self.length.min(length);
+    }
+
     /// Notes that the peer is about to be told of the block: from now on [`OwnSegment::take_back`] frees it, and not the drop.
     ///
     /// # Panics

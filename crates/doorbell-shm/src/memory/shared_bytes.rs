@@ -8,35 +8,41 @@ use std::sync::MutexGuard;
 
 use super::blocks::Blocks;
 use super::copy::copy_out;
-use super::segment::{OwnBlock, PeerBlock};
+use super::segment::{ALIGNMENT, OwnBlock, PeerBlock};
 
-/// Private memory that is written like a block, where there is no segment.
+/// Private memory that is written like a block, where there is no segment. It begins at a multiple of 64 too.
 #[derive(Debug)]
 pub struct Buffer {
-    words: Box<[MaybeUninit<u64>]>,
+    lines: Box<[Line]>,
     length: usize,
 }
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([MaybeUninit<u8>; LINE]);
 
 impl Buffer {
     /// Returns a buffer of `length` bytes.
     pub fn new(length: usize) -> Self {
-        let words = vec![MaybeUninit::new(0); length.div_ceil(WORD)];
+        let lines = vec![Line([MaybeUninit::new(0); LINE]); length.div_ceil(LINE)];
         Self {
-            words: words.into_boxed_slice(),
+            lines: lines.into_boxed_slice(),
             length,
         }
     }
 
     /// Returns the bytes, to be written.
     pub fn as_uninit(&mut self) -> &mut [MaybeUninit<u8>] {
-        let start = self.words.as_mut_ptr().cast();
-        // SAFETY: there are as many words as hold the bytes, borrowed mutably as long as the slice lives; bytes need no alignment and,
+        let start = self.lines.as_mut_ptr().cast();
+        // SAFETY: there are as many lines as hold the bytes, borrowed mutably as long as the slice lives; bytes need no alignment and,
         // uninitialised, ask for nothing about their values.
         unsafe { std::slice::from_raw_parts_mut(start, self.length) }
     }
 }
 
 /// Bytes that lie in a segment, or in private memory if they had to be copied.
+///
+/// In a block or a buffer they begin at a multiple of 64, whoever wrote them; those of a vector lie where its allocation does.
 #[derive(Debug)]
 pub enum SharedBytes {
     /// In a block that we write.
@@ -60,6 +66,19 @@ impl SharedBytes {
             Self::Own(block) => Some(block.as_uninit()),
             Self::Buffer(buffer) => Some(buffer.as_uninit()),
             Self::Peer(_) | Self::Private(_) => None,
+        }
+    }
+
+    /// Keeps the first `length` bytes. Does nothing if there are no more, or if they came from the peer.
+    ///
+    /// # Panics
+    ///
+    /// If the bytes are in a block of ours that has been sent.
+    pub fn truncate(&mut self, length: usize) {
+        match self {
+            Self::Own(block) => block.truncate(length),
+            Self::Buffer(buffer) => buffer.length = buffer.length.min(length),
+            Self::Peer(_) | Self::Private(_) => {}
         }
     }
 
@@ -152,7 +171,8 @@ impl SharedBytes {
     /// As long as the slice lives, nobody writes these bytes. For bytes that came from a peer that is the peer's promise: it has lent
     /// the block, and a peer that keeps to the protocol leaves it alone until it is given back. A peer that does not can change them
     /// at any moment, which is undefined behaviour here, whatever is done with them: call this for peers whose code you trust as your
-    /// own. Of bytes that we write ourselves, every one has been written, and they are not sent as long as the slice lives.
+    /// own. To check the bytes first is no help against another: it changes them after the check and before the use. Of bytes that we
+    /// write ourselves, every one has been written, and they are not sent as long as the slice lives.
     ///
     /// # Panics
     ///
@@ -183,7 +203,7 @@ impl SharedBytes {
                 _unlent: None,
             }),
             Self::Buffer(buffer) => Some(Source {
-                address: buffer.words.as_ptr().cast(),
+                address: buffer.lines.as_ptr().cast(),
                 _unlent: None,
             }),
             Self::Private(_) => None,
@@ -207,3 +227,6 @@ struct Source<'a> {
 }
 
 const WORD: usize = 8;
+
+/// Buffers begin at a multiple of this, as blocks do.
+const LINE: usize = ALIGNMENT as usize;
