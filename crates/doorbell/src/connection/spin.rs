@@ -102,8 +102,7 @@ impl Connection {
         let turn = {
             let mut state = self.lock();
             if let Some(value) = take(&mut state, key, awaited, ready) {
-                drop(state);
-                self.leave(receive);
+                self.leave_holding(receive, state);
                 return Spun::Value(value);
             }
             state.withdraw();
