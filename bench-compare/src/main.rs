@@ -3,7 +3,7 @@
 //! [`plan`] says what is measured beside what; [`runner`] measures it; [`mod@table`] and [`report`] show it. Every measurement
 //! starts two fresh processes of this same program, a server and a client, which [`part`] describes and [`peers`] play. The
 //! first process runs no rival itself: whatever hangs, aborts or leaves something behind does so in a process that can be ended.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod bounce;
 mod clock;

@@ -46,6 +46,8 @@ pub(crate) enum Side {
 pub(crate) enum Work {
     /// Messages that come back, one after the other.
     RoundTrip,
+    /// Messages that are written where the other side reads them, and come back in the same way, one after the other.
+    Loaned,
     /// Messages that come back, so many under way at once.
     Pipelined { window: usize },
     /// Messages that go one way, each looked at where it arrives.
@@ -62,7 +64,7 @@ impl Work {
     /// Returns how many messages are under way at once.
     pub(crate) fn window(self) -> usize {
         match self {
-            Self::RoundTrip | Self::Completion => 1,
+            Self::RoundTrip | Self::Loaned | Self::Completion => 1,
             Self::Pipelined { window } => window,
             Self::OneWay => 0,
             Self::Connections { count } | Self::Processes { count } => count,

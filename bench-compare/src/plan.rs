@@ -60,6 +60,10 @@ pub(crate) fn groups() -> Vec<Group> {
         groups.push(round_trips("threads", size, Pin::None, None, THREADS));
         groups.push(round_trips("tasks", size, Pin::None, None, TASKS));
     }
+    for size in [SMALL, LARGE, LARGEST] {
+        groups.push(loaned("spinning", size, Pin::Cross, LOANED_SPINNING));
+        groups.push(loaned("threads", size, Pin::None, LOANED_THREADS));
+    }
     let pause = Some(PAUSE);
     groups.push(round_trips("threads", SMALL, Pin::None, pause, THREADS));
     groups.push(round_trips("tasks", SMALL, Pin::None, pause, TASKS));
@@ -118,6 +122,27 @@ fn round_trips(
         work: Work::RoundTrip,
         size_bytes,
         pause,
+        pin,
+        by: By::Time,
+        cases: listed(cases),
+    }
+}
+
+/// Round trips of messages that are written and read where they are, and not copied.
+fn loaned(who: &str, size_bytes: usize, pin: Pin, cases: &[(Peer, Mode)]) -> Group {
+    let how = match pin {
+        Pin::Cross => "each on a CPU of its own, always awake",
+        Pin::None => "not pinned, as they wait by default",
+    };
+    Group {
+        name: format!("loaned-{who}-{}", size(size_bytes)),
+        title: format!(
+            "Round trip of {}, loaned both ways, {who}, {how}",
+            words(size_bytes)
+        ),
+        work: Work::Loaned,
+        size_bytes,
+        pause: None,
         pin,
         by: By::Time,
         cases: listed(cases),
@@ -321,8 +346,15 @@ const TASKS: &[(Peer, Mode)] = &[
     (Shmipc, MultiThread),
 ];
 
+/// Loans, and nobody sleeps.
+const LOANED_SPINNING: &[(Peer, Mode)] = &[(Doorbell, Spinning), (Iceoryx2, CallPolled)];
+
+/// Loans by interfaces that block a thread.
+const LOANED_THREADS: &[(Peer, Mode)] = &[(Doorbell, Blocking), (Iceoryx2, CallWoken)];
+
 const SMALL: usize = 64;
 const LARGE: usize = 1 << 20;
+const LARGEST: usize = 10 << 20;
 
 /// Calls under way in pipelined rows.
 const WINDOW: usize = 256;

@@ -106,7 +106,7 @@ async fn measure_bodies<B: Body>(client: Client, part: Part) -> anyhow::Result<F
             }
             all_at_once(callers, limit).await
         }
-        Work::Processes { .. } => not_measured(&part),
+        Work::Loaned | Work::Processes { .. } => not_measured(&part),
     }
 }
 

@@ -8,7 +8,7 @@ use doorbell::{Raw, Spin, Status};
 
 use super::doorbell::Told;
 use super::doorbell_messages::{BLOCK_BYTES, Block, Body, Echo, Pour, Tell};
-use super::{Mode, not_measured};
+use super::{Mode, doorbell_loans, not_measured};
 use crate::clock::{Counter, closed_loop};
 use crate::part::{Part, Work, say_ready_and_stay};
 use crate::payload::{self, Sequence, Turn};
@@ -24,6 +24,7 @@ pub(super) fn serve(part: &Part) -> anyhow::Result<()> {
     if let Some(cpu) = part.cpu {
         builder = builder.pin_workers([cpu]);
     }
+    let builder = doorbell_loans::with_handler(builder);
     let _server = with_handlers::<Block>(with_handlers::<Raw>(builder)).bind()?;
     say_ready_and_stay()
 }
@@ -73,6 +74,7 @@ fn measure_bodies<B: Body>(part: &Part) -> anyhow::Result<Figures> {
             let mut requests = Turn::new(|number| B::new(part.size_bytes, number));
             closed_loop(part.limit, || call(&client, &mut requests))
         }
+        Work::Loaned => doorbell_loans::round_trips(&client, part),
         Work::Pipelined { window } => pipelined::<B>(&client, part, window),
         Work::OneWay if part.mode == Mode::BlockingNotify => notifications::<B>(&client, part),
         Work::OneWay => stream::<B>(&client, part),

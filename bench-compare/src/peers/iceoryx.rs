@@ -20,6 +20,7 @@ use crate::part::{Part, Side, Work, say_ready};
 use crate::payload::{self, Sequence, Turn};
 use crate::sample::Figures;
 
+mod loans;
 mod wake;
 
 type Link = ipc::Service;
@@ -34,6 +35,7 @@ pub(super) fn serve(part: &Part) -> anyhow::Result<()> {
     let node = node(part)?;
     let wake = Wake::new(&node, part)?;
     match (part.mode, part.work) {
+        (Mode::CallPolled | Mode::CallWoken, Work::Loaned) => loans::serve(&node, part, &wake),
         (Mode::CallPolled | Mode::CallWoken, _) => {
             let server = calls(&node, part)?
                 .server_builder()
@@ -84,6 +86,9 @@ pub(super) fn measure(part: &Part) -> anyhow::Result<Figures> {
     let wake = Wake::new(&node, part)?;
     match (part.mode, part.work) {
         (Mode::CallPolled | Mode::CallWoken, Work::RoundTrip) => call_by_call(&node, part, wake),
+        (Mode::CallPolled | Mode::CallWoken, Work::Loaned) => {
+            loans::round_trips(&node, part, &wake)
+        }
         (Mode::CallPolled, Work::Pipelined { window }) => pipelined(&node, part, window),
         (Mode::TopicPolled | Mode::TopicWoken, Work::RoundTrip) => {
             message_by_message(&node, part, wake)

@@ -6,6 +6,7 @@
 mod crowd;
 mod doorbell;
 mod doorbell_blocking;
+mod doorbell_loans;
 mod doorbell_messages;
 mod grpc;
 mod iceoryx;

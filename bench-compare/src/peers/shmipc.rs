@@ -105,7 +105,9 @@ async fn measure_task(part: Part) -> anyhow::Result<Figures> {
             all_at_once(callers?, part.limit).await
         }
         Work::OneWay => one_way(sessions.get_stream()?, &part).await,
-        Work::Connections { .. } | Work::Processes { .. } | Work::Completion => not_measured(&part),
+        Work::Loaned | Work::Connections { .. } | Work::Processes { .. } | Work::Completion => {
+            not_measured(&part)
+        }
     }
 }
 

@@ -88,7 +88,7 @@ async fn measure_task(part: Part) -> anyhow::Result<Figures> {
             }
             all_at_once(callers, part.limit).await
         }
-        Work::Processes { .. } | Work::Completion => not_measured(&part),
+        Work::Loaned | Work::Processes { .. } | Work::Completion => not_measured(&part),
     }
 }
 
