@@ -1,8 +1,17 @@
-//! Waking a peer that may be gone by now.
+//! Whether a peer sleeps, and waking one that may be gone by now.
 
 use std::io::ErrorKind;
 
-use doorbell_shm::sys::Doorbell;
+use doorbell_shm::{SleepOn, sys::Doorbell};
+
+/// Returns what a side sleeps on that has stored `word` as its sleep word.
+pub(crate) fn sleeps_on(word: u32) -> Option<SleepOn> {
+    match word & 3 {
+        1 => Some(SleepOn::Futex),
+        2 => Some(SleepOn::Doorbell),
+        _ => None,
+    }
+}
 
 /// Rings, unless nobody listens any more: a peer that reads nonsense leaves at once, often before the bell.
 ///

@@ -7,7 +7,7 @@ use doorbell_proto::{
     handshake::{BellKind, BellKinds, Features, Hello, Message, Refused, VERSIONS, Welcome},
 };
 use doorbell_shm::{
-    Consumer, Layout, OwnRegion, PeerRegion, adopt, crc32c,
+    Consumer, Layout, OwnRegion, PeerRegion, SleepOn, adopt, crc32c,
     memory::{OwnMemory, PeerMemory, RegionWriter, RingWriter},
     sys::{ControlStream, Doorbell, DoorbellKind, OwnedHandle, RegionHandle, Woken},
 };
@@ -310,6 +310,11 @@ impl RawClient {
     /// Returns how much of what was written the server has not read.
     pub fn unread_bytes(&self) -> u32 {
         self.tail.wrapping_sub(self.peer.load_head())
+    }
+
+    /// Returns what the server has announced to sleep on.
+    pub fn server_sleeps_on(&self) -> Option<SleepOn> {
+        bell::sleeps_on(self.peer.load_sleep())
     }
 
     /// Returns how much the server has published so far, modulo 2^32.

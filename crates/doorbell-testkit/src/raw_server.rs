@@ -175,11 +175,7 @@ impl RawServer {
 
     /// Returns what the client has announced to sleep on.
     pub fn client_sleeps_on(&self) -> Option<SleepOn> {
-        match self.peer.load_sleep() & 3 {
-            1 => Some(SleepOn::Futex),
-            2 => Some(SleepOn::Doorbell),
-            _ => None,
-        }
+        bell::sleeps_on(self.peer.load_sleep())
     }
 
     /// Writes a frame without looking at it, publishes it and wakes the client however it sleeps.

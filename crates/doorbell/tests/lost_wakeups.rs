@@ -5,12 +5,20 @@
 
 mod support;
 
-use std::{future::Future, pin::pin};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex, mpsc},
+};
 
-use doorbell::{Client, ItemStream, Message, NotifyError, Raw, Server, Spin, Status, blocking};
+use doorbell::{
+    Client, Context, ItemStream, Loaned, Message, MessageType, NotifyError, Payload, Raw, Server,
+    Spin, Status, blocking,
+};
 use doorbell_proto::frame::{CallId, Flags, FrameHeader, FrameKind, Packed};
 use doorbell_shm::SleepOn;
 use doorbell_testkit::{PATIENCE, Place, RawClient, RawServer, eventually};
+use serde::{Deserialize, Serialize};
 use support::{SHORT, in_time, messages::*};
 
 /// A thread sleeps on the futex. A ring that was meant for an earlier sleep comes, and then another thread has more to send than
@@ -180,6 +188,113 @@ async fn answer_does_not_overtake_credit_of_its_call() {
         assert_eq!(kinds, [FrameKind::Credit, FrameKind::Response]);
     })
     .await;
+}
+
+/// A server goes to sleep while its ring is full to the byte, and has something to say: that its client should give up a large segment. It
+/// says so as soon as there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_that_sleeps_over_a_full_ring_says_later_what_it_had_to_say() {
+    in_time(async {
+        let place = Place::new();
+        let _server = Server::builder(place.name())
+            .on(|_, echo: Echo| async move { Ok::<_, Status>(Raw(echo.0)) })
+            .bind()
+            .await
+            .unwrap();
+        let mut client = RawClient::connect(&place.socket());
+        let capacity = client.welcome.server_ring_capacity_bytes;
+        let mut write = |mut header: FrameHeader, body: &[u8]| {
+            header.length = body.len() as u32;
+            assert!(client.write(&RawClient::seal(header, body), body));
+        };
+        // All in one go, so that the server cannot sleep in between. Its first frame has a header's length.
+        write(FrameHeader::new(FrameKind::WantSegment, 0, 128), &[]);
+        for slot in 0..capacity / 1024 {
+            let id = CallId::new(slot, 1).raw();
+            let header = FrameHeader::new(FrameKind::Call, id, Echo::TYPE.get());
+            write(header, &[0; 1000][if slot == 0 { 24 } else { 0 }..]);
+        }
+        client.publish_quietly();
+        client.ring();
+        eventually("the server's ring is full, and it sleeps", || {
+            client.published_bytes() == capacity
+                && client.server_sleeps_on() == Some(SleepOn::Doorbell)
+        });
+        let mut next = || client.read().unwrap().0.kind;
+        assert_eq!(next(), FrameKind::Segment);
+        assert!((0..capacity / 1024).all(|_| next() == FrameKind::Response));
+        let mut late = None;
+        eventually("the server says more", || {
+            client.ring();
+            late = client.read();
+            late.is_some()
+        });
+        assert_eq!(late.unwrap().0.kind, FrameKind::Retire);
+    })
+    .await;
+}
+
+#[derive(Payload)]
+#[payload(loaned)]
+struct Keep(Loaned);
+
+impl Message for Keep {
+    const TYPE: MessageType = MessageType::new(1001);
+    type Reply = ();
+}
+
+#[derive(Serialize, Deserialize)]
+struct Forget;
+
+impl Message for Forget {
+    const TYPE: MessageType = MessageType::new(1002);
+    type Reply = ();
+}
+
+/// A worker has written an answer and not published it yet, when the handler of a notification drops a loan. To give that back wakes nobody;
+/// the answer must.
+#[test]
+fn answer_that_is_published_with_a_loan_that_goes_back_wakes_its_caller() {
+    let place = Place::new();
+    let kept = Arc::new(Mutex::new(None));
+    let (arrived, arrival) = mpsc::channel();
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let _server = blocking::Server::builder(place.name())
+        .on({
+            let kept = Arc::clone(&kept);
+            move |_: Context, keep: Keep| {
+                *kept.lock().unwrap() = Some(keep.0);
+                Ok::<_, Status>(())
+            }
+        })
+        .on(move |_: Context, echo: Echo| {
+            arrived.send(()).unwrap();
+            gate.lock().unwrap().recv().unwrap();
+            Ok::<_, Status>(Raw(echo.0)) // bytes are written at once, and published with what else the worker has for this client
+        })
+        .on_notify(move |_: Context, _: Forget| drop(kept.lock().unwrap().take()))
+        .bind()
+        .unwrap();
+    let client = blocking::Client::builder(place.name())
+        .spin(Spin::Never)
+        .connect()
+        .unwrap();
+    let mut loan = client.loan(1000, PATIENCE).unwrap();
+    loan.copy_from_slice(&[7; 1000]);
+    client.call(Keep(loan.into())).wait().unwrap();
+
+    let sleeps = client.stats().sleeps;
+    let calling = {
+        let client = client.clone();
+        std::thread::spawn(move || client.call(Echo(pattern(8))).wait())
+    };
+    arrival.recv_timeout(PATIENCE).unwrap();
+    eventually("the caller sleeps", || client.stats().sleeps > sleeps);
+    client.notify(Forget).unwrap();
+    go.send(()).unwrap();
+    eventually("the answer arrives", || calling.is_finished());
+    assert_eq!(calling.join().unwrap().unwrap().0, pattern(8));
 }
 
 /// A server answers and dies before it has rung. Its client's thread sleeps as the driver, so another one sees the death: the answer

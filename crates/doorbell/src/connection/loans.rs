@@ -236,10 +236,16 @@ impl State {
         })
     }
 
+    /// Returns `true` if blocks have been dropped, in either direction.
+    #[inline]
+    pub(super) fn has_returns(&self) -> bool {
+        self.pool.returns.is_any.load(Ordering::Acquire) || self.outgoing.has_dropped_loans()
+    }
+
     /// Hands the machine the blocks that have been dropped, in either direction.
     #[inline]
     pub(super) fn collect_returns(&mut self) {
-        if self.pool.returns.is_any.load(Ordering::Acquire) || self.outgoing.has_dropped_loans() {
+        if self.has_returns() {
             self.collect_some();
         }
     }
@@ -498,17 +504,9 @@ impl Connection {
         if DISPATCHING.get() == std::ptr::from_ref(self).addr() {
             return;
         }
-        let mut state = self.lock();
-        if state.end.is_some() {
-            return;
-        }
-        let result = state.pump();
-        // A worker that has gone to sleep meanwhile could not ask the client for the end of the segment.
-        let is_last =
-            self.sleeper == Sleeper::Worker && state.is_announced() && state.machine.loans().1 == 0;
-        self.sent_quietly(state, result);
-        if is_last {
-            self.ask_to_resume();
+        let state = self.lock();
+        if state.end.is_none() {
+            self.send_returns(state);
         }
     }
 

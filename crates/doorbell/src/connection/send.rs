@@ -152,11 +152,9 @@ impl Connection {
     }
 
     /// Tells the peer of blocks that were dropped with what held them.
-    fn give_back_dropped(&self, mut guard: MutexGuard<'_, State>) {
-        guard.collect_returns();
-        if guard.machine.has_control() && guard.end.is_none() {
-            let result = guard.pump();
-            self.sent_quietly(guard, result);
+    fn give_back_dropped(&self, guard: MutexGuard<'_, State>) {
+        if guard.has_returns() && guard.end.is_none() {
+            self.send_returns(guard);
         }
     }
 
@@ -337,12 +335,26 @@ impl Connection {
         }
     }
 
+    /// Tells the peer of blocks that nobody has any more. That alone wakes it only if it waits for room; what waited to be written or to be
+    /// published goes with it, and wakes it as ever.
+    pub(super) fn send_returns(&self, mut guard: MutexGuard<'_, State>) {
+        let is_all = !guard.has_backlog() && !guard.producer.has_unpublished();
+        let result = guard.pump();
+        // A worker that has gone to sleep meanwhile could not ask the client for the end of the segment.
+        let is_last =
+            self.sleeper == Sleeper::Worker && guard.is_announced() && guard.machine.loans().1 == 0;
+        if is_all {
+            self.sent_quietly(guard, result);
+        } else {
+            self.sent(guard, result);
+        }
+        if is_last {
+            self.ask_to_resume();
+        }
+    }
+
     /// As [`sent`](Self::sent), after blocks have been given back: wakes the peer only if it waits for room.
-    pub(super) fn sent_quietly(
-        &self,
-        mut guard: MutexGuard<'_, State>,
-        result: Result<(), Violation>,
-    ) {
+    fn sent_quietly(&self, mut guard: MutexGuard<'_, State>, result: Result<(), Violation>) {
         if result.is_err() || guard.has_backlog() || guard.is_watched() {
             return self.sent_with_more(guard, result);
         }

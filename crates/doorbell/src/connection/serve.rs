@@ -26,12 +26,7 @@ impl Connection {
             return Ok(false);
         };
         receive.consumer.release();
-        self.give_up_idle_memory();
-        {
-            let mut state = self.lock();
-            state.announce(SleepOn::Doorbell);
-            state.machine.give_back_unused();
-        }
+        self.announce_asleep();
         // The announcement has fenced: what the peer published before it saw the announcement is visible now.
         self.relieve();
         if self.has_unread(&mut receive)? && !self.is_congested() {
@@ -41,18 +36,27 @@ impl Connection {
         Ok(true)
     }
 
-    /// Tells the client which segments for loans have no use now. It unmaps its side even if nobody waits for anything there, so its bell is
-    /// rung whatever it has announced: once for each time that there is something to give up.
-    fn give_up_idle_memory(&self) {
+    /// Tells the client which segments for loans have no use now, and announces the doorbell: under one lock, so that whoever gives the last
+    /// block of one back comes before the look at it or [sees](Self::flush_returns) that the worker sleeps.
+    ///
+    /// The client unmaps its side even if nobody waits for anything there, so its bell is rung whatever it has announced: once for each time
+    /// that there is something to give up.
+    fn announce_asleep(&self) {
         let mut state = self.lock();
-        if !state.shrink() {
-            return;
+        let gives_up = state.shrink();
+        let result = if gives_up { state.pump() } else { Ok(()) };
+        self.backlog.store(state.has_backlog(), Ordering::Relaxed); // there may have been no room
+        let mut due = state.publish();
+        state.announce(SleepOn::Doorbell);
+        state.machine.give_back_unused();
+        if gives_up && due.is_none() {
+            state.counters.notifies += 1;
+            due = Some(SleepOn::Doorbell);
         }
-        let result = state.pump();
-        let due = state.publish();
-        state.counters.notifies += u64::from(due.is_none());
         drop(state);
-        self.notify_peer(due.unwrap_or(SleepOn::Doorbell));
+        if let Some(on) = due {
+            self.notify_peer(on);
+        }
         if let Err(violation) = result {
             self.close(Disconnected::Protocol(std::sync::Arc::new(violation)));
         }
