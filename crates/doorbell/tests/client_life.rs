@@ -5,13 +5,30 @@ mod support;
 use std::time::Instant;
 
 use doorbell::{Client, Code, Context, Outcome, Server, Status, blocking, client::ConnectionState};
-use doorbell_testkit::{PATIENCE, Place, RawServer, eventually};
+use doorbell_testkit::{
+    Child, PATIENCE, Place, RawServer, descriptors, eventually, role, say, setting, wait_for_parent,
+};
 use support::{Host, SHORT, in_time, messages::*};
 
 #[test]
 #[ignore = "the body of the child processes"]
 fn child_process() {
-    support::roles::run();
+    match role().as_deref() {
+        Some("caller of threads") => call_when_told(),
+        _ => support::roles::run(),
+    }
+}
+
+/// Makes a call at every order, on whatever connection there is or can be made.
+fn call_when_told() {
+    let client = blocking::Client::connect(setting("path")).unwrap();
+    say("READY");
+    while wait_for_parent().is_some() {
+        eventually("a call is answered", || {
+            client.call(Add(1, 2)).wait().is_ok()
+        });
+        say("DONE");
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -101,6 +118,41 @@ async fn end_of_a_connection_that_has_been_replaced_is_no_disconnection() {
         assert!(leaving.await.unwrap());
         leaving_is_seen(&client).await;
         assert_eq!(*state.borrow(), ConnectionState::Connected);
+    })
+    .await;
+}
+
+/// Nobody uses the first connection any more, and nobody has closed it either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connection_that_a_thread_has_replaced_leaves_nothing_behind() {
+    in_time(async {
+        let place = Place::new();
+        let gate = tokio::sync::watch::Sender::new(false);
+        let first = serve(&place.name(), &gate).await;
+        let name = place.name();
+        let mut caller = Child::start("child_process", "caller of threads", &[("path", &name)]);
+        caller.hear("READY");
+        let before = descriptors(caller.id());
+        // What keeps the first server from closing its connections.
+        let waiting = Client::connect(place.name()).await.unwrap();
+        let pending = waiting.call(Gate).send().await.unwrap();
+        eventually("a handler waits at the gate", || gate.receiver_count() == 2);
+        let leaving = tokio::spawn(async move { first.shutdown(PATIENCE).await });
+        eventually("the first server has left its name", || {
+            !place.socket().exists()
+        });
+        let second = serve(&place.name(), &gate).await;
+        eventually("the caller is with the second server", || {
+            caller.tell("call");
+            caller.hear("DONE");
+            second.stats().connections == 1
+        });
+        eventually("nothing is left of the first connection", || {
+            descriptors(caller.id()) == before
+        });
+        gate.send_replace(true);
+        assert_eq!(pending.await.unwrap(), 1);
+        assert!(leaving.await.unwrap());
     })
     .await;
 }

@@ -320,7 +320,8 @@ impl Dialer {
             path: self.path.clone(),
             source,
         })?;
-        *lock(&self.current) = Some(Arc::clone(&connection));
+        let replaced = lock(&self.current).replace(Arc::clone(&connection));
+        drop(replaced); // with what is done at its end, so not under the lock
         if self.closed.load(Ordering::Acquire) {
             self.close(); // closed while we dialled
             return Err(ConnectError::Closed);

@@ -211,7 +211,7 @@ impl Connection {
         self.peer.cancel_generation(id.slot()) == id.generation() || self.is_closed()
     }
 
-    /// Registers what is done once when the connection ends; done at once if it has.
+    /// Registers what is done once when the connection ends, or when nobody has it any more; done at once if it has ended.
     pub(crate) fn on_close(&self, action: impl FnOnce() + Send + 'static) {
         *lock(&self.on_close) = Some(Box::new(action));
         if self.is_closed() {
@@ -328,6 +328,13 @@ impl Connection {
         if let Err(error) = result {
             tracing::debug!(%error, "cannot ring the peer's doorbell");
         }
+    }
+}
+
+impl Drop for Connection {
+    /// One that a client has replaced while the server was leaving ends without having been closed.
+    fn drop(&mut self) {
+        self.run_on_close();
     }
 }
 
