@@ -1,15 +1,19 @@
 //! Models of the ring and of waking, run by loom in every interleaving.
 //!
-//! They run the real `Producer`, `Consumer`, `Announcer`, `Notifier`, `Kick` and `Brake` on heap regions. Only the
-//! operating system is a model: a futex and a doorbell made of a mutex and a condition variable. A lost
+//! They run the real `Producer`, `Consumer`, `Announcer`, `Notifier`, `Kick`, `Brake` and `Blocks` on heap regions. The
+//! operating system is a model: a futex and a doorbell made of a mutex and a condition variable; and so are the steps of the crate above, which
+//! does not build under loom. A lost
 //! wake-up shows as a deadlock, a missing edge as two unordered accesses to a cell of ring data.
 //!
 //! `ci/loom.sh` runs each model as it is, and then with each place weakened that it is there for.
 
 mod brake;
+mod client;
 mod edges;
 mod kick;
+mod loans;
 mod locks;
+mod server;
 mod side;
 mod wakeups;
 

@@ -86,8 +86,9 @@ fn loom_waiter_racing_with_a_driver_that_leaves_drives() {
     });
 }
 
-/// `Mailbox::deliver` against a worker that leaves, `Reception::admit` against a drain, and `dial_once` against `close`: what is put
-/// down under the lock and the flag that is raised before the lock is taken. One of the two sees the other, by the lock alone.
+/// `Mailbox::deliver` against a worker that leaves, `Reception::admit` against a drain, `dial_once` against `close`, and
+/// `Connection::on_close` against the end: what is put down under the lock and the flag that is raised before the lock is taken. One of the
+/// two sees the other, by the lock alone.
 #[test]
 fn loom_arrival_racing_with_a_stop_is_turned_away() {
     model(|| {
@@ -96,8 +97,10 @@ fn loom_arrival_racing_with_a_stop_is_turned_away() {
         let worker = thread::spawn({
             let (stopped, arrivals) = (Arc::clone(&stopped), Arc::clone(&arrivals));
             move || {
-                stopped.store(true, Ordering::Relaxed);
+                let stop = || stopped.store(true, Ordering::Relaxed);
+                kept("stop-raise-first").then(stop);
                 *arrivals.lock().unwrap() = 0;
+                (!kept("stop-raise-first")).then(stop);
             }
         });
         *arrivals.lock().unwrap() += 1;

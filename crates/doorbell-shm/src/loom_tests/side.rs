@@ -42,13 +42,20 @@ impl Futex {
 
 /// A doorbell: remembers that it was notified.
 #[derive(Debug)]
-struct Bell {
+pub(super) struct Bell {
     notified: Mutex<bool>,
     sleepers: Condvar,
 }
 
 impl Bell {
-    fn wait(&self) {
+    pub(super) fn new() -> Self {
+        Self {
+            notified: Mutex::new(false),
+            sleepers: Condvar::new(),
+        }
+    }
+
+    pub(super) fn wait(&self) {
         let mut notified = self.notified.lock().unwrap();
         while !*notified {
             notified = self.sleepers.wait(notified).unwrap();
@@ -56,7 +63,7 @@ impl Bell {
         *notified = false;
     }
 
-    fn notify(&self) {
+    pub(super) fn notify(&self) {
         *self.notified.lock().unwrap() = true;
         self.sleepers.notify_all();
     }
@@ -107,10 +114,7 @@ impl Wires {
                 queue: Mutex::new(()),
                 sleepers: Condvar::new(),
             },
-            bell: Bell {
-                notified: Mutex::new(false),
-                sleepers: Condvar::new(),
-            },
+            bell: Bell::new(),
         }
     }
 }
@@ -118,10 +122,22 @@ impl Wires {
 impl Side {
     /// Pushes and publishes a record of kind `value`, not 0, unless the ring is full.
     pub(super) fn try_send(&mut self, value: u8) -> bool {
+        self.write(value) && self.publish()
+    }
+
+    /// Pushes a record of kind `value`, not 0, unless the ring is full.
+    pub(super) fn write(&mut self, value: u8) -> bool {
         let mut header = [value; HEADER_BYTES];
         header[..4].copy_from_slice(&8_u32.to_le_bytes());
-        let pushed = self.producer.push(&header, &[&[value; 8]]).unwrap();
-        pushed && self.producer.publish()
+        self.producer.push(&header, &[&[value; 8]]).unwrap()
+    }
+
+    pub(super) fn publish(&mut self) -> bool {
+        self.producer.publish()
+    }
+
+    pub(super) fn has_unpublished(&self) -> bool {
+        self.producer.has_unpublished()
     }
 
     /// Takes a record, if there is one, and checks that it is whole.
@@ -174,9 +190,13 @@ impl Side {
 
     /// Announces, looks once more, sleeps and withdraws, as every waiter does.
     pub(super) fn sleep(&mut self, space: bool) {
+        self.sleep_unless(space, |side| kept("look-once-more") && side.is_ready(space));
+    }
+
+    pub(super) fn sleep_unless(&mut self, space: bool, is_ready: impl FnOnce(&mut Self) -> bool) {
         self.sleeps += 1;
         let number = self.announcer.announce(self.on, space);
-        if !kept("look-once-more") || !self.is_ready(space) {
+        if !is_ready(self) {
             self.block(number);
         }
         self.announcer.withdraw();

@@ -1,10 +1,8 @@
 //! Which parts of a segment are free: first fit, in private memory of the writer.
 
-use super::segment::ALIGNMENT;
-
 /// The parts of one segment, in units of the alignment. The free ones are sorted, apart from each other, and do not touch.
 #[derive(Debug)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     free: Vec<Part>,
     /// Sorted.
     taken: Vec<(Part, Holder)>,
@@ -25,7 +23,7 @@ enum Holder {
 
 impl Blocks {
     /// Returns the parts of an unused segment of `bytes`, a multiple of the alignment.
-    pub(super) fn new(bytes: u32) -> Self {
+    pub(crate) fn new(bytes: u32) -> Self {
         let all = Part {
             start: 0,
             units: bytes / ALIGNMENT,
@@ -37,7 +35,7 @@ impl Blocks {
     }
 
     /// Takes the first free part with room for `bytes`, and returns where it begins in bytes.
-    pub(super) fn take(&mut self, bytes: u32) -> Option<u32> {
+    pub(crate) fn take(&mut self, bytes: u32) -> Option<u32> {
         let units = bytes.div_ceil(ALIGNMENT).max(1); // also an empty block has a place of its own
         let index = self.free.iter().position(|part| part.units >= units)?;
         let part = self.free.get_mut(index)?;
@@ -56,7 +54,7 @@ impl Blocks {
     }
 
     /// Notes that the block at byte `offset`, which the writer has, is with the peer from now on.
-    pub(super) fn lend(&mut self, offset: u32) {
+    pub(crate) fn lend(&mut self, offset: u32) {
         if let Some((_, holder)) = self
             .find(offset)
             .and_then(|place| self.taken.get_mut(place))
@@ -66,17 +64,17 @@ impl Blocks {
     }
 
     /// Frees the block at byte `offset` if the writer has it.
-    pub(super) fn give_unlent(&mut self, offset: u32) -> bool {
+    pub(crate) fn give_unlent(&mut self, offset: u32) -> bool {
         self.give(offset, Holder::Writer)
     }
 
     /// Frees the block at byte `offset` if the peer has it.
-    pub(super) fn give_lent(&mut self, offset: u32) -> bool {
+    pub(crate) fn give_lent(&mut self, offset: u32) -> bool {
         self.give(offset, Holder::Peer)
     }
 
     /// Returns `true` while a part is taken.
-    pub(super) fn is_used(&self) -> bool {
+    pub(crate) fn is_used(&self) -> bool {
         !self.taken.is_empty()
     }
 
@@ -123,6 +121,9 @@ impl Blocks {
         }
     }
 }
+
+/// Blocks begin at a multiple of this.
+pub(super) const ALIGNMENT: u32 = 64;
 
 #[cfg(test)]
 mod tests {

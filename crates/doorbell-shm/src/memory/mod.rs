@@ -32,7 +32,7 @@
 
 #[cfg(not(loom))]
 mod bench_area;
-#[cfg(not(loom))]
+#[cfg_attr(loom, allow(dead_code))] // segments are mapped
 mod blocks;
 #[cfg(not(loom))]
 mod connection;
@@ -53,6 +53,8 @@ mod words;
 
 #[cfg(not(loom))]
 pub use bench_area::{BenchArea, BenchShape};
+#[cfg(all(test, loom))]
+pub(crate) use blocks::Blocks;
 #[cfg(not(loom))]
 pub use connection::{AdoptError, ServerMemory, adopt, create};
 pub use crc::{crc32c, crc32c_header};

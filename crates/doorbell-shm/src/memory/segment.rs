@@ -16,7 +16,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::blocks::Blocks;
+use super::blocks::{ALIGNMENT, Blocks};
 use crate::sys::{
     Mapping, PeerAccess, RegionError, RegionHandle, check_region, create_region, seal_size,
     seal_writable_by_us_only,
@@ -290,9 +290,6 @@ impl PeerBlock {
             .wrapping_add(self.offset)
     }
 }
-
-/// Blocks begin at a multiple of this.
-pub(super) const ALIGNMENT: u32 = 64;
 
 const PAGE_BYTES: u32 = 4096;
 const MAX_SEGMENT_BYTES: u32 = 1 << 30;

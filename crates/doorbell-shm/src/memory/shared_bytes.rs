@@ -6,9 +6,9 @@
 use std::mem::MaybeUninit;
 use std::sync::MutexGuard;
 
-use super::blocks::Blocks;
+use super::blocks::{ALIGNMENT, Blocks};
 use super::copy::copy_out;
-use super::segment::{ALIGNMENT, OwnBlock, PeerBlock};
+use super::segment::{OwnBlock, PeerBlock};
 
 /// Private memory that is written like a block, where there is no segment. It begins at a multiple of 64 too.
 #[derive(Debug)]

@@ -258,7 +258,7 @@ impl Dialer {
             if let Some(connection) = self.current() {
                 return Ok(connection); // another thread has made it while we waited
             }
-            if self.closed.load(Ordering::Acquire) {
+            if self.closed.load(Ordering::Relaxed) {
                 return Err(ConnectError::Closed);
             }
             let error = match self.dial_once(limit) {
@@ -322,7 +322,7 @@ impl Dialer {
         })?;
         let replaced = lock(&self.current).replace(Arc::clone(&connection));
         drop(replaced); // with what is done at its end, so not under the lock
-        if self.closed.load(Ordering::Acquire) {
+        if self.closed.load(Ordering::Relaxed) {
             self.close(); // closed while we dialled
             return Err(ConnectError::Closed);
         }
@@ -330,7 +330,7 @@ impl Dialer {
     }
 
     fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::Relaxed);
         let connection = lock(&self.current).take();
         if let Some(connection) = connection {
             connection.close(Disconnected::Closed);

@@ -186,8 +186,8 @@ impl Threads {
         handler: impl FnOnce() -> T + Send + 'static,
         finish: fn(&ReplyTo<'_>, T),
     ) {
-        if self.running.fetch_add(1, Ordering::AcqRel) >= self.limit {
-            self.running.fetch_sub(1, Ordering::AcqRel);
+        if self.running.fetch_add(1, Ordering::Relaxed) >= self.limit {
+            self.running.fetch_sub(1, Ordering::Relaxed);
             let text = format!("{} streaming calls are being answered already", self.limit);
             let status = Status::resource_exhausted(text);
             return reply_to.answer(Answer::Fail(status.not_executed()));
@@ -202,10 +202,10 @@ impl Threads {
                     Ok(output) => reply_to.finish(finish, output),
                     Err(_) => reply_to.panicked(),
                 }
-                this.running.fetch_sub(1, Ordering::AcqRel);
+                this.running.fetch_sub(1, Ordering::Relaxed);
             });
         if let Err(error) = thread {
-            self.running.fetch_sub(1, Ordering::AcqRel);
+            self.running.fetch_sub(1, Ordering::Relaxed);
             let status = Status::resource_exhausted(format!("no thread for the handler: {error}"));
             reply_to.answer(Answer::Fail(status.not_executed()));
         }

@@ -71,7 +71,7 @@ impl Dialer {
     }
 
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::Relaxed);
         let connection = lock(&self.current).take();
         if let Some(connection) = connection {
             connection.close(Disconnected::Closed);
@@ -90,7 +90,7 @@ impl Dialer {
             if let Some(connection) = self.current() {
                 return Ok(connection); // somebody else has made it while we waited
             }
-            if self.closed.load(Ordering::Acquire) {
+            if self.closed.load(Ordering::Relaxed) {
                 return Err(ConnectError::Closed);
             }
             let error = match self.dial_once().await {
@@ -129,10 +129,10 @@ impl Dialer {
         struct AtIt(Arc<Dialer>);
         impl Drop for AtIt {
             fn drop(&mut self) {
-                self.0.in_background.store(false, Ordering::Release);
+                self.0.in_background.store(false, Ordering::Relaxed);
             }
         }
-        if self.in_background.swap(true, Ordering::AcqRel) {
+        if self.in_background.swap(true, Ordering::Relaxed) {
             return;
         }
         let task = AtIt(Arc::clone(self));
@@ -177,7 +177,7 @@ impl Dialer {
                 self.state.send_replace(ConnectionState::Connected);
             }
         }
-        if self.closed.load(Ordering::Acquire) {
+        if self.closed.load(Ordering::Relaxed) {
             self.close(); // closed while we dialled
             return Err(ConnectError::Closed);
         }
@@ -218,11 +218,11 @@ impl Dialer {
 
     /// A connection has ended: the present one, or one that has been replaced and went on for the calls that it had.
     fn connection_ended(&self) {
-        let current = lock(&self.current); // against one that is being made
+        let current = lock(&self.current); // until it is shown: against one that is being made, and against `close`
         let is_connected = current
             .as_ref()
             .is_some_and(|connection| connection.is_usable());
-        if !is_connected && !self.closed.load(Ordering::Acquire) {
+        if !is_connected && !self.closed.load(Ordering::Relaxed) {
             self.state.send_replace(ConnectionState::Disconnected);
         }
     }

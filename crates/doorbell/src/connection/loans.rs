@@ -99,7 +99,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         lock(&self.returns.blocks).push(self.block);
-        self.returns.is_any.store(true, Ordering::Release); // pairs with `collect_returns`; the lock orders the rest
+        self.returns.is_any.store(true, Ordering::Relaxed); // the lock of the list orders it: see docs/orderings.md
     }
 }
 
@@ -239,7 +239,7 @@ impl State {
     /// Returns `true` if blocks have been dropped, in either direction.
     #[inline]
     pub(super) fn has_returns(&self) -> bool {
-        self.pool.returns.is_any.load(Ordering::Acquire) || self.outgoing.has_dropped_loans()
+        self.pool.returns.is_any.load(Ordering::Relaxed) || self.outgoing.has_dropped_loans()
     }
 
     /// Hands the machine the blocks that have been dropped, in either direction.
@@ -252,7 +252,7 @@ impl State {
 
     #[cold]
     fn collect_some(&mut self) {
-        self.pool.returns.is_any.store(false, Ordering::Relaxed); // before the look: what comes later sets it again
+        self.pool.returns.is_any.store(false, Ordering::Relaxed); // before the look: what comes later sets it again (`returns-clear-first`)
         let mut blocks = lock(&self.pool.returns.blocks);
         for block in blocks.drain(..) {
             self.machine.give_back(block);
@@ -578,8 +578,9 @@ impl Connection {
         let mut state = self.lock();
         let sent = made.and_then(|(made, handle)| state.add_segment(made, &handle, bytes));
         if let Err(error) = &sent {
-            tracing::debug!(%error, bytes, "no segment for loans can be made");
             state.pool.charge.refuse(u64::from(bytes));
+            drop(state);
+            tracing::debug!(%error, bytes, "no segment for loans can be made");
             return false;
         }
         let result = state.pump();

@@ -199,7 +199,7 @@ impl Connection {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.closed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn end(&self) -> Option<Disconnected> {
@@ -234,7 +234,7 @@ impl Connection {
         if matches!(reason, Disconnected::PeerGone) && !self.read_the_rest() {
             return;
         }
-        let wakers = {
+        let (wakers, calls) = {
             let mut state = self.lock();
             if state.end.is_some() {
                 return;
@@ -243,11 +243,12 @@ impl Connection {
                 state.say_what_was_wrong(violation);
             }
             state.end = Some(reason);
-            self.closed.store(true, Ordering::Release);
+            self.closed.store(true, Ordering::Relaxed);
             end_everything(&mut state)
         };
         doorbell_shm::failpoint!("close.marked");
         self.kick.raise();
+        tracing::debug!(calls, "connection ended with calls under way");
         wakers.into_iter().for_each(Waker::wake);
         self.run_on_close();
         doorbell_shm::failpoint!("close.after");
@@ -347,9 +348,9 @@ impl Effects {
     }
 }
 
-fn end_everything(state: &mut State) -> Vec<Waker> {
-    let ids = state.machine.handle_closed();
-    tracing::debug!(calls = ids.len(), "connection ended with calls under way");
+/// Returns whom to wake, and how many calls were under way.
+fn end_everything(state: &mut State) -> (Vec<Waker>, usize) {
+    let calls = state.machine.handle_closed().len();
     let end = state.end.clone().expect("set by the caller");
     let mut wakers = state.tickets.end_all(|ticket| {
         ticket.cancelled = true;
@@ -363,7 +364,7 @@ fn end_everything(state: &mut State) -> Vec<Waker> {
     wakers.append(&mut state.quiet_wakers);
     wakers.append(&mut state.pool.wakers);
     state.pool.close();
-    wakers
+    (wakers, calls)
 }
 
 /// Locks a mutex whose data stays consistent even if a holder panicked: nothing under these locks runs user code.

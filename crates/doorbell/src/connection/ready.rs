@@ -31,7 +31,7 @@ impl Connection {
 
     /// New calls can go out.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.closed.load(Ordering::Acquire) && !self.leaving.load(Ordering::Acquire)
+        !self.closed.load(Ordering::Relaxed) && !self.leaving.load(Ordering::Relaxed)
     }
 
     /// Ready when nothing waits to be written.

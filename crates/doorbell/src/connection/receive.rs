@@ -178,7 +178,7 @@ impl Connection {
         effects.notify = state.tell(published, released);
         doorbell_shm::failpoint!("batch.after");
         if state.going_away.is_some() {
-            self.leaving.store(true, Ordering::Release);
+            self.leaving.store(true, Ordering::Relaxed);
         }
         self.backlog.store(backlog, Ordering::Relaxed);
         if !backlog && !state.space_wakers.is_empty() {

@@ -75,7 +75,7 @@ impl Door {
 
     /// Makes the acceptor leave; its listener is closed then, and its socket removed.
     pub(super) fn close(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.stop.store(true, Ordering::Relaxed);
         if let Err(error) = self.poller.wake() {
             tracing::error!(%error, "cannot wake the acceptor");
         }
@@ -83,7 +83,7 @@ impl Door {
 
     /// A connection has ended: there is room, and a descriptor, for another one.
     pub(super) fn connection_ended(&self) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.open.fetch_sub(1, Ordering::Relaxed);
         let _ = self.poller.wake(); // an acceptor that ran out of descriptors tries again
     }
 }
@@ -141,7 +141,7 @@ impl Acceptor {
                 tracing::error!(%error, "the acceptor cannot wait; no more connections are taken");
                 return;
             }
-            if self.reception.door.stop.load(Ordering::Acquire) {
+            if self.reception.door.stop.load(Ordering::Relaxed) {
                 return self.turn_away();
             }
             for event in events.drain(..) {
@@ -264,7 +264,7 @@ impl Acceptor {
             Spending::new(&self.reception.loans, self.reception.max_loan_bytes),
         );
         door.accepted.fetch_add(1, Ordering::Relaxed);
-        door.open.fetch_add(1, Ordering::AcqRel);
+        door.open.fetch_add(1, Ordering::Relaxed);
         {
             let mut connections = lock(&door.connections);
             if connections.len() == connections.capacity() {
@@ -272,7 +272,7 @@ impl Acceptor {
             }
             connections.push(Arc::downgrade(&connection));
         }
-        if door.stop.load(Ordering::Acquire) {
+        if door.stop.load(Ordering::Relaxed) {
             // The drain has begun while we shook hands, and may have looked at the list before we came.
             connection.go_away(GoAwayReason::ShuttingDown, "the server is shutting down");
         }

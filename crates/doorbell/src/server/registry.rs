@@ -110,12 +110,13 @@ impl Registry {
     fn change(&self, change: impl FnOnce(&mut Table) -> bool) -> bool {
         let mut current = lock(&self.current);
         let result = change(Arc::make_mut(&mut current));
-        self.version.fetch_add(1, Ordering::Release); // pairs with `Snapshot::get`
+        self.version.fetch_add(1, Ordering::Relaxed);
         result
     }
 
+    /// The version first: a table may be newer than it says, and never older.
     fn latest(&self) -> (Arc<Table>, u64) {
-        let version = self.version.load(Ordering::Acquire);
+        let version = self.version.load(Ordering::Relaxed);
         (Arc::clone(&lock(&self.current)), version)
     }
 }
@@ -132,8 +133,8 @@ impl Snapshot {
 
     /// Returns the handler that is registered now.
     pub(crate) fn get(&mut self, message_type: MessageType) -> Option<&Arc<dyn Handler>> {
-        // Pairs with `change`, through the ring: the client has called after that, and we look after we have seen the call.
-        if self.registry.version.load(Ordering::Acquire) != self.version {
+        // After `change`, through the ring: the client has called after that, and we look after we have seen the call.
+        if self.registry.version.load(Ordering::Relaxed) != self.version {
             (self.table, self.version) = self.registry.latest();
         }
         self.table.get(message_type)

@@ -69,16 +69,17 @@ impl Mailbox {
         }))
     }
 
+    /// Puts a connection down for the worker, then looks whether there is one: the steps are in `docs/orderings.md`.
     pub(super) fn deliver(&self, arrival: Arrival) {
         lock(&self.arrivals).push(arrival);
-        if self.stop.load(Ordering::Acquire) {
+        if self.stop.load(Ordering::Relaxed) {
             return self.turn_away(); // its worker may have left, and looks here no more
         }
         self.wake();
     }
 
     pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.stop.store(true, Ordering::Relaxed);
         self.wake();
     }
 
@@ -144,7 +145,7 @@ impl Worker {
     /// Works until told to stop, then closes what is left.
     pub(super) fn run(mut self) {
         let _leaving = Leaving(Arc::clone(&self.mailbox));
-        while !self.mailbox.stop.load(Ordering::Acquire) {
+        while !self.mailbox.stop.load(Ordering::Relaxed) {
             if !self.work_while_hot() {
                 break;
             }
@@ -182,7 +183,7 @@ impl Worker {
                 if now.duration_since(polled_at) >= TIME_BETWEEN_POLLS {
                     polled_at = now;
                     self.poll(Wait::Poll);
-                    if self.mailbox.stop.load(Ordering::Acquire) {
+                    if self.mailbox.stop.load(Ordering::Relaxed) {
                         return false;
                     }
                     self.cool_down(QUIET_TURNS);
@@ -289,7 +290,7 @@ impl Worker {
         self.mailbox.polls.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self.mailbox.poller.wait(&mut events, wait) {
             tracing::error!(%error, "an I/O worker cannot wait");
-            self.mailbox.stop.store(true, Ordering::Release);
+            self.mailbox.stop.store(true, Ordering::Relaxed);
         }
         for event in events.drain(..) {
             self.handle(event);
@@ -464,7 +465,7 @@ struct Leaving(Arc<Mailbox>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::Release);
+        self.0.stop.store(true, Ordering::Relaxed);
         self.0.turn_away();
     }
 }

@@ -1,0 +1,189 @@
+//! Steps of a client: the state that it shows while connections come and go, its cancel words, and the death of its peer. As in
+//! [`locks`](super::locks), the steps are written down once more.
+
+use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+
+use super::model;
+use super::side::sides;
+use crate::sync::kept;
+use crate::wake::SleepOn;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Connected,
+    Disconnected,
+    Closed,
+}
+
+/// What clones of a client share.
+struct Dialer {
+    closed: AtomicBool,
+    /// Whether there is a connection, and a usable one.
+    current: Mutex<Option<Arc<AtomicBool>>>,
+    shown: Mutex<Shown>,
+}
+
+impl Dialer {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            closed: AtomicBool::new(false),
+            current: Mutex::new(None),
+            shown: Mutex::new(Shown::Disconnected),
+        })
+    }
+
+    fn show(&self, state: Shown) {
+        *self.shown.lock().unwrap() = state;
+    }
+
+    /// The end of `dial_once`.
+    fn dialled(&self, usable: &Arc<AtomicBool>) {
+        let mut current = self.current.lock().unwrap();
+        *current = Some(Arc::clone(usable));
+        let is_usable = usable.load(Ordering::Relaxed);
+        if !kept("show-under-lock") {
+            drop(current);
+            if is_usable {
+                self.show(Shown::Connected);
+            }
+        } else if is_usable {
+            self.show(Shown::Connected);
+            drop(current);
+        }
+        if self.closed.load(Ordering::Relaxed) {
+            self.close();
+        }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let connection = self.current.lock().unwrap().take();
+        if let Some(usable) = connection {
+            usable.store(false, Ordering::Relaxed);
+        }
+        self.show(Shown::Closed);
+    }
+
+    fn connection_ended(&self) {
+        let mut current = Some(self.current.lock().unwrap());
+        let connection = current.as_ref().and_then(|current| current.as_ref());
+        let is_connected = connection.is_some_and(|usable| usable.load(Ordering::Relaxed));
+        if !is_connected && !self.closed.load(Ordering::Relaxed) {
+            if !kept("show-under-lock") {
+                current = None;
+            }
+            self.show(Shown::Disconnected);
+        }
+        drop(current);
+    }
+
+    fn shown(&self) -> Shown {
+        *self.shown.lock().unwrap()
+    }
+}
+
+/// `close` against `dial_once`, and against the end of a connection.
+#[test]
+fn loom_client_that_is_closed_shows_it() {
+    model(|| {
+        let dialer = Dialer::new();
+        let others = [
+            |dialer: &Dialer| dialer.dialled(&Arc::new(AtomicBool::new(true))),
+            |dialer: &Dialer| dialer.connection_ended(),
+        ];
+        let others = others.map(|step| {
+            let dialer = Arc::clone(&dialer);
+            thread::spawn(move || step(&dialer))
+        });
+        dialer.close();
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(dialer.shown(), Shown::Closed, "shown for ever");
+    });
+}
+
+/// A connection ends while it becomes the present one.
+#[test]
+fn loom_client_whose_connection_ends_at_once_shows_it() {
+    model(|| {
+        let (dialer, usable) = (Dialer::new(), Arc::new(AtomicBool::new(true)));
+        let ending = thread::spawn({
+            let (dialer, usable) = (Arc::clone(&dialer), Arc::clone(&usable));
+            move || {
+                usable.store(false, Ordering::Relaxed);
+                dialer.connection_ended();
+            }
+        });
+        dialer.dialled(&usable);
+        ending.join().unwrap();
+        assert_eq!(dialer.shown(), Shown::Disconnected, "shown for ever");
+    });
+}
+
+/// `abandon`: the word is stored before the frame is published, so whoever has read the frame sees it; and the next call of the slot does not
+/// take it for its own.
+#[test]
+fn loom_cancel_word_is_seen_with_its_frame_and_means_one_call() {
+    model(|| {
+        let (mut client, mut server) = sides(SleepOn::Futex);
+        let word = Arc::new(AtomicU32::new(0));
+        let cancelling = thread::spawn({
+            let word = Arc::clone(&word);
+            move || {
+                let cancel = || word.store(1, Ordering::Relaxed);
+                kept("cancel-word-first").then(cancel);
+                assert!(client.try_send(1));
+                (!kept("cancel-word-first")).then(cancel);
+            }
+        });
+        assert_ne!(word.load(Ordering::Relaxed), 2, "another call is cancelled");
+        while server.try_receive().is_none() {
+            thread::yield_now();
+        }
+        assert_eq!(word.load(Ordering::Relaxed), 1, "the word is missing");
+        assert_ne!(word.load(Ordering::Relaxed), 2, "another call is cancelled");
+        cancelling.join().unwrap();
+    });
+}
+
+/// `Connection::read_the_rest` against a driver that leaves, without the state lock (`leave`) or with it (`leave_holding`).
+fn peer_goes_while_somebody_drives(leaves: fn(&AtomicBool, &Mutex<bool>) -> bool) {
+    model(move || {
+        let receive_is_taken = Arc::new(AtomicBool::new(true)); // by the driver
+        let gone = Arc::new(Mutex::new(false));
+        let driver = thread::spawn({
+            let (receive, gone) = (Arc::clone(&receive_is_taken), Arc::clone(&gone));
+            move || leaves(&receive, &gone)
+        });
+        *gone.lock().unwrap() = true;
+        let (taken, failed) = (Ordering::Acquire, Ordering::Relaxed);
+        let tried = receive_is_taken.compare_exchange(false, true, taken, failed);
+        let ended = driver.join().unwrap() || tried.is_ok();
+        assert!(ended, "everybody waits for ever for a peer that is gone");
+    });
+}
+
+#[test]
+fn loom_peer_that_goes_while_a_driver_leaves_ends_the_connection() {
+    peer_goes_while_somebody_drives(|receive, gone| {
+        let release = || receive.store(false, Ordering::Release);
+        kept("leave-release-first").then(release);
+        let must_end = *gone.lock().unwrap();
+        (!kept("leave-release-first")).then(release);
+        must_end
+    });
+}
+
+#[test]
+fn loom_peer_that_goes_while_a_driver_leaves_with_the_state_ends_the_connection() {
+    peer_goes_while_somebody_drives(|receive, gone| {
+        let release = || receive.store(false, Ordering::Release);
+        let state = gone.lock().unwrap();
+        let must_end = *state;
+        kept("leave-inside").then(release);
+        drop(state);
+        (!kept("leave-inside")).then(release);
+        must_end
+    });
+}
