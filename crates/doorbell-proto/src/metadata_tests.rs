@@ -44,6 +44,8 @@ fn repeated_key_keeps_every_value_in_order() {
         (Some(&b"2"[..]), 3, false)
     );
     assert_eq!(format!("{parsed:?}"), format!("{metadata:?}"));
+    let entries: Vec<_> = (&metadata).into_iter().collect();
+    assert_eq!(entries, parsed.iter().collect::<Vec<_>>());
 }
 
 #[test]

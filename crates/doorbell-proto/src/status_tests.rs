@@ -20,6 +20,32 @@ fn code_survives_its_number() {
 }
 
 #[test]
+fn each_constructor_gives_its_own_code() {
+    let statuses = [
+        Status::cancelled(""),
+        Status::unknown(""),
+        Status::invalid_argument(""),
+        Status::deadline_exceeded(""),
+        Status::not_found(""),
+        Status::already_exists(""),
+        Status::permission_denied(""),
+        Status::resource_exhausted(""),
+        Status::failed_precondition(""),
+        Status::aborted(""),
+        Status::out_of_range(""),
+        Status::unimplemented(""),
+        Status::internal(""),
+        Status::unavailable(""),
+        Status::data_loss(""),
+        Status::unauthenticated(""),
+    ];
+    for (status, number) in statuses.iter().zip(1..) {
+        assert_eq!(status.code().as_u32(), number);
+        assert_eq!(status.to_string(), status.code().name());
+    }
+}
+
+#[test]
 fn status_survives_the_codec() {
     let mut metadata = Metadata::new();
     metadata.insert("retry-after", b"3").unwrap();

@@ -4,8 +4,8 @@ use doorbell_proto::handshake::{
     BellKind, BellKinds, Features, Hello, Message, RefuseReason, Refused, VersionRange, Welcome,
 };
 use doorbell_proto::{
-    Body, Descriptor, Flags, FrameHeader, FrameKind, HEADER_BYTES, Metadata, MetadataRef, Prefix,
-    Status,
+    Body, Code, Descriptor, Flags, FrameHeader, FrameKind, GoAwayReason, HEADER_BYTES, Metadata,
+    MetadataRef, Prefix, Status,
 };
 use doorbell_proto::{
     crc::crc32c,
@@ -13,10 +13,26 @@ use doorbell_proto::{
     metadata,
 };
 
+fn text_of(page: &str) -> String {
+    let path = format!("{}/../../docs/{page}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Returns the numbers and names that the sentence beginning with `start` enumerates.
+fn enumerated(page: &str, start: &str) -> Vec<(u32, String)> {
+    let text = text_of(page);
+    let (_, rest) = text.split_once(start).expect("the sentence is there");
+    let (items, _) = rest.split_once('.').expect("a sentence ends");
+    let item = |item: &str| {
+        let (number, name) = item.trim().split_once(' ').expect("number and name");
+        (number.parse().expect("a number"), name.to_owned())
+    };
+    items.split(',').map(item).collect()
+}
+
 /// Returns the rows of the table below `heading`, cell by cell, without backticks.
 fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
-    let path = format!("{}/../../docs/{page}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let text = text_of(page);
     let table = text.lines().skip_while(|line| *line != heading).skip(1);
     let table = table
         .skip_while(|line| !line.starts_with('|'))
@@ -186,6 +202,31 @@ fn headers_that_must_be_rejected_are() {
     for row in rows("wire-format.md", "### Headers that must be rejected") {
         let header: [u8; HEADER_BYTES] = bytes(&row[1]).try_into().unwrap();
         assert!(FrameHeader::decode(&header).is_err(), "{}", row[0]);
+    }
+}
+
+#[test]
+fn kinds_have_the_names_and_numbers_of_the_document() {
+    for row in rows("wire-format.md", "### Kinds") {
+        let name = FrameKind::from_u8(narrow(&row[0])).map(|kind| kind.to_string());
+        let expected = Some(row[1].clone()).filter(|name| name != "PAD"); // which is the ring's
+        assert_eq!(name, expected);
+    }
+}
+
+#[test]
+fn codes_and_reasons_have_the_names_and_numbers_of_the_document() {
+    let codes = enumerated("wire-format.md", "Those of gRPC: ");
+    assert_eq!(codes.len(), 17);
+    for (number, name) in codes {
+        let code = Code::from_u32(number).expect(&name);
+        assert_eq!((code.to_string(), code.as_u32()), (name, number));
+    }
+    let reasons = enumerated("wire-format.md", "`GOAWAY` reasons: ");
+    assert_eq!(reasons.len(), 4);
+    for (number, name) in reasons {
+        let reason = GoAwayReason::from_u32(number).expect(&name);
+        assert_eq!((reason.to_string(), reason.as_u32()), (name, number));
     }
 }
 

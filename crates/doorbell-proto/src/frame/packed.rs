@@ -148,6 +148,9 @@ mod tests {
         let parsed = parse(&body).unwrap();
         assert_eq!((parsed.total(), parsed.longest_bytes()), (3, 5));
         assert_eq!(parsed.collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
+        let mut rest = parsed;
+        rest.next();
+        assert_eq!(rest.as_bytes(), packed(&[b"", b"three"]));
     }
 
     #[test]

@@ -1,0 +1,64 @@
+//! What is read off a header without decoding it, against the decoded header; and how numbers in it are shown.
+
+use doorbell_proto::frame::HeaderWords;
+use doorbell_proto::{BlockId, CallId, Flags, FrameError, FrameHeader, FrameKind, MessageType};
+
+fn words(bytes: [u8; 24]) -> HeaderWords {
+    let (words, _) = bytes.as_chunks::<8>();
+    std::array::from_fn(|index| u64::from_le_bytes(words[index]))
+}
+
+#[test]
+fn bare_response_is_one_that_decoding_finds_bare() {
+    let call = CallId::new(3, 7);
+    let mut bare = 0;
+    for (kind, flags) in
+        (0..=u8::MAX).flat_map(|kind| (0..=u8::MAX).map(move |flags| (kind, flags)))
+    {
+        for (id, metadata_bytes) in [(call.raw(), 0), (call.raw(), 8), (call.raw() + 1, 0)] {
+            let mut bytes = [0; 24];
+            bytes[0] = 100; // of body, more than any prefix here takes
+            bytes[4] = kind;
+            bytes[5] = flags;
+            bytes[6] = metadata_bytes;
+            bytes[8..16].copy_from_slice(&u64::to_le_bytes(id));
+            let expected = FrameHeader::decode(&bytes).is_ok_and(|header| {
+                header.kind == FrameKind::Response
+                    && header.id == call.raw()
+                    && header.flags.without(Flags::BODY_CRC) == Flags::NONE
+                    && header.prefix_bytes() == 0
+            });
+            let found = FrameHeader::is_bare_response(&words(bytes), call);
+            assert_eq!(found, expected, "kind {kind} flags {flags:#x} id {id}");
+            bare += usize::from(found);
+        }
+    }
+    assert_eq!(bare, 2, "with the checksum over the body, and without");
+}
+
+#[test]
+fn checksum_is_the_same_in_words_and_in_bytes() {
+    let mut header = FrameHeader::new(FrameKind::Call, 5, 7);
+    header.flags = Flags::BODY_CRC;
+    let mut bytes = header.encode();
+    FrameHeader::set_crc(&mut bytes, 0xDEAD_BEEF);
+    let words = words(bytes);
+    assert_eq!(words, header.to_words(0xDEAD_BEEF));
+    assert_eq!(FrameHeader::crc_in(&words), FrameHeader::crc(&bytes));
+    assert_eq!(FrameHeader::from_words(words), Ok(header));
+    assert!(header.covers_body());
+}
+
+#[test]
+fn numbers_are_shown_as_a_reader_of_logs_needs_them() {
+    assert_eq!(CallId::new(3, 7).to_string(), "3.7");
+    assert_eq!(BlockId::new(2, 64).to_string(), "64 of segment 2");
+    let changed = FrameError::MessageTypeChanged {
+        expected: MessageType::new(1),
+        found: MessageType::new(u32::MAX),
+    };
+    assert_eq!(
+        changed.to_string(),
+        "continuation has message type 4294967295, the first frame had 1"
+    );
+}
