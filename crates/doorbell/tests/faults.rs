@@ -84,6 +84,24 @@ fn faults_in_a_client_of_threads_are_survived_or_reported() {
     Pair::start("thread").try_all(Victim::Client);
 }
 
+/// Without a descriptor for the other process there is no connection: a child of that process could hide its end.
+#[test]
+fn connection_without_a_descriptor_for_the_other_process_is_not_made() {
+    for victim in [Victim::Server, Victim::Client] {
+        for errno in [23, 24] {
+            // The first time it is asked who the peer is, the second time for its process.
+            let round = Pair::start("task").round(victim, &format!("Getsockopt {errno} 2"));
+            assert!(round.fired, "{victim:?}: the process is not asked for");
+            let error = round.called.expect_err("it has connected all the same");
+            let words = ["no descriptor left", &format!("(os error {errno})")];
+            assert!(
+                words.iter().any(|words| error.contains(words)),
+                "{victim:?}: {error}"
+            );
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     Server,

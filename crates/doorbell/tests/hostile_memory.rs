@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use doorbell::Message as _;
 use doorbell_testkit::by_hand::{Frame, HandClient, HandHello, Memory, flags, kind};
 use doorbell_testkit::eventually;
 use hostile::{
@@ -16,6 +17,7 @@ use hostile::{
     account::{of_going_on, of_the_end},
     attack, suffer,
 };
+use support::messages::{Gate, Open};
 
 #[test]
 #[ignore = "the body of the child processes"]
@@ -83,6 +85,44 @@ const POSITIONS: &[Attack] = &[
             make_it_look(client);
         })
     }),
+    // Seen when the server next goes to sleep, although nobody needs room.
+    attack("a head that goes back", "thrown out", |path| {
+        of_the_end(path, |client| {
+            // It looks at our words after it has announced its sleep: at the second one it has seen our head of 24.
+            for _ in 0..2 {
+                let word = client.wait_until_asleep();
+                client.ring();
+                eventually("the server sleeps again", || {
+                    client.wait_until_asleep() != word
+                });
+            }
+            client.ours.store(Memory::HEAD, 0);
+            client.ring();
+        })
+    }),
+    // The worker is asleep, and this client does nothing more that would wake it.
+    attack(
+        "a head that only a task finds impossible",
+        "thrown out",
+        |path| {
+            let hello = HandHello {
+                ring_capacity_bytes: 4096,
+                ..HandHello::proper()
+            };
+            let mut client = HandClient::connect_with(path, &hello);
+            for slot in 0..200 {
+                client.send(&Frame::new(kind::CALL, 1 << 32 | slot, Gate::TYPE.get()));
+            }
+            client.ping();
+            client.wait_until_asleep();
+            let mut other = HandClient::connect(path);
+            other.ping(); // the worker has left us by now
+            client.ours.store(Memory::HEAD, 4096);
+            other.send(&Frame::new(kind::CALL, 1 << 32, Open::TYPE.get()));
+            assert_eq!(other.wait_for_frame().kind, kind::RESPONSE);
+            client.wait_for_end().unwrap_or("thrown out".to_owned())
+        },
+    ),
     attack(
         "a tail that flips as fast as it can",
         "told: ", // one that cannot be, or padding where it is small enough to be true

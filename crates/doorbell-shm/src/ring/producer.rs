@@ -192,6 +192,16 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         Ok(self.head == self.published)
     }
 
+    /// Looks at the peer's head without a need for room, so that an impossible one does not stay unnoticed until there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the peer has published an impossible head, now or earlier.
+    pub fn check_head(&mut self) -> Result<(), Corrupt> {
+        self.check_poison()?;
+        self.load_head()
+    }
+
     /// Returns how many bytes of records the peer has not consumed yet, those not published yet included.
     ///
     /// # Errors

@@ -255,6 +255,25 @@ fn impossible_tails_are_reported_for_good() {
 }
 
 #[test]
+fn head_that_goes_back_is_seen_without_a_need_for_room() {
+    let (s, c) = regions();
+    let mut producer = Producer::new(s, c.clone());
+    assert_eq!(producer.push(&header(0), &[]), Ok(true));
+    assert!(producer.publish());
+    c.store_head(24);
+    assert_eq!(producer.check_head(), Ok(()));
+    c.store_head(0);
+    let back = Corrupt::Backwards {
+        word: PositionWord::Head,
+        from: 24,
+        to: 0,
+    };
+    assert_eq!(producer.check_head(), Err(back));
+    c.store_head(24);
+    assert_eq!(producer.check_head(), Err(back), "poisoned");
+}
+
+#[test]
 fn impossible_records_are_reported() {
     let needed = |needed, published| Corrupt::Unpublished { needed, published };
     let cases = [

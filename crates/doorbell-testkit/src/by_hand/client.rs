@@ -296,6 +296,20 @@ impl HandClient {
         text
     }
 
+    /// Waits until the server has announced that it sleeps, and returns its sleep word.
+    ///
+    /// # Panics
+    ///
+    /// If it does not sleep.
+    pub fn wait_until_asleep(&self) -> u32 {
+        let mut word = 0;
+        eventually("the server sleeps", || {
+            word = self.theirs.load(Memory::SLEEP);
+            word & 3 != 0
+        });
+        word
+    }
+
     /// Returns `true` if the server has closed the connection.
     ///
     /// # Panics

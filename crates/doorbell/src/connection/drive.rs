@@ -163,8 +163,13 @@ impl Connection {
         Ok(unread)
     }
 
+    /// The last look before a sleep. The peer's `head` is looked at as well: it lies in the cache line of its `tail`.
     pub(crate) fn has_unread(&self, receive: &mut Receive) -> Result<bool, Disconnected> {
-        receive.consumer.has_unread().map_err(|corrupt| {
+        let unread = receive.consumer.has_unread().and_then(|unread| {
+            self.lock().producer.check_head()?;
+            Ok(unread)
+        });
+        unread.map_err(|corrupt| {
             let reason = Disconnected::Protocol(Arc::new(corrupt.into()));
             self.close(reason.clone());
             reason

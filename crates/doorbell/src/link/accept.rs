@@ -11,7 +11,7 @@ use doorbell_shm::{
     sys::{self, ControlStream, Doorbell, PeerIdentity},
 };
 
-use super::{Link, Terms, bells_with, doorbell_kind};
+use super::{Link, Terms, bells_with, doorbell_kind, process_of};
 
 /// A connection whose handshake is not finished.
 pub(crate) struct Greeting {
@@ -119,7 +119,7 @@ impl Greeting {
                 let text = if sys::is_out_of_descriptors(&error) {
                     NO_DESCRIPTOR.to_owned()
                 } else {
-                    format!("no memory for the connection: {error}")
+                    format!("the connection cannot be set up: {error}")
                 };
                 refuse(&control, RefuseReason::Resources, &text);
                 Step::Failed(text)
@@ -128,21 +128,21 @@ impl Greeting {
     }
 
     fn welcome(self, hello: &Hello, welcome: &Welcome) -> Result<Link, (ControlStream, io::Error)> {
-        match self.prepare(welcome) {
-            Ok(prepared) => {
-                let process = self.control.peer_process().ok();
-                Ok(Link {
-                    role: Role::Server,
-                    own: prepared.own,
-                    peer: prepared.peer,
-                    bell: prepared.bell,
-                    peer_bell: prepared.peer_bell,
-                    process,
-                    control: self.control,
-                    identity: self.identity,
-                    terms: Terms::new(Role::Server, hello, welcome),
-                })
-            }
+        // Before the welcome: after it nothing can be refused.
+        let prepared =
+            process_of(&self.control).and_then(|process| Ok((process, self.prepare(welcome)?)));
+        match prepared {
+            Ok((process, prepared)) => Ok(Link {
+                role: Role::Server,
+                own: prepared.own,
+                peer: prepared.peer,
+                bell: prepared.bell,
+                peer_bell: prepared.peer_bell,
+                process,
+                control: self.control,
+                identity: self.identity,
+                terms: Terms::new(Role::Server, hello, welcome),
+            }),
             Err(error) => Err((self.control, error)),
         }
     }

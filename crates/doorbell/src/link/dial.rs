@@ -16,7 +16,7 @@ use doorbell_shm::{
     },
 };
 
-use super::{Link, Terms, Wishes, bells_with, doorbell_kind};
+use super::{Link, Terms, Wishes, bells_with, doorbell_kind, process_of};
 use crate::{deadline::after, error::ConnectError};
 
 /// Connects to the server at `path`. Blocks, for at most `timeout`.
@@ -151,6 +151,7 @@ impl Dial<'_> {
         let doorbell =
             |handle| Doorbell::from_handle(handle, kind).map_err(|error| self.not_taken(error));
         let (peer_bell, bell) = (doorbell(peer_bell)?, doorbell(bell)?);
+        let process = process_of(&control).map_err(|error| self.no_process(error))?;
         doorbell_shm::failpoint!("dial.assembled");
         Ok(Link {
             role: Role::Client,
@@ -158,7 +159,7 @@ impl Dial<'_> {
             peer,
             bell,
             peer_bell,
-            process: control.peer_process().ok(),
+            process,
             control,
             identity,
             terms: Terms::new(Role::Client, hello, welcome),
@@ -184,6 +185,18 @@ impl Dial<'_> {
             return handshake(error.to_string());
         }
         self.out_of_resources(error)
+    }
+
+    /// Tells a server that has ended meanwhile, and that the next one may replace, from what our own system refuses.
+    fn no_process(&self, source: std::io::Error) -> ConnectError {
+        let is_ours = source.kind() == std::io::ErrorKind::OutOfMemory;
+        if is_ours || sys::is_out_of_descriptors(&source) {
+            return self.system(source);
+        }
+        ConnectError::NotListening {
+            path: self.path.to_owned(),
+            source,
+        }
     }
 
     fn out_of_resources(&self, source: std::io::Error) -> ConnectError {

@@ -7,6 +7,8 @@
 pub(crate) mod accept;
 pub(crate) mod dial;
 
+use std::io;
+
 use doorbell_proto::{
     connection::{Config, Role},
     handshake::{BellKind, BellKinds, Features, Hello, Welcome},
@@ -127,6 +129,25 @@ impl Default for Wishes {
             max_message_bytes: limits::DEFAULT_MAX_MESSAGE_BYTES,
         }
     }
+}
+
+/// Returns the process at the other end; `None` where the system cannot show it, or forbids it to.
+///
+/// # Errors
+///
+/// There is no descriptor or memory for it, or it has ended already. Without it, whoever has inherited its socket could hide its end.
+pub(crate) fn process_of(control: &ControlStream) -> io::Result<Option<ProcessHandle>> {
+    match control.peer_process() {
+        Err(error) if cannot_be_shown(&error) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+fn cannot_be_shown(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
+    )
 }
 
 /// Doorbells that this build can use with such a peer. Whoever holds an event counter can make ringing it block, so that one is for

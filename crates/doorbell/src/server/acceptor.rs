@@ -214,10 +214,10 @@ impl Acceptor {
 
     /// Says who this client is and takes a seat for it, or says why it is not let in at all.
     fn seat(&mut self, control: &ControlStream) -> Result<Seated, (RefuseReason, String)> {
-        let identity = control
-            .peer()
-            .map_err(|error| (RefuseReason::Resources, error.to_string()))?;
-        if let Admission::Refuse(text) = self.reception.policy.ask(control, identity) {
+        let failed = |error: std::io::Error| (RefuseReason::Resources, error.to_string());
+        let identity = control.peer().map_err(failed)?;
+        let admission = self.reception.policy.ask(control, identity);
+        if let Admission::Refuse(text) = admission.map_err(failed)? {
             return Err((RefuseReason::Permission, text));
         }
         let user = self.users.find(&self.reception.ledger, identity);

@@ -1,12 +1,15 @@
 //! Who is let in: asked of a policy before a client is given anything.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
 };
 
 use doorbell_shm::sys::{ControlStream, PeerIdentity, ProcessHandle};
+
+use crate::link::process_of;
 
 /// A process that asks to be let in, as the operating system knows it.
 ///
@@ -29,11 +32,9 @@ pub enum Admission {
 }
 
 impl Peer {
-    fn of(control: &ControlStream, identity: PeerIdentity) -> Self {
-        Self {
-            identity,
-            process: control.peer_process().ok(),
-        }
+    fn of(control: &ControlStream, identity: PeerIdentity) -> io::Result<Self> {
+        let process = process_of(control)?;
+        Ok(Self { identity, process })
     }
 
     /// Returns the effective user when the process connected.
@@ -95,15 +96,24 @@ impl Policy {
     }
 
     /// Asks about whoever is at the other end of `control`. A policy that panics lets nobody in.
-    pub(super) fn ask(&self, control: &ControlStream, identity: PeerIdentity) -> Admission {
+    ///
+    /// # Errors
+    ///
+    /// There is no descriptor for the process that it would be asked about.
+    pub(super) fn ask(
+        &self,
+        control: &ControlStream,
+        identity: PeerIdentity,
+    ) -> io::Result<Admission> {
         let Some(admit) = &self.0 else {
-            return own_user_only(identity);
+            return Ok(own_user_only(identity));
         };
-        let peer = Peer::of(control, identity);
-        catch_unwind(AssertUnwindSafe(|| admit(&peer))).unwrap_or_else(|_| {
+        let peer = Peer::of(control, identity)?;
+        let said = catch_unwind(AssertUnwindSafe(|| admit(&peer))).unwrap_or_else(|_| {
             tracing::error!(?peer, "the policy panicked; the client is refused");
             Admission::Refuse("its policy failed".to_owned())
-        })
+        });
+        Ok(said)
     }
 }
 
