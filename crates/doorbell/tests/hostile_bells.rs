@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use doorbell_testkit::by_hand::{HandClient, HandHello, HandSocket, Memory};
-use hostile::{Attack, account::of_going_on, attack, scaled, suffer};
+use hostile::{Attack, account::of_going_on, attack, scaled, suffer, suffer_in_threads};
 
 #[test]
 #[ignore = "the body of the child processes"]
@@ -17,6 +17,7 @@ fn child_process() {
 #[test]
 fn bell_that_is_misused_holds_nobody_up() {
     suffer(BELLS, &[]);
+    suffer_in_threads(BELLS);
 }
 
 /// A hello of a client that has sockets for bells only, as other users and other systems have.

@@ -13,7 +13,7 @@ use doorbell_testkit::by_hand::{Frame, HandClient, flags, kind};
 use hostile::{
     Attack,
     account::{of_going_on, of_the_end},
-    attack, scaled, suffer,
+    attack, scaled, suffer, suffer_in_threads,
     victim::Tree,
 };
 use support::messages::{Add, Double, Echo, Look, Pour, Stuck, StuckStream, StuckUpload, WaitFor};
@@ -28,6 +28,7 @@ fn child_process() {
 fn call_that_breaks_the_rules_costs_the_connection() {
     suffer(CALLS, &[]);
     suffer(DIVIDED, &[]);
+    suffer_in_threads(DIVIDED);
 }
 
 #[test]
@@ -74,6 +75,16 @@ const CALLS: &[Attack] = &[
             client.send(&call(FIRST, Stuck::TYPE.get()));
         })
     }),
+    attack(
+        "the next id before the end of this one",
+        "told: call",
+        |path| {
+            of_the_end(path, |client| {
+                client.send(&call(FIRST, Stuck::TYPE.get()));
+                client.send(&call(2 << 32, Stuck::TYPE.get()));
+            })
+        },
+    ),
     attack("one id again after its end", "told: call", |path| {
         of_the_end(path, |client| {
             client.send(&call(FIRST, Add::TYPE.get()).body([1, 2]));
@@ -231,7 +242,7 @@ const DIVIDED: &[Attack] = &[
     }),
     attack(
         "a thousand messages of 60 MiB, begun and left",
-        "served: ",
+        "served: 996 of 1000",
         |path| {
             of_going_on(path, |client| {
                 for slot in 0..1000 {
@@ -239,10 +250,14 @@ const DIVIDED: &[Attack] = &[
                     frame.id |= slot;
                     client.send(&frame);
                 }
+                // Four of them fit into 256 MiB.
                 let mut refused = 0;
-                client.ping_and(|frame| {
-                    refused += u32::from(frame.kind == kind::ERROR && frame.value == 8)
-                });
+                while refused < 996 {
+                    let frame = client.wait_for_frame();
+                    assert_eq!((frame.kind, frame.value), (kind::ERROR, 8));
+                    refused += 1;
+                }
+                client.ping_and(|frame| assert_ne!(frame.kind, kind::ERROR));
                 format!("{refused} of 1000 were refused")
             })
         },

@@ -10,7 +10,7 @@ use doorbell_testkit::by_hand::{Frame, HandClient, flags, kind};
 use hostile::{
     Attack,
     account::{of_going_on, of_the_end},
-    attack, suffer,
+    attack, suffer, suffer_in_threads,
 };
 use support::messages::{Add, Double, Stuck, StuckStream, StuckUpload};
 
@@ -28,6 +28,7 @@ fn frame_in_a_state_where_it_does_not_belong_costs_the_connection() {
 #[test]
 fn frame_that_is_malformed_costs_the_connection() {
     suffer(HEADERS, &[]);
+    suffer_in_threads(HEADERS);
     suffer(METADATA, &[]);
 }
 

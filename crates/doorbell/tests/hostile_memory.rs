@@ -15,7 +15,7 @@ use doorbell_testkit::eventually;
 use hostile::{
     Attack,
     account::{of_going_on, of_the_end},
-    attack, suffer,
+    attack, suffer, suffer_in_threads,
 };
 use support::messages::{Gate, Open};
 
@@ -33,6 +33,7 @@ fn position_that_cannot_be_costs_the_connection() {
 #[test]
 fn record_that_cannot_be_costs_the_connection() {
     suffer(RECORDS, &[]);
+    suffer_in_threads(RECORDS);
 }
 
 #[test]
@@ -240,6 +241,18 @@ const RECORDS: &[Attack] = &[
         "told: a padding record of",
         |path| of_the_end(path, |client| record(client, &padding(u32::MAX), 64)),
     ),
+    attack(
+        "padding that carries something",
+        "told: a padding record of",
+        |path| {
+            of_the_end(path, |client| {
+                let to_end = client.capacity() - client.tail;
+                let mut bytes = padding(to_end - 24);
+                bytes[12] = 1;
+                record(client, &bytes, to_end);
+            })
+        },
+    ),
     // Not forbidden, and bounded like everything else that is read.
     attack("padding without end", "served: 100000 laps", |path| {
         of_going_on(path, |client| {
@@ -371,15 +384,17 @@ const CHANGES: &[Attack] = &[
             meanwhile(client, flip, |client| until_thrown_out(client, &frame));
         })
     }),
+    // It goes back to zeros, our head among them, and a server that sees that first cannot tell us any more.
     attack(
         "memory that is thrown away under the server",
-        "told: ",
+        "ended: t",
         |path| {
             let frame = Frame::new(kind::NOTIFY, 0, 0xDEAD).body(vec![7; 232]);
-            of_the_end(path, |client| {
+            let account = of_the_end(path, |client| {
                 let punch = |memory: &Memory, _| memory.try_punch().expect("it is ours");
                 meanwhile(client, punch, |client| until_thrown_out(client, &frame));
-            })
+            });
+            format!("ended: {account}")
         },
     ),
 ];

@@ -16,7 +16,7 @@ pub(crate) mod witness;
 
 use std::path::{Path, PathBuf};
 
-use doorbell::blocking;
+use doorbell::{blocking, server};
 use doorbell_testkit::{Child, PATIENCE, Place, eventually, role, say, setting, wait_for_parent};
 
 use crate::support::messages::Add;
@@ -55,10 +55,21 @@ pub(crate) fn suffer(attacks: &[Attack], settings: &[(&str, &str)]) {
     scene.end();
 }
 
+/// The same for a server of threads.
+pub(crate) fn suffer_in_threads(attacks: &[Attack]) {
+    suffer(attacks, &[("server", "of threads")]);
+}
+
 /// The body of the child processes.
 pub(crate) fn child(tables: &[&[Attack]]) {
+    child_with(tables, |builder| builder);
+}
+
+/// As [`child`], with handlers that only these tables need.
+pub(crate) fn child_with(tables: &[&[Attack]], more: fn(server::Builder) -> server::Builder) {
     match role().as_deref() {
-        Some("victim") => victim::serve(),
+        Some("victim") => victim::serve(more),
+        Some("victim of threads") => victim::serve_of_threads(),
         Some("enemy") => {
             let name = setting("attack");
             let row = tables

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell::{Context, Message, MessageType, Status};
+use doorbell::{Context, Message, MessageType, Raw, Status, blocking, server};
 use doorbell_testkit::{
     Child, PATIENCE, Place, descriptors, limit_descriptors, mappings, memory_bytes, say, setting,
     threads, wait_for_parent,
@@ -14,7 +14,10 @@ use doorbell_testkit::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::support::service;
+use crate::support::{
+    messages::{Panic, Pour, pattern},
+    service,
+};
 
 /// What a process holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +38,13 @@ impl Victim {
     pub(crate) fn start(place: &Place, settings: &[(&str, &str)]) -> Self {
         let name = place.name();
         let settings = [&[("path", name.as_str())], settings].concat();
-        let child = Child::start("child_process", "victim", &settings);
+        let is_of_threads = settings.contains(&("server", "of threads"));
+        let role = if is_of_threads {
+            "victim of threads"
+        } else {
+            "victim"
+        };
+        let child = Child::start("child_process", role, &settings);
         child.hear("READY");
         Self { child }
     }
@@ -93,7 +102,7 @@ impl Victim {
 }
 
 /// In the child: serves until the parent has no more to say.
-pub(crate) fn serve() {
+pub(crate) fn serve(more: fn(server::Builder) -> server::Builder) {
     count_panics();
     if let Some(count) = optional("descriptors") {
         limit_descriptors(count);
@@ -114,22 +123,55 @@ pub(crate) fn serve() {
     if let Some(count) = optional("workers") {
         builder = builder.workers(count as usize);
     }
-    let server = runtime
-        .block_on(builder.on(fill).on(block).on(count).bind())
+    let builder = more(builder.on(fill).on(block).on(count));
+    let server = runtime.block_on(builder.bind()).unwrap();
+    let tasks = || runtime.metrics().num_alive_tasks();
+    obey(
+        || (server.stats().connections, tasks()),
+        || {
+            runtime.block_on(server.shutdown(PATIENCE / 10));
+        },
+    );
+}
+
+/// In the child: the same by a server that needs no runtime, and has a thread for each stream.
+pub(crate) fn serve_of_threads() {
+    count_panics();
+    let server = service::of_threads(&setting("path"))
+        .on(|_: Context, tree: Tree| Ok::<_, Status>(tree.0.len() as u32))
+        .on(|_: Context, _: Panic| -> Result<(), Status> {
+            panic!("a handler of the tests panics, as it should")
+        })
+        .on_stream(
+            |_: Context, Pour(count, bytes): Pour, mut out: blocking::ItemSender<Raw>| {
+                for _ in 0..count {
+                    out.send(Raw(pattern(bytes as usize)))?;
+                }
+                Ok::<_, Status>(())
+            },
+        )
+        .bind()
         .unwrap();
+    obey(
+        || (server.stats().connections, 0),
+        || {
+            server.shutdown(PATIENCE / 10);
+        },
+    );
+}
+
+/// Does what the parent says: tells what is held, or ends.
+fn obey(held: impl Fn() -> (usize, usize), end: impl Fn()) {
     say("READY");
     while let Some(order) = wait_for_parent() {
         if order == "end" {
-            runtime.block_on(server.shutdown(PATIENCE / 10));
+            end();
             say("ENDED");
             continue;
         }
-        say(&format!(
-            "HELD {} {} {}",
-            server.stats().connections,
-            runtime.metrics().num_alive_tasks(),
-            PANICS.load(Ordering::Relaxed)
-        ));
+        let (connections, tasks) = held();
+        let panics = PANICS.load(Ordering::Relaxed);
+        say(&format!("HELD {connections} {tasks} {panics}"));
     }
 }
 
