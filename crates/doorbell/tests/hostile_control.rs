@@ -142,49 +142,71 @@ fn hello(path: &Path, change: impl FnOnce(&mut HandHello)) -> String {
 }
 
 const WORDS: &[Attack] = &[
-    attack("another protocol", "refused 6: ", |path| {
-        say(path, b"GET / HTTP/1.1\r\n\r\n")
+    attack(
+        "another protocol",
+        "refused 6: byte 0 of the magic",
+        |path| say(path, b"GET / HTTP/1.1\r\n\r\n"),
+    ),
+    attack("one wrong byte", "refused 6: byte 0 of the magic", |path| {
+        say(path, b"X")
     }),
-    attack("one wrong byte", "refused 6: ", |path| say(path, b"X")),
-    attack("a length of 0", "refused 6: ", |path| {
+    attack("a length of 0", "refused 6: message of 0 bytes", |path| {
         say(path, b"DRBLCTL1\0\0\0\0")
     }),
-    attack("a length of 2^32 - 1", "refused 6: ", |path| {
-        say(path, b"DRBLCTL1\xFF\xFF\xFF\xFF")
-    }),
-    attack("a hello of 4097 bytes", "refused 6: ", |path| {
-        say(path, &control(1, &[0; 4097 - 13]))
-    }),
+    attack(
+        "a length of 2^32 - 1",
+        "refused 6: message of 4294967295 bytes",
+        |path| say(path, b"DRBLCTL1\xFF\xFF\xFF\xFF"),
+    ),
+    attack(
+        "a hello of 4097 bytes",
+        "refused 6: message of 4085 bytes",
+        |path| say(path, &control(1, &[0; 4097 - 13])),
+    ),
     attack("trailing bytes", "refused 6: bytes follow", |path| {
         say(path, &[HandHello::proper().bytes(), vec![0]].concat())
     }),
-    attack("a field too many", "refused 6: ", |path| {
-        let mut bytes = HandHello::proper().bytes();
-        bytes[8] += 1;
-        bytes.push(0);
-        say(path, &bytes)
-    }),
-    attack("a field too few", "refused 6: ", |path| {
-        say(path, &control(1, &[0; 20]))
-    }),
-    attack("a server's message", "refused 6: ", |path| {
-        say(path, &HandWelcome::proper(3).bytes())
-    }),
-    attack("a message of kind 0", "refused 6: ", |path| {
-        say(path, &control(0, &[0; 37]))
-    }),
-    attack("a message of kind 255", "refused 6: ", |path| {
-        say(path, &control(255, &[0; 37]))
-    }),
-    attack("version 0", "refused 6: ", |path| {
+    attack(
+        "a field too many",
+        "refused 6: 1 bytes after the last field",
+        |path| {
+            let mut bytes = HandHello::proper().bytes();
+            bytes[8] += 1;
+            bytes.push(0);
+            say(path, &bytes)
+        },
+    ),
+    attack(
+        "a field too few",
+        "refused 6: message ends inside field",
+        |path| say(path, &control(1, &HandHello::proper().bytes()[13..33])),
+    ),
+    attack(
+        "a server's message",
+        "refused 6: the client sent a server's message",
+        |path| say(path, &HandWelcome::proper(3).bytes()),
+    ),
+    attack(
+        "a message of kind 0",
+        "refused 6: message kind 0 is unknown",
+        |path| say(path, &control(0, &[0; 37])),
+    ),
+    attack(
+        "a message of kind 255",
+        "refused 6: message kind 255 is unknown",
+        |path| say(path, &control(255, &[0; 37])),
+    ),
+    attack("version 0", "refused 6: field versions.min", |path| {
         hello(path, |hello| hello.versions = (0, 0))
     }),
     attack("version 65535", "refused 1: ", |path| {
         hello(path, |hello| hello.versions = (65535, 65535))
     }),
-    attack("versions the wrong way round", "refused 6: ", |path| {
-        hello(path, |hello| hello.versions = (2, 1))
-    }),
+    attack(
+        "versions the wrong way round",
+        "refused 6: field versions.max",
+        |path| hello(path, |hello| hello.versions = (2, 1)),
+    ),
     attack("versions 1 to 65535", "served", |path| {
         hello(path, |hello| hello.versions = (1, 65535))
     }),
@@ -212,15 +234,21 @@ const WORDS: &[Attack] = &[
         "served with rings of ",
         |path| hello(path, |hello| hello.ring_capacity_bytes = u32::MAX),
     ),
-    attack("a window of 0", "refused 6: ", |path| {
-        hello(path, |hello| hello.receive_window_bytes = 0)
-    }),
-    attack("a window of 2^31", "refused 6: ", |path| {
-        hello(path, |hello| hello.receive_window_bytes = 1 << 31)
-    }),
-    attack("messages of 0 bytes", "refused 6: ", |path| {
-        hello(path, |hello| hello.max_message_bytes = 0)
-    }),
+    attack(
+        "a window of 0",
+        "refused 6: window or message size",
+        |path| hello(path, |hello| hello.receive_window_bytes = 0),
+    ),
+    attack(
+        "a window of 2^31",
+        "refused 6: window or message size",
+        |path| hello(path, |hello| hello.receive_window_bytes = 1 << 31),
+    ),
+    attack(
+        "messages of 0 bytes",
+        "refused 6: window or message size",
+        |path| hello(path, |hello| hello.max_message_bytes = 0),
+    ),
     attack("messages of 2^63 bytes", "served", |path| {
         hello(path, |hello| hello.max_message_bytes = 1 << 63)
     }),
@@ -233,14 +261,20 @@ const WORDS: &[Attack] = &[
     attack("a doorbell that nobody knows", "refused 8: ", |path| {
         hello(path, |hello| hello.bells = 0x80)
     }),
-    attack("a name of 65 bytes", "refused 6: ", |path| {
-        hello(path, |hello| {
-            (hello.name, hello.name_bytes) = (vec![b'x'; 65], 65)
-        })
-    }),
-    attack("a name that is no text", "refused 6: ", |path| {
-        hello(path, |hello| hello.name = vec![0xFF; 4])
-    }),
+    attack(
+        "a name of 65 bytes",
+        "refused 6: field name of 65 bytes",
+        |path| {
+            hello(path, |hello| {
+                (hello.name, hello.name_bytes) = (vec![b'x'; 65], 65)
+            })
+        },
+    ),
+    attack(
+        "a name that is no text",
+        "refused 6: field name of",
+        |path| hello(path, |hello| hello.name = vec![0xFF; 4]),
+    ),
     attack("a name beyond the hello", "refused 6: ", |path| {
         hello(path, |hello| hello.name_bytes = u16::MAX)
     }),

@@ -278,26 +278,32 @@ const METADATA: &[Attack] = &[
     attack("64 entries", "thrown out", |path| {
         with_metadata(path, &entries(64))
     }),
-    attack("65 entries", "told: metadata", |path| {
+    attack("65 entries", "65 entries, at most", |path| {
         with_metadata(path, &entries(65))
     }),
-    attack("65,535 entries in 8 bytes", "told: metadata", |path| {
-        with_metadata(path, &[0xFF, 0xFF])
-    }),
-    attack("a key of 0 bytes", "told: metadata", |path| {
+    attack(
+        "65,535 entries in 8 bytes",
+        "65535 entries, at most",
+        |path| with_metadata(path, &[0xFF, 0xFF]),
+    ),
+    attack("a key of 0 bytes", "key of 0 bytes", |path| {
         with_metadata(path, &[1, 0, 0, 0, 0])
     }),
-    attack("a key beyond the block", "told: metadata", |path| {
-        with_metadata(path, &[1, 0, 255, 0, 0, b'a'])
-    }),
-    attack("a value beyond the block", "told: metadata", |path| {
-        with_metadata(path, &[1, 0, 1, 0xFF, 0xFF, b'a'])
-    }),
-    attack("a key that is none", "told: metadata", |path| {
+    attack(
+        "a key beyond the block",
+        "block ends inside an entry",
+        |path| with_metadata(path, &[1, 0, 255, 0, 0, b'a']),
+    ),
+    attack(
+        "a value beyond the block",
+        "block ends inside an entry",
+        |path| with_metadata(path, &[1, 0, 1, 0xFF, 0xFF, b'a']),
+    ),
+    attack("a key that is none", "key of 1 bytes", |path| {
         with_metadata(path, &[1, 0, 1, 0, 0, b'A'])
     }),
-    attack("a rest that is not zero", "told: metadata", |path| {
-        with_metadata(path, &[0, 0, 1])
+    attack("a rest that is not zero", "are not padding", |path| {
+        with_metadata(path, &[1, 0, 1, 0, 0, b'a', 9])
     }),
     attack("more metadata than body", "told: ", |path| {
         of_the_end(path, |client| {

@@ -155,6 +155,20 @@ impl Handed {
         }
     }
 
+    /// A descriptor that is no file either, and cannot be rung; of a kind of its own for clients that want a socket.
+    ///
+    /// # Panics
+    ///
+    /// If that is not possible.
+    pub fn event_queue(kind: u8) -> OwnedFd {
+        if kind == 1 {
+            let flags = rustix::fs::inotify::CreateFlags::NONBLOCK;
+            rustix::fs::inotify::init(flags).expect("a queue")
+        } else {
+            UnixDatagram::unbound().expect("a socket").into()
+        }
+    }
+
     /// As [`bell`](Self::bell), but one that makes those who ring it wait; of a kind of its own for clients that want a socket.
     ///
     /// # Panics

@@ -396,6 +396,12 @@ const BELLS: &[Trap] = &[
                 .into()
         })
     }),
+    trap(
+        "an event queue to ring, which has no type either",
+        "Handshake",
+        "doorbell is not",
+        |server| instead(server, 2, |handed| Handed::event_queue(handed.welcome.bell)),
+    ),
     trap("memory to ring", "Handshake", "doorbell is", |server| {
         instead(server, 2, |handed| handed.handles[0].try_clone().unwrap())
     }),
