@@ -165,7 +165,7 @@ const LIES: &[Lie] = &[
         push(server, to_the_call(FrameKind::Error, 0), &[0; 4])
     }),
     lie("an error with a text beyond it", "ERROR", |server| {
-        push(server, to_the_call(FrameKind::Error, 5), &[0xFF; 4])
+        push(server, to_the_call(FrameKind::Error, 5), &[100, 0, 0, 0])
     }),
     lie(
         "a divided answer that is longer than announced",

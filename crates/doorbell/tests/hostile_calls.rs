@@ -237,6 +237,12 @@ const DIVIDED: &[Attack] = &[
         "answered with status 8",
         |path| answered(path, &first(u64::MAX, Echo::TYPE.get())),
     ),
+    // It would fit into what all of them may have together.
+    attack(
+        "64 MiB and one byte announced",
+        "answered with status 8",
+        |path| answered(path, &first((64 << 20) + 1, Echo::TYPE.get())),
+    ),
     attack("a first frame with everything in it", "told: ", |path| {
         of_the_end(path, |client| client.send(&first(8, Echo::TYPE.get())))
     }),
