@@ -16,7 +16,7 @@ pub(crate) struct Shared {
 }
 
 /// Counts the end of a handler's future that was not ready.
-pub(crate) struct Unfinished(Shared);
+pub(crate) struct Unfinished(Option<Shared>);
 
 impl Shared {
     pub(crate) fn new() -> Self {
@@ -43,7 +43,7 @@ impl Shared {
 
     pub(crate) fn begin(&self) -> Unfinished {
         self.count(|seen| seen.started += 1);
-        Unfinished(self.clone())
+        Unfinished(Some(self.clone()))
     }
 
     fn remember(&self, number: u32) {
@@ -55,9 +55,18 @@ impl Shared {
     }
 }
 
+impl Unfinished {
+    /// The future has come to its end.
+    pub(crate) fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        self.0.count(|seen| seen.dropped += 1);
+        if let Some(shared) = &self.0 {
+            shared.count(|seen| seen.dropped += 1);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn awaiting(builder: Builder, shared: &Shared) -> Builder {
                 let stream = ByteStream::new(out, items);
                 let answered = answer(through, stream, &shared).await;
                 if answered.is_ok() {
-                    std::mem::forget(unfinished); // it has come to its end
+                    unfinished.finish();
                 }
                 answered
             }
