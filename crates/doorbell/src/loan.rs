@@ -115,6 +115,7 @@ impl From<LoanError> for doorbell_proto::Status {
 
 impl Loan {
     pub(crate) fn new(bytes: SharedBytes, connection: &Arc<Connection>) -> Self {
+        doorbell_shm::failpoint!("loan.allocated");
         Self {
             loaned: Loaned(Inner::Own(bytes, Arc::downgrade(connection))),
             written: 0,
@@ -226,6 +227,7 @@ impl Deref for Loaned {
 
 impl From<Loan> for Loaned {
     fn from(loan: Loan) -> Self {
+        doorbell_shm::failpoint!("loan.filled");
         loan.loaned
     }
 }

@@ -210,6 +210,7 @@ impl State {
             return None;
         }
         own.lend();
+        doorbell_shm::failpoint!("loan.lent");
         Some(Descriptor { block, length })
     }
 
@@ -229,6 +230,7 @@ impl State {
         let readable = segments.find(|readable| readable.number == block.segment())?;
         readable.is_asked = false;
         let bytes: PeerBlock = readable.segment.block(block.offset(), length)?;
+        doorbell_shm::failpoint!("loan.held");
         Some(Held {
             bytes: SharedBytes::Peer(bytes),
             block,
@@ -256,6 +258,7 @@ impl State {
         let mut blocks = lock(&self.pool.returns.blocks);
         for block in blocks.drain(..) {
             self.machine.give_back(block);
+            doorbell_shm::failpoint!("loan.returned");
         }
         drop(blocks);
         for block in self.outgoing.take_dropped_loans() {
@@ -268,7 +271,10 @@ impl State {
     /// Acts on events about loans that need no system call.
     pub(super) fn take_loan_event(&mut self, event: &Event<'_>, effects: &mut Effects) {
         match *event {
-            Event::Released { block } => self.pool.take_back(block),
+            Event::Released { block } => {
+                self.pool.take_back(block);
+                doorbell_shm::failpoint!("loan.taken.back");
+            }
             Event::SegmentRefused => {
                 effects.more.append(&mut self.pool.room_came());
                 self.pool.is_refused = true;
@@ -280,6 +286,8 @@ impl State {
                 if let Some(place) = gone {
                     let readable = self.pool.peer.swap_remove(place);
                     self.pool.charge.give(readable.segment.size_bytes() as u64);
+                    drop(readable);
+                    doorbell_shm::failpoint!("segment.unmapped");
                 }
             }
             Event::RetireAsked { number } => self.retire(|own, _| own == number),
@@ -299,6 +307,7 @@ impl State {
             let goes =
                 !segment.is_used() && unwanted(*number, bytes) && machine.retire_segment(*number);
             if goes {
+                doorbell_shm::failpoint!("segment.retired");
                 charge.give(bytes as u64);
             }
             !goes
@@ -501,6 +510,7 @@ impl Connection {
 
     /// Tells the peer which of its blocks nobody has any more. The worker that is about to publish does it itself.
     fn flush_returns(&self) {
+        doorbell_shm::failpoint!("loan.dropped");
         if DISPATCHING.get() == std::ptr::from_ref(self).addr() {
             return;
         }
@@ -575,6 +585,7 @@ impl Connection {
             return false;
         };
         let made = Made::new(writer, bytes);
+        doorbell_shm::failpoint!("segment.made");
         let mut state = self.lock();
         let sent = made.and_then(|(made, handle)| state.add_segment(made, &handle, bytes));
         if let Err(error) = &sent {
@@ -585,6 +596,7 @@ impl Connection {
         }
         let result = state.pump();
         self.sent(state, result);
+        doorbell_shm::failpoint!("segment.announced");
         true
     }
 
@@ -599,6 +611,7 @@ impl Connection {
         let Some(control) = self.lock().pool.control.clone() else {
             return Ok(()); // the connection has ended
         };
+        doorbell_shm::failpoint!("segment.come");
         let mut announced = [0; ANNOUNCEMENT_BYTES];
         let (count, handles) = control.receive_with_handles(&mut announced, 1)?;
         let Ok([handle]) = <[_; 1]>::try_from(handles) else {
@@ -607,6 +620,7 @@ impl Connection {
         if count != announced.len() || announced != announcement(number, pages) {
             return Err(SegmentError::Another { number });
         }
+        doorbell_shm::failpoint!("segment.received");
         let handle = RegionHandle::from_handle(handle);
         let bytes = pages * SEGMENT_PAGE_BYTES; // the machine has compared it with the largest
         let wrap = |source| SegmentError::Region { number, source };
@@ -624,6 +638,7 @@ impl Connection {
                 state
             }
         };
+        doorbell_shm::failpoint!("segment.mapped");
         if state.end.is_some() {
             state.pool.close();
         }
@@ -704,6 +719,7 @@ impl State {
         if control.send_with_handles(&message, &[handle.as_handle()])? != message.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        doorbell_shm::failpoint!("segment.sent");
         self.machine.announce_segment(number, pages);
         match made {
             Made::Own(segment) => self.pool.own.push((number, segment)),

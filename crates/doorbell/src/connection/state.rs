@@ -181,7 +181,9 @@ impl State {
         header.flags.insert(Flags::LOANED);
         // The segment has to be announced first.
         self.pump_control()?;
-        self.send_bytes(header, preamble, Outbound::Copy(&descriptor.encode()))
+        let sent = self.send_bytes(header, preamble, Outbound::Copy(&descriptor.encode()));
+        doorbell_shm::failpoint!("loan.written");
+        sent
     }
 
     fn send_bytes(

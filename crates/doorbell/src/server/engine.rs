@@ -216,10 +216,12 @@ impl Engine {
 
     /// Takes no more connections and no more calls. Those under way go on.
     pub(crate) fn begin_drain(&self) {
+        doorbell_shm::failpoint!("drain.before");
         self.door.close();
         for connection in self.connections() {
             connection.go_away(GoAwayReason::ShuttingDown, "the server is shutting down");
         }
+        doorbell_shm::failpoint!("drain.told");
     }
 
     /// Ready once no call is under way.
@@ -231,6 +233,7 @@ impl Engine {
             .filter(|connection| connection.poll_quiet(cx.waker()).is_pending())
             .count();
         if busy == 0 {
+            doorbell_shm::failpoint!("drain.quiet");
             std::task::Poll::Ready(())
         } else {
             std::task::Poll::Pending
@@ -257,6 +260,7 @@ impl Engine {
         }
         // The acceptor may have handed connections to workers that had left by then.
         self.workers.iter().for_each(|worker| worker.turn_away());
+        doorbell_shm::failpoint!("drain.ended");
     }
 }
 

@@ -1,9 +1,9 @@
 //! Calls of every kind from a task.
 
-use doorbell::{CallError, Client, ItemStream, NotifyError};
+use doorbell::{CallError, Client, ItemStream, LoanError, NotifyError};
 
 use super::messages::{
-    Answer, Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Shape, TOO_SHORT, Tell,
+    Answer, Borrow, Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Shape, TOO_SHORT, Tell,
 };
 
 /// Makes one call.
@@ -55,6 +55,17 @@ async fn ask_for(client: &Client, shape: Shape, message: Sealed) -> Result<Answe
         Shape::GiveUp => {
             drop(client.call(Later(message)).send().await?);
             Ok(Answer::GivenUp)
+        }
+        Shape::Lend => {
+            let bytes = message.to_bytes();
+            let mut loan = match client.loan(bytes.len()).await {
+                Ok(loan) => loan,
+                Err(LoanError::NotConnected(error)) => return Err(error),
+                Err(_) => return Ok(Answer::GivenUp), // there is no room
+            };
+            loan.copy_from_slice(&bytes);
+            let reply = client.call(Borrow(loan.into())).await?;
+            Ok(same(&Sealed::of_bytes(&reply.to_bytes()), id, length))
         }
         Shape::Expire => {
             let opened = client.bidi(Mirror(message)).timeout(TOO_SHORT).await;

@@ -1,14 +1,14 @@
 //! Calls of every kind from a thread.
 
 use doorbell::{
-    CallError, NotifyError,
+    CallError, LoanError, NotifyError,
     blocking::{Client, ItemStream},
 };
 
 use super::{
     asking::{same, too_late},
     messages::{
-        Answer, Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Shape, TOO_SHORT, Tell,
+        Answer, Borrow, Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Shape, TOO_SHORT, Tell,
     },
 };
 
@@ -55,6 +55,17 @@ fn ask_for(client: &Client, shape: Shape, message: Sealed) -> Result<Answer, Cal
         Shape::GiveUp => {
             drop(client.call(Later(message)).send()?);
             Ok(Answer::GivenUp)
+        }
+        Shape::Lend => {
+            let bytes = message.to_bytes();
+            let mut loan = match client.loan(bytes.len(), doorbell_testkit::PATIENCE) {
+                Ok(loan) => loan,
+                Err(LoanError::NotConnected(error)) => return Err(error),
+                Err(_) => return Ok(Answer::GivenUp), // there is no room
+            };
+            loan.copy_from_slice(&bytes);
+            let reply = client.call(Borrow(loan.into())).wait()?;
+            Ok(same(&Sealed::of_bytes(&reply.to_bytes()), id, length))
         }
         Shape::Expire => {
             let opened = client.bidi(Mirror(message)).timeout(TOO_SHORT).open();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use doorbell::{Message, MessageType, Upload};
+use doorbell::{Loaned, Message, MessageType, Payload, Upload};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes that belong to one number.
@@ -51,6 +51,40 @@ impl Sealed {
     pub(crate) fn len(&self) -> usize {
         self.bytes.0.len()
     }
+}
+
+/// The same in a loan: number, seal, bytes.
+impl Sealed {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let (id, seal) = (self.id.to_le_bytes(), self.seal.to_le_bytes());
+        [&id[..], &seal, &self.bytes.0].concat()
+    }
+
+    /// What is too short for it is torn.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        let number = |range| {
+            bytes
+                .get(range)
+                .and_then(|bytes: &[u8]| bytes.try_into().ok())
+        };
+        let id = number(0..8).map_or(0, u64::from_le_bytes);
+        let seal = bytes.get(8..12).and_then(|seal| seal.try_into().ok());
+        Self {
+            id,
+            bytes: Block(bytes.get(12..).unwrap_or_default().to_vec()),
+            seal: seal.map_or(0, u32::from_le_bytes),
+        }
+    }
+}
+
+/// Answered with a loan of as many bytes.
+#[derive(Payload)]
+#[payload(loaned)]
+pub(crate) struct Borrow(pub(crate) Loaned);
+
+impl Message for Borrow {
+    const TYPE: MessageType = MessageType::new(7);
+    type Reply = Loaned;
 }
 
 fn seal(id: u64, bytes: &[u8]) -> u32 {
@@ -125,10 +159,12 @@ pub(crate) enum Shape {
     GiveUp,
     /// It takes longer than it may.
     Expire,
+    /// In loans, there and back.
+    Lend,
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Small,
         Self::Large,
         Self::Later,
@@ -138,6 +174,7 @@ impl Shape {
         Self::Tell,
         Self::GiveUp,
         Self::Expire,
+        Self::Lend,
     ];
 
     pub(crate) fn pick(random: &mut super::Random) -> Self {
@@ -147,7 +184,8 @@ impl Shape {
     /// Bytes of its messages: a few, or several frames of 16 KiB.
     pub(crate) fn length(self, random: &mut super::Random) -> usize {
         match self {
-            Self::Large => 20_000 + random.below(150_000) as usize,
+            // Segments for the larger ones are too large to be kept.
+            Self::Large | Self::Lend => 20_000 + random.below(150_000) as usize,
             // Not for `Both`, where all are sent before any is read: they would not fit into the two windows.
             Self::Stream | Self::Upload if random.below(8) == 0 => 20_000,
             Self::Stream | Self::Upload | Self::Both => random.below(2000) as usize,

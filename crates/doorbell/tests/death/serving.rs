@@ -12,7 +12,7 @@ use std::{
 
 use doorbell::{BindError, Context, ItemSender, ItemStream, Server, Status, blocking};
 
-use super::messages::{Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Tell};
+use super::messages::{Borrow, Collect, Echo, ITEMS, Later, Mirror, Repeat, Sealed, Tell};
 
 /// Every request that a handler has seen, written down before it is answered.
 #[derive(Default)]
@@ -107,7 +107,8 @@ pub(crate) fn read(path: &std::path::Path) -> HashMap<u64, u32> {
 }
 
 pub(crate) async fn bind(path: &str, log: &Arc<Log>) -> Result<Server, BindError> {
-    let [echo, later, repeat, collect, mirror, tell] = std::array::from_fn(|_| Arc::clone(log));
+    let [echo, later, repeat, collect, mirror, tell, borrow] =
+        std::array::from_fn(|_| Arc::clone(log));
     Server::builder(path)
         .on(move |_: Context, Echo(message)| {
             echo.executed(&message);
@@ -167,12 +168,23 @@ pub(crate) async fn bind(path: &str, log: &Arc<Log>) -> Result<Server, BindError
             tell.executed(&message);
             async {}
         })
+        .on(move |context: Context, Borrow(loan)| {
+            let message = Sealed::of_bytes(&loan.to_bytes());
+            borrow.executed(&message);
+            async move {
+                let bytes = message.to_bytes();
+                let mut reply = context.loan(bytes.len()).await?;
+                reply.copy_from_slice(&bytes);
+                Ok::<_, Status>(reply.into())
+            }
+        })
         .bind()
         .await
 }
 
 pub(crate) fn bind_blocking(path: &str, log: &Arc<Log>) -> Result<blocking::Server, BindError> {
-    let [echo, later, repeat, collect, mirror, tell] = std::array::from_fn(|_| Arc::clone(log));
+    let [echo, later, repeat, collect, mirror, tell, borrow] =
+        std::array::from_fn(|_| Arc::clone(log));
     blocking::Server::builder(path)
         .on(move |_: Context, Echo(message)| {
             echo.executed(&message);
@@ -218,5 +230,13 @@ pub(crate) fn bind_blocking(path: &str, log: &Arc<Log>) -> Result<blocking::Serv
             },
         )
         .on_notify(move |_: Context, Tell(message)| tell.executed(&message))
+        .on(move |context: Context, Borrow(loan)| {
+            let message = Sealed::of_bytes(&loan.to_bytes());
+            borrow.executed(&message);
+            let bytes = message.to_bytes();
+            let mut reply = context.try_loan(bytes.len())?;
+            reply.copy_from_slice(&bytes);
+            Ok::<_, Status>(reply.into())
+        })
         .bind()
 }

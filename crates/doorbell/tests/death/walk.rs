@@ -105,7 +105,10 @@ impl Walk<'_> {
                 continue;
             }
             // A process takes two names, and has done so then.
-            let most = if place.starts_with("bind.") { 2 } else { 12 };
+            let is_rare = ["bind.", "drain.", "segment."]
+                .iter()
+                .any(|rare| place.starts_with(rare));
+            let most = if is_rare { 2 } else { 12 };
             deaths.push((place, 1));
             deaths.extend((1..self.visits).map(|_| (place, 1 + random.below(most))));
         }
@@ -317,7 +320,16 @@ fn socket(directory: &Path, server: &str) -> String {
 /// In the process that dies: serves.
 pub(crate) fn serve_both(directory: &str, log: File) {
     let runtime = super::process::runtime();
-    let _servers = Servers::bind(&runtime, Path::new(directory), &Log::in_file(log));
+    let (directory, log) = (Path::new(directory), Log::in_file(log));
+    let place = std::env::var("DOORBELL_FAILPOINT").expect("it is to die");
+    while place.starts_with("drain.") {
+        let servers = Servers::bind(&runtime, directory, &log);
+        let enough = log.count() + CALLS_BEFORE_A_DRAIN;
+        eventually("clients call", || log.count() >= enough);
+        runtime.block_on(servers.0.shutdown(DRAIN_LIMIT));
+        servers.1.shutdown(DRAIN_LIMIT);
+    }
+    let _servers = Servers::bind(&runtime, directory, &log);
     forever();
 }
 
@@ -327,6 +339,12 @@ pub(crate) fn call_both(directory: &str, told: File, seed: u64) {
     let _callers = Callers::start(&runtime, Path::new(directory), Told::in_file(told), seed);
     forever();
 }
+
+/// Calls that a server has answered when it begins to drain.
+const CALLS_BEFORE_A_DRAIN: u64 = 20;
+
+/// Calls under way have so much time then.
+const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 
 /// One of each kind for each server.
 const CALLERS: u64 = 4;
