@@ -7,7 +7,7 @@ use std::sync::{
 
 use doorbell_proto::limits::SEGMENT_PAGE_BYTES;
 
-use super::roomy_bytes;
+use super::segments::roomy_bytes;
 
 /// What all connections of a server may have together.
 #[derive(Debug)]

@@ -1,0 +1,140 @@
+//! Blocks that arrived: who has one, and how the peer hears that nobody has it any more.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use doorbell_proto::frame::BlockId;
+use doorbell_shm::memory::SharedBytes;
+
+use crate::connection::{Connection, lock, state::State};
+
+/// Blocks of the peer that nobody has any more, and of which it has not been told.
+pub(crate) struct Returns {
+    blocks: Mutex<Vec<BlockId>>,
+    is_any: AtomicBool,
+    connection: Weak<Connection>,
+}
+
+/// A block that arrived. Dropped, it goes back to the peer with the next control frames.
+#[derive(Debug)]
+pub(crate) struct Held {
+    bytes: SharedBytes,
+    block: BlockId,
+    returns: Arc<Returns>,
+}
+
+impl Held {
+    pub(super) fn new(bytes: SharedBytes, block: BlockId, returns: &Arc<Returns>) -> Self {
+        Self {
+            bytes,
+            block,
+            returns: Arc::clone(returns),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &SharedBytes {
+        &self.bytes
+    }
+
+    pub(crate) fn returns(&self) -> &Arc<Returns> {
+        &self.returns
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        lock(&self.returns.blocks).push(self.block);
+        self.returns.is_any.store(true, Ordering::Relaxed); // the lock of the list orders it: see docs/orderings.md
+    }
+}
+
+impl Returns {
+    pub(in crate::connection) fn new(connection: Weak<Connection>) -> Arc<Self> {
+        Arc::new(Self {
+            blocks: Mutex::default(),
+            is_any: AtomicBool::new(false),
+            connection,
+        })
+    }
+
+    /// Tells the peer, unless that happens soon anyway. Not under the state lock.
+    pub(crate) fn flush(&self) {
+        if let Some(connection) = self.connection.upgrade() {
+            connection.flush_returns();
+        }
+    }
+}
+
+impl std::fmt::Debug for Returns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Returns").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Returns `true` if blocks have been dropped, in either direction.
+    #[inline]
+    pub(in crate::connection) fn has_returns(&self) -> bool {
+        self.pool.returns.is_any.load(Ordering::Relaxed) || self.outgoing.has_dropped_loans()
+    }
+
+    /// Hands the machine the blocks that have been dropped, in either direction.
+    #[inline]
+    pub(in crate::connection) fn collect_returns(&mut self) {
+        if self.has_returns() {
+            self.collect_some();
+        }
+    }
+
+    #[cold]
+    fn collect_some(&mut self) {
+        self.pool.returns.is_any.store(false, Ordering::Relaxed); // before the look: what comes later sets it again (`returns-clear-first`)
+        let mut blocks = lock(&self.pool.returns.blocks);
+        for block in blocks.drain(..) {
+            self.machine.give_back(block);
+            doorbell_shm::failpoint!("loan.returned");
+        }
+        drop(blocks);
+        for block in self.outgoing.take_dropped_loans() {
+            if self.machine.take_back(block) {
+                self.pool.take_back(block);
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Tells the peer which of its blocks nobody has any more. The worker that is about to publish does it itself.
+    fn flush_returns(&self) {
+        doorbell_shm::failpoint!("loan.dropped");
+        if DISPATCHING.get() == std::ptr::from_ref(self).addr() {
+            return;
+        }
+        let state = self.lock();
+        if state.end.is_none() {
+            self.send_returns(state);
+        }
+    }
+
+    /// Runs `dispatch`, which may drop blocks of this connection; the caller tells the peer with what it publishes.
+    pub(in crate::connection) fn dispatching<T>(&self, dispatch: impl FnOnce() -> T) -> T {
+        struct Over(usize);
+        impl Drop for Over {
+            fn drop(&mut self) {
+                DISPATCHING.set(self.0);
+            }
+        }
+        let _over = Over(DISPATCHING.replace(std::ptr::from_ref(self).addr()));
+        dispatch()
+    }
+}
+
+thread_local! {
+    /// Address of the connection whose request this thread is handing to a handler.
+    static DISPATCHING: Cell<usize> = const { Cell::new(0) };
+}

@@ -1,0 +1,270 @@
+//! Segments of a connection: made by a server, sent over the control socket, taken over by its client, and given up.
+
+use std::{io, sync::Arc};
+
+use doorbell_proto::{
+    connection::{Event, Role},
+    limits::{MAX_SEGMENT_PAGES, MIN_SEGMENT_BYTES, SEGMENT_PAGE_BYTES},
+};
+use doorbell_shm::{
+    memory::{
+        OwnSegment, PeerSegment, adopt_own_segment, adopt_peer_segment, create_own_segment,
+        create_peer_segment,
+    },
+    sys::RegionHandle,
+};
+
+use super::{Pool, Readable};
+use crate::{
+    connection::{Connection, Effects, state::State},
+    error::{SegmentError, Violation},
+};
+
+impl State {
+    /// Gives up those of our segments that nobody uses and that are `unwanted`, by number and size.
+    pub(super) fn retire(&mut self, mut unwanted: impl FnMut(u32, usize) -> bool) {
+        let Self { pool, machine, .. } = self;
+        let Pool { own, charge, .. } = pool;
+        own.retain(|(number, segment)| {
+            let bytes = segment.size_bytes();
+            let goes =
+                !segment.is_used() && unwanted(*number, bytes) && machine.retire_segment(*number);
+            if goes {
+                doorbell_shm::failpoint!("segment.retired");
+                charge.give(bytes as u64);
+            }
+            !goes
+        });
+    }
+
+    /// Gives up what nobody uses, except a small segment for each side to write, because the connection goes to sleep. Returns `true` if there
+    /// is something to tell the client. Server only: a client's segments go when it is asked.
+    pub(in crate::connection) fn shrink(&mut self) -> bool {
+        if self.pool.own.is_empty() && self.pool.peer.is_empty() || self.end.is_some() {
+            self.pool.is_expected = false;
+            return false;
+        }
+        let mut keeps_own = false;
+        self.retire(|_, bytes| {
+            let is_kept = !keeps_own && bytes as u64 <= MIN_SEGMENT_BYTES;
+            keeps_own |= is_kept;
+            !is_kept
+        });
+        let mut own = self.pool.own.iter();
+        self.pool.is_expected =
+            own.any(|(_, segment)| segment.size_bytes() as u64 > MIN_SEGMENT_BYTES);
+        let mut keeps_peer = false;
+        for readable in &mut self.pool.peer {
+            let is_small = readable.segment.size_bytes() as u64 <= MIN_SEGMENT_BYTES;
+            if is_small && !std::mem::replace(&mut keeps_peer, true) {
+                continue;
+            }
+            if !readable.is_asked && self.machine.ask_to_retire(readable.number) {
+                readable.is_asked = true;
+            }
+        }
+        self.machine.has_control()
+    }
+}
+
+impl Connection {
+    /// Writes the control frames that wait.
+    pub(in crate::connection) fn send_control(&self) {
+        let mut state = self.lock();
+        if state.machine.has_control() {
+            let result = state.pump();
+            self.sent(state, result);
+        }
+    }
+
+    /// Does what an event about segments asks for: system calls, without any lock but the receive half.
+    pub(in crate::connection) fn act_on(
+        &self,
+        event: &SegmentEvent,
+        effects: &mut Effects,
+    ) -> Result<(), Violation> {
+        match *event {
+            SegmentEvent::Wanted { pages } => {
+                if !self.make_segment(Role::Client, pages) {
+                    self.lock().machine.refuse_segment();
+                }
+            }
+            SegmentEvent::Came {
+                number,
+                pages,
+                writer,
+            } => self.adopt_segment(number, pages, writer, effects)?,
+        }
+        Ok(())
+    }
+
+    /// Makes a segment in which a block of `pages` fits, and sends it to the client. Returns `false` if that cannot be. Server only.
+    pub(super) fn make_segment(&self, writer: Role, pages: u32) -> bool {
+        let Some(bytes) = self.lock().pool.charge.take(pages) else {
+            return false;
+        };
+        let made = Made::new(writer, bytes);
+        doorbell_shm::failpoint!("segment.made");
+        let mut state = self.lock();
+        let sent = made.and_then(|(made, handle)| state.add_segment(made, &handle, bytes));
+        if let Err(error) = &sent {
+            state.pool.charge.refuse(u64::from(bytes));
+            drop(state);
+            tracing::debug!(%error, bytes, "no segment for loans can be made");
+            return false;
+        }
+        let result = state.pump();
+        self.sent(state, result);
+        doorbell_shm::failpoint!("segment.announced");
+        true
+    }
+
+    /// Takes over the segment that the control socket holds.
+    fn adopt_segment(
+        &self,
+        number: u32,
+        pages: u32,
+        writer: Role,
+        effects: &mut Effects,
+    ) -> Result<(), SegmentError> {
+        let Some(control) = self.lock().pool.control.clone() else {
+            return Ok(()); // the connection has ended
+        };
+        doorbell_shm::failpoint!("segment.come");
+        let mut announced = [0; ANNOUNCEMENT_BYTES];
+        let (count, handles) = control.receive_with_handles(&mut announced, 1)?;
+        let Ok([handle]) = <[_; 1]>::try_from(handles) else {
+            return Err(SegmentError::Missing { number });
+        };
+        if count != announced.len() || announced != announcement(number, pages) {
+            return Err(SegmentError::Another { number });
+        }
+        doorbell_shm::failpoint!("segment.received");
+        let handle = RegionHandle::from_handle(handle);
+        let bytes = pages * SEGMENT_PAGE_BYTES; // the machine has compared it with the largest
+        let wrap = |source| SegmentError::Region { number, source };
+        let mut state = match writer {
+            Role::Client => {
+                let segment = adopt_own_segment(&handle, bytes).map_err(wrap)?;
+                let mut state = self.lock();
+                state.pool.own.push((number, segment));
+                state
+            }
+            Role::Server => {
+                let segment = adopt_peer_segment(&handle, bytes).map_err(wrap)?;
+                let mut state = self.lock();
+                state.pool.peer.push(Readable::new(number, segment));
+                state
+            }
+        };
+        doorbell_shm::failpoint!("segment.mapped");
+        if state.end.is_some() {
+            state.pool.close();
+        }
+        effects.more.append(&mut state.pool.room_came());
+        Ok(())
+    }
+}
+
+/// What must be done about segments outside of the locks.
+pub(in crate::connection) enum SegmentEvent {
+    Wanted {
+        pages: u32,
+    },
+    Came {
+        number: u32,
+        pages: u32,
+        writer: Role,
+    },
+}
+
+impl SegmentEvent {
+    #[inline]
+    pub(in crate::connection) fn of(event: &Event<'_>) -> Option<Self> {
+        match *event {
+            Event::SegmentWanted { pages } => Some(Self::Wanted { pages }),
+            Event::Segment {
+                number,
+                pages,
+                writer,
+            } => Some(Self::Came {
+                number,
+                pages,
+                writer,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// A segment that a server has made.
+enum Made {
+    Own(Arc<OwnSegment>),
+    Peer(Arc<PeerSegment>),
+}
+
+impl Made {
+    fn new(writer: Role, bytes: u32) -> io::Result<(Self, RegionHandle)> {
+        Ok(match writer {
+            Role::Server => {
+                let (segment, handle) = create_own_segment(bytes)?;
+                (Self::Own(segment), handle)
+            }
+            Role::Client => {
+                let (segment, handle) = create_peer_segment(bytes)?;
+                (Self::Peer(segment), handle)
+            }
+        })
+    }
+}
+
+impl State {
+    /// Sends a segment, then announces it. Under the state lock, so that segments are announced in the order in which they were sent;
+    /// nothing here waits for the peer.
+    fn add_segment(&mut self, made: Made, handle: &RegionHandle, bytes: u32) -> io::Result<()> {
+        let writer = match made {
+            Made::Own(_) => Role::Server,
+            Made::Peer(_) => Role::Client,
+        };
+        let control = self
+            .pool
+            .control
+            .as_ref()
+            .ok_or(io::ErrorKind::NotConnected)?;
+        let number = self.machine.next_segment(writer);
+        let number = number.ok_or_else(|| io::Error::other("there are as many as may be"))?;
+        let pages = bytes / SEGMENT_PAGE_BYTES;
+        let message = announcement(number, pages);
+        if control.send_with_handles(&message, &[handle.as_handle()])? != message.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        doorbell_shm::failpoint!("segment.sent");
+        self.machine.announce_segment(number, pages);
+        match made {
+            Made::Own(segment) => self.pool.own.push((number, segment)),
+            Made::Peer(segment) => self.pool.peer.push(Readable::new(number, segment)),
+        }
+        Ok(())
+    }
+}
+
+/// What the message on the control socket says of the segment that rides with it.
+fn announcement(number: u32, pages: u32) -> [u8; ANNOUNCEMENT_BYTES] {
+    (u64::from(number) | u64::from(pages) << 32).to_le_bytes()
+}
+
+/// Pages of a block of `length` bytes, which is no larger than a segment can be.
+pub(super) fn pages(length: usize) -> u32 {
+    let pages = length.div_ceil(SEGMENT_PAGE_BYTES as usize).max(1);
+    u32::try_from(pages).unwrap_or(MAX_SEGMENT_PAGES)
+}
+
+/// Size of a segment for blocks of `pages`: room for the next while the last is still with the peer.
+pub(super) fn roomy_bytes(pages: u32) -> u32 {
+    let bytes = u64::from(pages) * u64::from(SEGMENT_PAGE_BYTES);
+    let largest = u64::from(MAX_SEGMENT_PAGES) * u64::from(SEGMENT_PAGE_BYTES);
+    let roomy = (2 * bytes).max(MIN_SEGMENT_BYTES).min(largest);
+    u32::try_from(roomy).unwrap_or(u32::MAX)
+}
+
+const ANNOUNCEMENT_BYTES: usize = 8;
