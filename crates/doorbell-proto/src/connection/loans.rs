@@ -308,13 +308,23 @@ impl Connection {
         Ok(event)
     }
 
-    pub(super) fn handle_segment(
+    /// Takes in a frame that says something of a segment or a block.
+    pub(super) fn handle_about_loans(
         &mut self,
         header: &FrameHeader,
         body: &[u8],
     ) -> Result<Event<'static>, ProtocolError> {
         check_empty(header, body)?;
         self.loans.check_agreed(header.kind)?;
+        match header.kind {
+            FrameKind::Segment => self.handle_segment(header),
+            FrameKind::WantSegment => self.handle_want_segment(header),
+            FrameKind::Retire => self.handle_retire(header),
+            _ => self.handle_release(header),
+        }
+    }
+
+    fn handle_segment(&mut self, header: &FrameHeader) -> Result<Event<'static>, ProtocolError> {
         let (number, pages) = (segment_number(header)?, header.value);
         if pages == 0 {
             self.loans.wanted = false;
@@ -342,13 +352,10 @@ impl Connection {
         })
     }
 
-    pub(super) fn handle_want_segment(
+    fn handle_want_segment(
         &mut self,
         header: &FrameHeader,
-        body: &[u8],
     ) -> Result<Event<'static>, ProtocolError> {
-        check_empty(header, body)?;
-        self.loans.check_agreed(header.kind)?;
         if std::mem::replace(&mut self.loans.wanted, true) {
             return Err(LoanViolation::WantedTwice.into());
         }
@@ -357,14 +364,8 @@ impl Connection {
         })
     }
 
-    pub(super) fn handle_retire(
-        &mut self,
-        header: &FrameHeader,
-        body: &[u8],
-    ) -> Result<Event<'static>, ProtocolError> {
-        check_empty(header, body)?;
+    fn handle_retire(&mut self, header: &FrameHeader) -> Result<Event<'static>, ProtocolError> {
         let (kind, number) = (header.kind, segment_number(header)?);
-        self.loans.check_agreed(kind)?;
         if writer_of(number) == self.config.role {
             return self.handle_ask_to_retire(kind, number);
         }
@@ -395,13 +396,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn handle_release(
-        &mut self,
-        header: &FrameHeader,
-        body: &[u8],
-    ) -> Result<Event<'static>, ProtocolError> {
-        check_empty(header, body)?;
-        self.loans.check_agreed(header.kind)?;
+    fn handle_release(&mut self, header: &FrameHeader) -> Result<Event<'static>, ProtocolError> {
         let block = BlockId::from_raw(header.id);
         if !self.loans.own.take_back(block) {
             return Err(LoanViolation::NotLent { block }.into());

@@ -184,10 +184,9 @@ impl Connection {
             (_, FrameKind::Ping) => self.handle_ping(header, body),
             (_, FrameKind::Pong) => Ok(Event::Pong { id: header.id }),
             (_, FrameKind::GoAway) => self.handle_go_away(header, body),
-            (Role::Client, FrameKind::Segment) => self.handle_segment(header, body),
-            (Role::Server, FrameKind::WantSegment) => self.handle_want_segment(header, body),
-            (_, FrameKind::Retire) => self.handle_retire(header, body),
-            (_, FrameKind::Release) => self.handle_release(header, body),
+            (Role::Client, FrameKind::Segment)
+            | (Role::Server, FrameKind::WantSegment)
+            | (_, FrameKind::Retire | FrameKind::Release) => self.handle_about_loans(header, body),
             (role, kind) => Err(ProtocolError::WrongDirection { kind, role }),
         }
     }
