@@ -344,6 +344,20 @@ fn bench_soak_watches_both_sides() {
 }
 
 #[test]
+fn bench_soak_counts_descriptors_and_lays_a_line() {
+    for work in ["mixed", "churn"] {
+        let rows = rows(&["soak", "--quick", "--json", "--work", work]);
+        for row in &rows {
+            assert_eq!((&row["errors"], &row["work"]), (&0.into(), &work.into()));
+            assert!(row["slope_per_hour"].is_number(), "{row}");
+            let before = row["descriptors_before"].as_u64().unwrap();
+            assert!(before > 3, "{row}");
+            assert_eq!(row["descriptors_after"], before, "{row}");
+        }
+    }
+}
+
+#[test]
 fn bench_all_has_every_benchmark_in_one_report() {
     let rows = rows_with_report("all", 30, &[]);
     let mut benches: Vec<_> = rows

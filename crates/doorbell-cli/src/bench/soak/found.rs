@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::descriptors::Descriptors;
+use super::slope::slope_per_hour;
 use crate::bench::options::Waiting;
 use crate::bench::output::Section;
 use crate::bench::process_cost::Memory;
@@ -14,6 +16,8 @@ use crate::bench::timeline::{self, Timeline};
 
 /// Everything a soak has found.
 pub(super) struct Found {
+    /// What the clients did.
+    pub(super) work: &'static str,
     pub(super) waiting: Waiting,
     pub(super) length: Duration,
     pub(super) counts: Vec<Count>,
@@ -22,10 +26,11 @@ pub(super) struct Found {
     pub(super) unfinished: usize,
 }
 
-/// A process whose memory was watched.
+/// A process that was watched.
 pub(super) struct Side {
     pub(super) name: &'static str,
     pub(super) timeline: Timeline,
+    pub(super) descriptors: Descriptors,
 }
 
 /// What became of the memory of a process.
@@ -58,6 +63,12 @@ impl Side {
         }
     }
 
+    /// Returns by how much of what it holds the process grows in an hour, after the first tenth of the time.
+    pub(super) fn slope(&self) -> Option<f64> {
+        let moments = self.timeline.moments();
+        slope_per_hour(&moments[moments.len() / 10..])
+    }
+
     /// Returns what the process held in each tenth.
     fn tenths(&self, part: Part) -> Vec<Option<f64>> {
         (0..10).map(|tenth| self.typical(tenth, part)).collect()
@@ -66,10 +77,11 @@ impl Side {
     /// Returns a line of a table for each part of the memory, and one for all, with the verdict.
     fn lines(&self) -> [Vec<String>; 3] {
         let verdict = self.verdict();
-        let growth = verdict
-            .growth()
-            .map(|growth| format!("{:+.2} %, ", growth * 100.0));
-        let verdict = format!("{}{}", growth.unwrap_or_default(), verdict.name());
+        let percent = |part: f64, unit: &str| format!("{:+.2} %{unit}, ", part * 100.0);
+        let growth = verdict.growth().map(|growth| percent(growth, ""));
+        let slope = self.slope().map(|slope| percent(slope, "/h"));
+        let verdict = [growth, slope, Some(verdict.name().to_owned())];
+        let verdict = verdict.into_iter().flatten().collect();
         let parts: [(&str, Part, String); 3] = [
             ("private", |memory| memory.private_bytes, String::new()),
             ("regions", |memory| memory.region_bytes, String::new()),
@@ -117,6 +129,7 @@ impl Found {
                 "group": side.name,
                 "peer": "doorbell",
                 "mode": "async",
+                "work": self.work,
                 "spin": self.waiting.name(),
                 "seconds": self.length.as_secs_f64(),
                 "messages": all.map(|count| count.messages),
@@ -126,6 +139,9 @@ impl Found {
                 "private_bytes_by_tenth": side.tenths(|memory| memory.private_bytes),
                 "region_bytes_by_tenth": side.tenths(|memory| memory.region_bytes),
                 "growth": side.verdict().growth(),
+                "slope_per_hour": side.slope(),
+                "descriptors_before": side.descriptors.before,
+                "descriptors_after": side.descriptors.after,
                 "verdict": side.verdict().name(),
                 "runs": 1,
             })
@@ -146,11 +162,16 @@ impl Found {
                 count.errors.to_string(),
             ]
         });
+        let descriptors = self.sides.iter().map(|side| {
+            let Descriptors { before, after, .. } = side.descriptors;
+            vec![side.name.into(), before.to_string(), after.to_string()]
+        });
         let [server, clients] = &self.sides;
         Section {
             bench: "soak",
             about: "Messages at a steady rate for a long time. Memory may not grow by more than 1 % from the second tenth of \
-                    the time to the last.",
+                    the time to the last; what it grows in an hour is the median of the slopes between any two looks after the first \
+                    tenth.",
             sheets: vec![
                 Sheet::new(
                     "Memory in each tenth of the time",
@@ -159,6 +180,7 @@ impl Found {
                     self.sides.iter().flat_map(Side::lines),
                 ),
                 Sheet::new("Work done", &WORK_HEADER, 1, lines),
+                Sheet::new("Open descriptors", &DESCRIPTORS_HEADER, 1, descriptors),
             ],
             plots: vec![
                 timeline::plot("memory of the server", &[(server.name, &server.timeline)]),
@@ -175,6 +197,8 @@ const TENTHS_HEADER: [&str; 13] = [
     "process", "memory", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "growth",
 ];
 const WORK_HEADER: [&str; 7] = ["work", "messages", "per s", "p50", "p99", "p99.9", "errors"];
+
+const DESCRIPTORS_HEADER: [&str; 3] = ["process", "before", "after all clients have left"];
 
 /// How much more than after the warm-up a process may hold in the end, in parts of that.
 const MOST_GROWTH: f64 = 0.01;

@@ -1,26 +1,32 @@
-//! What `bench soak` measures: whether memory grows while messages come at a steady rate for a long time.
+//! What `bench soak` measures: whether anything is left over when work comes at a steady rate for a long time.
 //!
 //! The first tenth is warm-up. The second tenth is compared with the last one, by their medians, for the server and for the
-//! clients.
+//! clients, and a line is laid through everything after the warm-up. All clients connect at once; when they have left, both sides
+//! must have as many descriptors as before.
 
+mod descriptors;
 mod found;
+mod slope;
 
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use futures_util::future::try_join_all;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+use self::descriptors::Descriptors;
 use self::found::{Found, Side, Verdict};
+use super::case::explain_connection;
 use super::options::Common;
 use super::output::Output;
 use super::peer::{self, Peer};
 use super::progress::Progress;
 use super::stress::client::Worker;
-use super::stress::mix::{self, Bytes, Mix};
+use super::stress::mix::{self, Bytes, Mix, Weights};
 use super::stress::tally::Tally;
 use super::stress::wait_for;
 use super::subject::{Api, Role};
@@ -35,15 +41,50 @@ pub(crate) struct SoakArgs {
     /// How long it lasts
     #[arg(long, default_value_t = 10.0, value_parser = minutes)]
     minutes: f64,
-    /// Pieces of work each minute, of all clients together
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
-    rate: u32,
+    /// What the clients do
+    #[arg(long, value_enum, default_value_t = Kind::Steady)]
+    work: Kind,
+    /// Pieces of work each minute, of all clients together [default: 100000, and 6000 of churn]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    rate: Option<u32>,
     /// How many clients share the work
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
     connections: u32,
     /// What the clients do: the same seed gives the same work
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Fails if memory grows by so many percent an hour, or more
+    #[arg(long, value_name = "PERCENT")]
+    max_slope: Option<f64>,
+}
+
+/// What the clients do all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Calls and streams, most of them small
+    Steady,
+    /// Everything: all sizes up to 10 MB, streams, bursts, clients that leave and come back
+    Mixed,
+    /// Clients that leave and come back for one call
+    Churn,
+}
+
+impl Kind {
+    fn weights(self) -> &'static Weights {
+        match self {
+            Self::Steady => mix::STEADY,
+            Self::Mixed => mix::ALL,
+            Self::Churn => mix::CHURN,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Mixed => "mixed",
+            Self::Churn => "churn",
+        }
+    }
 }
 
 impl SoakArgs {
@@ -54,9 +95,17 @@ impl SoakArgs {
         }
     }
 
+    fn rate(&self) -> u32 {
+        let natural = match self.work {
+            Kind::Churn => 6_000,
+            Kind::Steady | Kind::Mixed => 100_000,
+        };
+        self.rate.unwrap_or(natural)
+    }
+
     /// Returns how long each client waits from the beginning of one piece of work to the next.
     fn period(&self) -> Duration {
-        Duration::from_secs_f64(60.0 * f64::from(self.connections) / f64::from(self.rate))
+        Duration::from_secs_f64(60.0 * f64::from(self.connections) / f64::from(self.rate()))
     }
 }
 
@@ -71,7 +120,7 @@ fn minutes(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 ///
-/// If anything failed, or memory grew more than it may. All that was found is put out before.
+/// If anything failed, a descriptor is left over, or memory grew more than it may. All that was found is put out before.
 pub(crate) fn run(args: &SoakArgs, output: &mut Output) -> anyhow::Result<()> {
     let found = measure(args)?;
     output.json(found.json())?;
@@ -85,17 +134,35 @@ pub(crate) fn run(args: &SoakArgs, output: &mut Output) -> anyhow::Result<()> {
         "{} clients still wait for something",
         found.unfinished
     );
+    for side in &found.sides {
+        let (before, after) = (side.descriptors.before, side.descriptors.after);
+        ensure!(
+            before == after,
+            "the {} had {before} descriptors before and {after} after",
+            side.name
+        );
+    }
     // A moment shows no growth, and neither does a run that was cut short.
     if !args.common.quick && !interrupted() {
-        for side in &found.sides {
-            if let Verdict::Grows(growth) = side.verdict() {
-                bail!(
-                    "memory of the {} grew by {:.1} %",
-                    side.name,
-                    growth * 100.0
-                );
-            }
-        }
+        found
+            .sides
+            .iter()
+            .try_for_each(|side| check_growth(side, args))?;
+    }
+    Ok(())
+}
+
+fn check_growth(side: &Side, args: &SoakArgs) -> anyhow::Result<()> {
+    let name = side.name;
+    if let Verdict::Grows(growth) = side.verdict() {
+        bail!("memory of the {name} grew by {:.1} %", growth * 100.0);
+    }
+    if let Some(limit) = args.max_slope {
+        let slope = side.slope().context("there were too few looks")? * 100.0;
+        ensure!(
+            slope < limit,
+            "memory of the {name} grows by {slope:.2} % an hour"
+        );
     }
     Ok(())
 }
@@ -110,47 +177,62 @@ fn measure(args: &SoakArgs) -> anyhow::Result<Found> {
         None,
     )?;
     let runtime = Runtime::new().context("cannot make a runtime")?;
+    let ids = [("server", peer.id()), ("clients", std::process::id())];
+    let mut descriptors = ids.map(|(_, id)| Descriptors::of_process(id));
     let (tally, bytes) = (Arc::new(Tally::new()), Bytes::of_seed(args.seed));
+    let workers = runtime.block_on(connect_at_once(peer.name()?, args))?;
     let (started, period) = (Instant::now(), args.period());
     let end = started + args.length();
     let mut clients = JoinSet::new();
-    for number in 0..args.connections {
-        let worker = runtime.block_on(Worker::connect(peer.name()?, args.common.waiting()))?;
-        let mix = Mix::new(mix::STEADY, &bytes, args.seed, number as usize);
-        let first = started + period * number / args.connections;
+    for (worker, number) in workers.into_iter().zip(0..) {
         let paced = Paced {
             worker,
-            mix,
-            first,
+            mix: Mix::new(args.work.weights(), &bytes, args.seed, number as usize),
+            first: started + period * number / args.connections,
             period,
         };
         clients.spawn_on(paced.work(Arc::clone(&tally), end), runtime.handle());
     }
-    let mut sides =
-        [("server", peer.id()), ("clients", std::process::id())].map(|(name, id)| Side {
-            name,
-            timeline: Timeline::start(id),
-        });
-    watch(args, &tally, &mut sides, &progress);
+    let mut timelines = ids.map(|(_, id)| Timeline::start(id));
+    watch(args, &tally, &mut timelines, &progress);
     progress.finish();
     let length = started.elapsed();
     let finished = runtime.block_on(wait_for(&mut clients)).len();
+    drop(clients);
+    descriptors.iter_mut().for_each(Descriptors::wait_for_end);
+    let [server, own] = timelines;
+    let side = |place: usize, timeline| Side {
+        name: ids[place].0,
+        timeline,
+        descriptors: descriptors[place],
+    };
     Ok(Found {
+        work: args.work.name(),
         unfinished: args.connections as usize - finished,
         waiting: args.common.waiting(),
         length,
         counts: tally.counts(),
-        sides,
+        sides: [side(0, server), side(1, own)],
     })
 }
 
+/// Makes all connections at the same time.
+async fn connect_at_once(name: &str, args: &SoakArgs) -> anyhow::Result<Vec<Worker>> {
+    let (waiting, count) = (args.common.waiting(), args.connections as usize);
+    let connect = |number| async move {
+        let connected = Worker::connect(name, waiting).await;
+        connected.with_context(|| explain_connection(number, count))
+    };
+    try_join_all((1..=count).map(connect)).await
+}
+
 /// Looks at both sides until the time is over.
-fn watch(args: &SoakArgs, tally: &Tally, sides: &mut [Side], progress: &Progress) {
+fn watch(args: &SoakArgs, tally: &Tally, sides: &mut [Timeline], progress: &Progress) {
     let started = Instant::now();
     let end = started + args.length();
     while Instant::now() < end && !interrupted() {
         for side in &mut *sides {
-            if side.timeline.look().is_err() {
+            if side.look().is_err() {
                 return; // it is gone, which the clients will have noticed
             }
         }

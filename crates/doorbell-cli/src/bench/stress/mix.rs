@@ -109,6 +109,9 @@ pub(crate) const STEADY: &Weights = &[
     (Kind::BothWays, 1),
 ];
 
+/// Clients that come and go, and do little meanwhile.
+pub(crate) const CHURN: &Weights = &[(Kind::Churn, 1)];
+
 /// The work of one client, which depends on its seed alone.
 pub(crate) struct Mix {
     random: Random,
