@@ -119,7 +119,10 @@ impl Clients<'_> {
             if witness.stop.load(Ordering::Acquire) {
                 return;
             }
-            let shape = Shape::pick(&mut random);
+            let shape = match Shape::pick(&mut random) {
+                Shape::Lend => Shape::Large, // a segment that it keeps for its next loan would look like one that a dead client has left
+                other => other,
+            };
             let id = number(self.run << 24, WITNESS, call);
             let answer = blocking::ask(client, shape, Sealed::new(id, shape.length(&mut random)));
             let is_right = match answer {
