@@ -60,24 +60,30 @@ async fn replacing_a_handler_under_load_fails_no_call() {
     let place = Place::new();
     in_time(async {
         let server = serve(&place).await;
-        let (stop, answers) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU32::new(0)),
-        );
+        let stop = Arc::new(AtomicBool::new(false));
+        let answers: [_; CALLERS] = std::array::from_fn(|_| Arc::new(AtomicU32::new(0)));
         let mut callers = Vec::new();
-        for _ in 0..CALLERS {
+        for answers in &answers {
             let client = Client::connect(place.name()).await.unwrap();
             callers.push(tokio::spawn(call_until(
                 Arc::clone(&stop),
                 client,
-                Arc::clone(&answers),
+                Arc::clone(answers),
             )));
         }
-        for offset in 0..CHANGES {
+        // So often, and until every caller has been there.
+        let count = |answers: &Arc<AtomicU32>| answers.load(Ordering::Relaxed);
+        let (mut changes, mut before) = (0, 0);
+        while changes < CHANGES || answers.iter().any(|answers| count(answers) == 0) {
+            let offset = changes % CHANGES;
             let handler =
                 move |_: Context, add: Add| async move { Ok::<_, Status>(add.0 + add.1 + offset) };
             assert!(server.on(handler), "there was one before");
-            more_answers(&answers).await;
+            changes += 1;
+            while answers.iter().map(count).sum::<u32>() <= before {
+                tokio::task::yield_now().await;
+            }
+            before = answers.iter().map(count).sum();
         }
         stop.store(true, Ordering::Relaxed);
         for caller in callers {
