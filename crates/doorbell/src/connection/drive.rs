@@ -56,10 +56,6 @@ impl Connection {
             let mut state = self.lock();
             return register_unless(&mut state, key, awaited, cx.waker(), ready);
         }
-        // What somebody else has brought needs no driver.
-        if let Some(value) = take(&mut self.lock(), key, awaited, ready) {
-            return Poll::Ready(value);
-        }
         loop {
             let Some(receive) = self.try_receive() else {
                 if let Poll::Ready(value) =

@@ -11,7 +11,7 @@ use doorbell_shm::SleepOn;
 
 use super::{
     Awaited, Connection, Receive, Sleeper, TicketKey,
-    drive::{Ready, TimedOut, register_unless, take},
+    drive::{Ready, TimedOut, register_unless},
     spin::Spun,
 };
 use crate::error::Disconnected;
@@ -29,10 +29,6 @@ impl Connection {
         deadline: Option<Instant>,
         ready: Ready<'_, T>,
     ) -> Result<T, TimedOut> {
-        // What somebody else has brought needs no driver. Only before anything else: a thread that has parked may have been chosen to drive.
-        if let Some(value) = take(&mut self.lock(), key, awaited, ready) {
-            return Ok(value);
-        }
         let timed_out = loop {
             let receive = if self.sleeper == Sleeper::Threads {
                 self.try_receive()
