@@ -60,6 +60,8 @@ filled-release    loom_published_records_are_read_whole_and_in_order
 filled-acquire    loom_published_records_are_read_whole_and_in_order
 consumed-release  loom_room_is_not_reused_before_it_was_read
 consumed-acquire  loom_room_is_not_reused_before_it_was_read
+consumed-release  loom_memory_is_not_given_back_before_it_was_read
+consumed-acquire  loom_memory_is_not_given_back_before_it_was_read
 announce-fence    loom_publish_racing_with_sleep_on_a_futex_wakes
 announce-fence    loom_publish_racing_with_sleep_on_a_doorbell_wakes
 announce-fence    loom_release_racing_with_sleep_for_space_on_a_futex_wakes

@@ -101,6 +101,7 @@ fuzz_target!(|attack: Attack| {
         receive_window_bytes: 2048,
         send_window_bytes: 2048,
         loans: true,
+        gives_back: true,
     });
     let mut now = 0;
     let deeds = attack.steps.len();
@@ -181,7 +182,7 @@ const KINDS: [CallKind; 4] = [
 
 /// Returns a frame that is well formed but for what it means.
 fn frame(kind: u8, flags: u8, id: CallId, value: u32, body: &Body) -> (FrameHeader, Vec<u8>) {
-    let kind = FrameKind::from_u8(kind % 15 + 1).expect("kinds are 1 to 15");
+    let kind = FrameKind::from_u8(kind % 16 + 1).expect("kinds are 1 to 16");
     let mut header = FrameHeader::new(kind, id.raw(), value);
     header.flags = Flags::from_bits(flags);
     let mut bytes = Vec::new();

@@ -34,6 +34,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
 
 async fn serve(name: &str) -> anyhow::Result<()> {
     let server = Server::builder(name)
+        .trim_heap_when_quiet()
         .on(|_context, request: Echo<Raw>| async move { Ok::<_, Status>(request.0) })
         .bind()
         .await

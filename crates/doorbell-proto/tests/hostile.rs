@@ -17,6 +17,7 @@ fn machine(role: Role) -> Connection {
         receive_window_bytes: 2048,
         send_window_bytes: 2048,
         loans: true,
+        gives_back: true,
     })
 }
 
@@ -28,7 +29,7 @@ fn header() -> impl Strategy<Value = FrameHeader> {
     ];
     let value = prop_oneof![4 => 0..20u32, 1 => any::<u32>()];
     let flags = prop_oneof![2 => Just(0u8), 2 => 0..16u8, 2 => any::<u8>()];
-    let kind = (1..=15u8).prop_map(|kind| FrameKind::from_u8(kind).unwrap());
+    let kind = (1..=16u8).prop_map(|kind| FrameKind::from_u8(kind).unwrap());
     let metadata_bytes = prop_oneof![8 => Just(0u16), 1 => Just(8u16), 1 => any::<u16>()];
     (0..64u32, kind, flags, metadata_bytes, id, value).prop_map(
         |(length, kind, flags, metadata_bytes, id, value)| FrameHeader {

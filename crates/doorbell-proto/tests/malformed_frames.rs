@@ -164,7 +164,7 @@ fn header_that_breaks_a_rule_is_told_which() {
     const PACKED: u8 = Flags::PACKED.bits();
     let broken: &[BrokenHeader] = &[
         ((0, 0, 0, 0, 5, 0), "frame kind 0 is unknown"),
-        ((0, 16, 0, 0, 5, 0), "frame kind 16 is unknown"),
+        ((0, 17, 0, 0, 5, 0), "frame kind 17 is unknown"),
         ((0, 9, MORE, 0, 5, 0), "flags 0x01 are not allowed on PING"),
         (
             (8, 8, 0x40, 0, 0, 7),
@@ -208,6 +208,7 @@ fn header_that_breaks_a_rule_is_told_which() {
         ),
         ((0, 14, 0, 0, 3, 1), "value 1 is not allowed on RETIRE"),
         ((0, 15, 0, 0, 3, 1), "value 1 is not allowed on RELEASE"),
+        ((0, 16, 0, 0, 0, 1), "value 1 is not allowed on QUIET"),
         (
             (3, 3, 0, 0, 5, 1),
             "a body of 3 bytes is not allowed on ERROR here",
@@ -243,6 +244,10 @@ fn header_that_breaks_a_rule_is_told_which() {
         (
             (1, 15, 0, 0, 3, 0),
             "a body of 1 bytes is not allowed on RELEASE here",
+        ),
+        (
+            (1, 16, 0, 0, 0, 0),
+            "a body of 1 bytes is not allowed on QUIET here",
         ),
     ];
     for ((length, kind, flags, metadata_bytes, id, value), said) in broken {

@@ -172,6 +172,15 @@ fn child_process() {
             (0..RECORDS).for_each(|serial| end.send(serial, scramble(serial).is_multiple_of(4)));
             end.flush();
         }
+        "stream and give back" => {
+            let mut given_back = 0;
+            for serial in 0..RECORDS {
+                end.send(serial, scramble(serial).is_multiple_of(4));
+                given_back += u64::from(end.producer.give_back().unwrap());
+            }
+            end.flush();
+            assert!(given_back > 100, "it was never seen empty");
+        }
         "until killed" => {
             (0..=u64::MAX).for_each(|serial| end.send(serial, scramble(serial).is_multiple_of(4)))
         }
@@ -192,7 +201,17 @@ fn child_process() {
 
 #[test]
 fn million_records_arrive_whole_and_in_order() {
-    let peer = Peer::spawn("stream");
+    receive_all("stream");
+}
+
+#[test]
+fn no_record_goes_with_the_memory_that_is_given_back() {
+    receive_all("stream and give back");
+}
+
+/// Receives what a peer in another process sends, and gives room back now and then.
+fn receive_all(role: &str) {
+    let peer = Peer::spawn(role);
     let mut end = End::server(&peer.stream);
     let mut scratch = Vec::new();
     for serial in 0..RECORDS {

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
+use doorbell_shm::memory::{AdoptError, HEADER_BYTES, Layout, adopt_in_two, create_in_two};
+use doorbell_shm::ring::{Consumer, Producer};
 use doorbell_shm::sys::{
     Mapping, PeerAccess, RegionError, RegionHandle, check_region, create_region, seal_size,
     seal_writable_by_us_only,
@@ -212,4 +214,61 @@ fn flags_of_mapping(region: &RegionHandle) -> Option<String> {
         .skip_while(|line| line.split_whitespace().nth(4) != Some(&inode))
         .find(|line| line.starts_with("VmFlags"))
         .map(str::to_owned)
+}
+
+#[test]
+fn region_in_two_memories_is_one_range_and_gives_its_second_part_back() {
+    let layout = Layout::new(64 << 10, 8).unwrap();
+    let made = create_in_two(layout, layout).unwrap();
+    let pages = made.pages_handle.unwrap();
+    assert_eq!(blocks_of(&pages), 0, "nothing is allocated before its use");
+    assert!(
+        Mapping::map_read_write(&made.server_handle, layout.region_bytes()).is_err(),
+        "the words are sealed"
+    );
+    let (server, client) = (made.server_handle, made.client_handle);
+    let second = pages.try_clone().unwrap();
+    let (own, peer) = adopt_in_two(server, second, client, layout, layout).unwrap();
+    let mut producer = Producer::new(made.own.clone(), made.peer.clone());
+    let mut consumer = Consumer::new(own, peer);
+    let (header, body) = (record_header(16_000), vec![7; 16_000]);
+    for _ in 0..2 {
+        for _ in 0..3 {
+            assert!(producer.push(&header, &[&body]).unwrap());
+        }
+        producer.publish();
+        for _ in 0..3 {
+            let mut received = Vec::new();
+            assert_eq!(consumer.peek(), Ok(Some(header)));
+            consumer.copy_body(&mut received);
+            assert!(received == body);
+            consumer.advance();
+        }
+        assert!(blocks_of(&pages) > 10);
+        assert_eq!(producer.give_back(), Ok(false));
+        consumer.release();
+        assert_eq!(producer.give_back(), Ok(true));
+        assert_eq!(blocks_of(&pages), 0);
+    }
+}
+
+/// Returns how many pages of a region there are.
+fn blocks_of(region: &RegionHandle) -> i64 {
+    rustix::fs::fstat(region).unwrap().st_blocks * 512 / rustix::param::page_size() as i64
+}
+
+fn record_header(body_bytes: u32) -> [u8; HEADER_BYTES] {
+    let mut header = [1; HEADER_BYTES];
+    header[..4].copy_from_slice(&body_bytes.to_le_bytes());
+    header
+}
+
+#[test]
+fn second_memory_of_another_size_is_refused() {
+    let layout = Layout::new(64 << 10, 8).unwrap();
+    let made = create_in_two(layout, layout).unwrap();
+    let small = sized_region(4096);
+    let (server, client) = (made.server_handle, made.client_handle);
+    let error = adopt_in_two(server, small, client, layout, layout).unwrap_err();
+    assert!(matches!(error, AdoptError::Server { .. }), "{error}");
 }

@@ -37,6 +37,26 @@ pub fn mappings(process: u32) -> usize {
         .count()
 }
 
+/// Returns how many bytes of Doorbell's memory the process has touched that the system still keeps.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn resident_bytes(process: u32) -> u64 {
+    let smaps = std::fs::read_to_string(path(process, "smaps")).expect("the process lives");
+    let mut is_ours = false;
+    let mut kibibytes = 0;
+    for line in smaps.lines() {
+        if line.contains("rw-s") || line.contains("r--s") || line.contains("-p ") {
+            is_ours = line.contains("/memfd:doorbell"); // the line with which a mapping begins
+        } else if let Some(rss) = line.strip_prefix("Rss:").filter(|_| is_ours) {
+            let number = rss.trim().trim_end_matches(" kB");
+            kibibytes += number.parse::<u64>().expect("a number");
+        }
+    }
+    kibibytes << 10
+}
+
 /// Returns `true` if every thread of the process sleeps at this moment: none runs, or would if it had a processor.
 ///
 /// # Panics

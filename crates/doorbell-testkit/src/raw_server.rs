@@ -7,9 +7,9 @@ use doorbell_proto::{
     handshake::{Features, Hello, Message, ServerOffer, Welcome, negotiate},
 };
 use doorbell_shm::{
-    Consumer, Layout, Notifier, OwnRegion, SleepOn, create,
-    memory::{OwnMemory, PeerMemory, RegionWriter, RingWriter},
-    sys::{BorrowedHandle, ControlStream, Doorbell, DoorbellKind, Listener, Woken},
+    Consumer, Layout, Notifier, OwnRegion, SleepOn,
+    memory::{OwnMemory, PeerMemory, RegionWriter, RingWriter, create, create_in_two},
+    sys::{BorrowedHandle, ControlStream, Doorbell, DoorbellKind, Listener, RegionHandle, Woken},
 };
 
 use crate::{PATIENCE, bell};
@@ -74,8 +74,12 @@ impl RawServer {
     ///
     /// If it would refuse.
     pub fn welcome(hello: &Hello) -> Welcome {
+        Self::welcome_with(hello, Features::BODY_CRC.with(Features::LOANS))
+    }
+
+    fn welcome_with(hello: &Hello, features: Features) -> Welcome {
         let offer = ServerOffer {
-            features: Features::BODY_CRC.with(Features::LOANS),
+            features,
             ..ServerOffer::default()
         };
         negotiate(hello, &offer).expect("a proper client")
@@ -88,19 +92,40 @@ impl RawServer {
     /// If none comes.
     pub fn accept(listener: &Listener) -> Self {
         let (control, hello) = Self::greet(listener);
-        let welcome = Self::welcome(&hello);
+        Self::serve(control, Self::welcome(&hello))
+    }
+
+    /// As [`accept`](Self::accept), with a ring in two memories.
+    ///
+    /// # Panics
+    ///
+    /// If no client comes, or one that does not want that.
+    pub fn accept_giving_back(listener: &Listener) -> Self {
+        let (control, hello) = Self::greet(listener);
+        let welcome = Self::welcome_with(&hello, Features::GIVE_BACK);
+        assert_eq!(welcome.features, Features::GIVE_BACK);
+        Self::serve(control, welcome)
+    }
+
+    fn serve(control: ControlStream, welcome: Welcome) -> Self {
         let layout = |capacity| Layout::new(capacity, welcome.max_calls).expect("an agreed size");
         let server = layout(welcome.server_ring_capacity_bytes);
-        let memory = create(server, layout(welcome.client_ring_capacity_bytes)).expect("memory");
+        let client = layout(welcome.client_ring_capacity_bytes);
+        let memory = match welcome.features.contains(Features::GIVE_BACK) {
+            true => create_in_two(server, client),
+            false => create(server, client),
+        };
+        let memory = memory.expect("memory");
         let kind = DoorbellKind::default_kind();
         let (own_bell, rung_by_client) = Doorbell::pair(kind).expect("a doorbell");
         let (heard_by_client, client_bell) = Doorbell::pair(kind).expect("a doorbell");
-        let handles = [
+        let mut handles = vec![
             memory.server_handle.as_handle(),
             memory.client_handle.as_handle(),
             rung_by_client.as_handle(),
             heard_by_client.as_handle(),
         ];
+        handles.extend(memory.pages_handle.iter().map(RegionHandle::as_handle));
         control
             .send_with_handles(&Message::Welcome(welcome).encode(), &handles)
             .expect("the client reads");

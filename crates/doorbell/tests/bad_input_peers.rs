@@ -420,7 +420,7 @@ async fn client_that_hangs_up_and_goes_on_writing_holds_nobody_up() {
             assert_eq!(answered.await.unwrap(), host.child.id());
         }
         eventually("the server lets go of it", || {
-            mappings(host.child.id()) == 2
+            mappings(host.child.id()) == 3
         });
         over.store(true, Ordering::Relaxed);
         flooding.join().unwrap();

@@ -114,6 +114,18 @@ const LIES: &[Lie] = &[
         },
     ),
     lie(
+        "quiet, which was not agreed on",
+        "QUIET, which was not agreed on",
+        |server| push(server, FrameHeader::new(FrameKind::Quiet, 0, 0), &[]),
+    ),
+    lie(
+        "quiet, with a number",
+        "id 0x1 on QUIET must be zero",
+        |server| {
+            push(server, FrameHeader::new(FrameKind::Quiet, 1, 0), &[]);
+        },
+    ),
+    lie(
         "a call of its own",
         "CALL does not travel to a client",
         |server| push(server, to_the_call(FrameKind::Call, 1), &[]),

@@ -17,7 +17,7 @@ use hostile::{
     account::{of_going_on, of_the_end},
     attack, suffer, suffer_in_threads,
 };
-use support::messages::{Gate, Open};
+use support::messages::{Add, Gate, Open};
 
 #[test]
 #[ignore = "the body of the child processes"]
@@ -465,50 +465,90 @@ const WORDS: &[Attack] = &[
     }),
 ];
 
-const REGIONS: &[Attack] = &[attack(
-    "writes to the server's memory in every way",
-    "nothing of 12 was possible",
-    |path| {
-        let client = HandClient::connect(path);
-        let mut possible = Vec::new();
-        for (name, memory) in [
-            ("S", client.theirs.duplicate()),
-            (
-                "S again",
-                client
-                    .theirs
-                    .try_reopen()
-                    .unwrap_or(client.theirs.duplicate()),
-            ),
-        ] {
-            let attempts = [
-                ("write", memory.try_write(0, b"x")),
-                ("write its tail", memory.try_write(Memory::TAIL, &[0; 4])),
-                ("punch", memory.try_punch()),
-                ("shrink", memory.try_resize(0)),
-                ("grow", memory.try_resize(1 << 30)),
+const REGIONS: &[Attack] = &[
+    attack(
+        "writes to the server's memory in every way",
+        "nothing of 12 was possible",
+        |path| {
+            let client = HandClient::connect(path);
+            let mut possible = Vec::new();
+            for (name, memory) in [
+                ("S", client.theirs.duplicate()),
+                (
+                    "S again",
+                    client
+                        .theirs
+                        .try_reopen()
+                        .unwrap_or(client.theirs.duplicate()),
+                ),
+            ] {
+                let attempts = [
+                    ("write", memory.try_write(0, b"x")),
+                    ("write its tail", memory.try_write(Memory::TAIL, &[0; 4])),
+                    ("punch", memory.try_punch()),
+                    ("shrink", memory.try_resize(0)),
+                    ("grow", memory.try_resize(1 << 30)),
+                ];
+                possible.extend(
+                    attempts
+                        .into_iter()
+                        .filter(|(_, result)| result.is_ok())
+                        .map(|(what, _)| format!("{what} {name}")),
+                );
+            }
+            // Our own may be filled with anything, and must not get smaller under the server.
+            let ours = [
+                ("shrink", client.ours.try_resize(0)),
+                ("grow", client.ours.try_resize(1 << 30)),
             ];
             possible.extend(
-                attempts
-                    .into_iter()
+                ours.into_iter()
                     .filter(|(_, result)| result.is_ok())
-                    .map(|(what, _)| format!("{what} {name}")),
+                    .map(|(what, _)| format!("{what} C")),
             );
-        }
-        // Our own may be filled with anything, and must not get smaller under the server.
-        let ours = [
-            ("shrink", client.ours.try_resize(0)),
-            ("grow", client.ours.try_resize(1 << 30)),
-        ];
-        possible.extend(
-            ours.into_iter()
-                .filter(|(_, result)| result.is_ok())
-                .map(|(what, _)| format!("{what} C")),
-        );
-        if possible.is_empty() {
-            "nothing of 12 was possible".to_owned()
-        } else {
-            format!("{possible:?}")
-        }
-    },
-)];
+            if possible.is_empty() {
+                "nothing of 12 was possible".to_owned()
+            } else {
+                format!("{possible:?}")
+            }
+        },
+    ),
+    attack(
+        "a ring that can be given back, resized and spoiled",
+        "served: nothing of 4 was possible",
+        |path| {
+            let hello = HandHello {
+                features: HandHello::GIVE_BACK,
+                ..HandHello::proper()
+            };
+            let mut client = HandClient::connect_with(path, &hello);
+            let pages = client.pages.take().expect("it was agreed on");
+            let possible = [
+                pages.try_resize(0),
+                pages.try_resize(1 << 30),
+                client.theirs.try_write(Memory::TAIL, &[0; 4]),
+                client.theirs.try_resize(0),
+            ];
+            let count = possible.iter().filter(|result| result.is_ok()).count();
+            assert_eq!(count, 0, "{possible:?}");
+            let spoil = |_: &Memory, number: u32| {
+                pages.write(4096 + u64::from(number % 60_000) * 4, &number.to_le_bytes());
+                pages.try_punch().expect("that is what it is for");
+            };
+            // So many answers lie on more than a page.
+            let answers: u64 = 300;
+            meanwhile(&mut client, spoil, |client| {
+                (0..100).for_each(|_| client.ping());
+                for slot in 0..answers {
+                    let call = Frame::new(kind::CALL, 1 << 32 | slot, Add::TYPE.get());
+                    assert!(client.put(&call.body([1, 2]).bytes()));
+                }
+                client.publish();
+                eventually("the calls are answered", || {
+                    u64::from(client.theirs.load(Memory::TAIL)) > 24 * answers
+                });
+            });
+            "served: nothing of 4 was possible".to_owned()
+        },
+    ),
+];

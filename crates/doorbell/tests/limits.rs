@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use doorbell::{
-    CallError, Client, Code, ConnectError, Outcome, RefuseReason, Server,
+    CallError, Client, Code, ConnectError, LoanError, Outcome, RefuseReason, Server,
     server::{Builder, Peer, Resource, SocketAccess},
 };
 use doorbell_testkit::{
@@ -278,6 +278,43 @@ async fn streams_of_all_connections_together_have_a_limit() {
         given_back(&server);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn segments_for_loans_count_for_their_user_and_for_all_together() {
+    let mib = 1 << 20;
+    for (total, per_user, expected) in [(4 * mib, 2 * mib, (0, 1)), (2 * mib, 2 * mib, (1, 0))] {
+        let place = Place::new();
+        let server = serve(&place.name(), |builder| {
+            let builder = builder.limit(Resource::LoanBytes, total);
+            builder.limit_per_user(Resource::LoanBytes, per_user)
+        })
+        .await;
+        in_time(async {
+            let (one, two) = (
+                connect(&place).await.unwrap(),
+                connect(&place).await.unwrap(),
+            );
+            // A segment has room for two such blocks where that fits.
+            let loan = one.loan(mib as usize).await.unwrap();
+            let used = |resource| server.stats().resource(resource).used;
+            assert_eq!(used(Resource::LoanBytes), 2 * mib);
+            assert!(used(Resource::MemoryBytes) > 2 * mib, "it is memory too");
+            let error = two.loan(mib as usize).await.unwrap_err();
+            assert!(matches!(error, LoanError::NoRoom { .. }), "{error}");
+            assert_eq!(refusals(&server, Resource::LoanBytes), expected);
+            assert_eq!(server.stats().loans_refused, 1);
+            assert_eq!(two.call(Add(1, 2)).await.unwrap(), 3);
+            drop((one, loan));
+            eventually("the first connection has ended", || {
+                used(Resource::LoanBytes) == 0
+            });
+            two.loan(mib as usize).await.unwrap();
+            drop(two);
+            given_back(&server);
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,8 +16,9 @@ use doorbell::{
     BindError, ConnectError, RefuseReason, Status, blocking,
     server::{Admission, Peer, Resource, SocketAccess},
 };
-use doorbell_proto::handshake::{BellKind, BellKinds};
+use doorbell_proto::handshake::{BellKind, BellKinds, Features};
 use doorbell_shm::sys::Listener;
+use doorbell_testkit::by_hand::{HandClient, HandHello};
 use doorbell_testkit::{
     Child, Place, RawControl, RawServer, role, say, second_user, setting, wait_for_parent,
 };
@@ -29,6 +30,7 @@ fn child_process() {
     match role().as_deref() {
         Some("call") => call(),
         Some("raw") => connect_by_hand(),
+        Some("ask for two memories") => ask_for_two_memories(),
         Some("serve all") => serve_all(),
         Some("listen") => listen_by_hand(),
         Some("connect and keep silent") => {
@@ -66,6 +68,16 @@ fn connect_by_hand() {
     let _ = wait_for_parent();
 }
 
+/// Asks for a ring in two memories, and tells what was agreed on.
+fn ask_for_two_memories() {
+    let hello = HandHello {
+        features: HandHello::GIVE_BACK,
+        ..HandHello::proper()
+    };
+    let client = HandClient::connect_with(&PathBuf::from(setting("path")), &hello);
+    say(&format!("FEATURES {}", client.welcome.features));
+}
+
 fn serve_all() {
     let place = setting("path");
     let builder = service::of_threads(&place).socket_access(SocketAccess::Everyone);
@@ -81,6 +93,7 @@ fn listen_by_hand() {
     say("READY");
     let (_control, hello) = RawServer::greet(&listener);
     say(&format!("BELLS {}", hello.bells.bits()));
+    say(&format!("FEATURES {}", hello.features.bits()));
 }
 
 fn start_as(user: u32, place: &Place, role: &str) -> Child {
@@ -171,6 +184,26 @@ fn doorbell_between_users_is_never_an_event_counter() {
     if !cfg!(doorbell_socket_bell) {
         assert_eq!(own_bell, BellKind::EventFd.to_string());
     }
+}
+
+/// Whoever has a descriptor of the memory can make that system call wait.
+#[test]
+fn memory_between_users_is_not_given_back() {
+    let Some(user) = second_user() else { return };
+    let place = Place::new();
+    let _server = server_for_all(&place)
+        .admit(|_: &Peer| true)
+        .bind()
+        .unwrap();
+    let stranger = start_as(user, &place, "ask for two memories");
+    assert_eq!(stranger.hear("FEATURES"), "0");
+    let own = Child::start(
+        "child_process",
+        "ask for two memories",
+        &[("path", &place.name())],
+    );
+    let own_features = own.hear("FEATURES");
+    assert_eq!(own_features, HandHello::GIVE_BACK.to_string());
 }
 
 #[test]
@@ -290,7 +323,7 @@ fn server_of_a_second_user_is_a_stranger_unless_it_is_trusted() {
 }
 
 #[test]
-fn client_takes_no_event_counter_from_a_server_of_a_second_user() {
+fn client_takes_no_event_counter_and_no_second_memory_from_a_server_of_a_second_user() {
     let Some(user) = second_user() else { return };
     let place = place_of(user);
     let child = start_as(user, &place, "listen");
@@ -299,6 +332,8 @@ fn client_takes_no_event_counter_from_a_server_of_a_second_user() {
         .trust_server_user(user)
         .connect();
     assert_eq!(child.hear("BELLS"), BellKinds::SOCKET.bits().to_string());
+    let features = Features::BODY_CRC.with(Features::LOANS);
+    assert_eq!(child.hear("FEATURES"), features.bits().to_string());
     let error = client.unwrap_err();
     assert!(
         matches!(error, ConnectError::NotListening { .. }),

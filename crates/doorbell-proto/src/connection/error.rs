@@ -18,6 +18,12 @@ pub enum ProtocolError {
         /// Our role.
         role: Role,
     },
+    /// The handshake has not agreed on this kind of frame.
+    #[error("{kind}, which was not agreed on")]
+    NotAgreed {
+        /// Kind of the frame.
+        kind: FrameKind,
+    },
     /// The slot of the call lies outside the table.
     #[error("{kind} for slot {slot}, but there are only {max_calls}")]
     SlotOutOfRange {

@@ -110,6 +110,8 @@ pub enum Event<'a> {
         /// Who writes it.
         writer: Role,
     },
+    /// The server has had nothing to do for a while: memory that is not in use can go back to the system. Client only.
+    Quiet,
     /// The segment that was wanted cannot be had. Client only.
     SegmentRefused,
     /// The client wants a segment that it can write; answer with

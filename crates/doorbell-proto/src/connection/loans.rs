@@ -19,7 +19,7 @@ use crate::limits::{
 use crate::time::Time;
 use std::collections::VecDeque;
 
-/// Both ledgers, and the frames about them that wait.
+/// Both ledgers, and the frames about memory that wait.
 #[derive(Debug)]
 pub(super) struct Loans {
     role: Role,
@@ -243,6 +243,15 @@ impl Connection {
             self.loans.say(FrameKind::Retire, u64::from(number), 0);
         }
         is_idle
+    }
+
+    /// Tells the client that there has been nothing to do for a while. Server only, and only if giving memory back was agreed on.
+    pub fn say_quiet(&mut self) {
+        debug_assert_eq!(self.config.role, Role::Server, "the server says it");
+        let is_said = |frame: &FrameHeader| frame.kind == FrameKind::Quiet;
+        if !self.closed && !self.loans.waiting.iter().any(is_said) {
+            self.loans.say(FrameKind::Quiet, 0, 0);
+        }
     }
 
     /// Notes that a block is lent to the peer by a frame that is about to be written. Returns `false` if as many are with it as may be:

@@ -84,6 +84,8 @@ pub struct Config {
     pub send_window_bytes: u32,
     /// Payloads may be lent instead of copied.
     pub loans: bool,
+    /// The server says when it is quiet.
+    pub gives_back: bool,
 }
 
 /// The state of one connection.
@@ -187,6 +189,13 @@ impl Connection {
             (Role::Client, FrameKind::Segment)
             | (Role::Server, FrameKind::WantSegment)
             | (_, FrameKind::Retire | FrameKind::Release) => self.handle_about_loans(header, body),
+            (Role::Client, FrameKind::Quiet) => {
+                check_empty(header, body)?;
+                if !self.config.gives_back {
+                    return Err(ProtocolError::NotAgreed { kind: header.kind });
+                }
+                Ok(Event::Quiet)
+            }
             (role, kind) => Err(ProtocolError::WrongDirection { kind, role }),
         }
     }

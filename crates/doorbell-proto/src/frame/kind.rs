@@ -36,6 +36,8 @@ pub enum FrameKind {
     Retire = 14,
     /// The reader of a block is done with it.
     Release = 15,
+    /// The server has had nothing to do for the client for a while: memory that was used before can go back to the system.
+    Quiet = 16,
 }
 
 impl FrameKind {
@@ -58,6 +60,7 @@ impl FrameKind {
             13 => Self::WantSegment,
             14 => Self::Retire,
             15 => Self::Release,
+            16 => Self::Quiet,
             _ => return None,
         })
     }
@@ -80,6 +83,7 @@ impl FrameKind {
             Self::WantSegment => "WANT_SEGMENT",
             Self::Retire => "RETIRE",
             Self::Release => "RELEASE",
+            Self::Quiet => "QUIET",
         }
     }
 

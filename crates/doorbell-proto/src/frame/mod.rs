@@ -253,7 +253,7 @@ impl FrameHeader {
         let kind = self.kind;
         let has_no_id = matches!(
             kind,
-            FrameKind::Notify | FrameKind::GoAway | FrameKind::WantSegment
+            FrameKind::Notify | FrameKind::GoAway | FrameKind::WantSegment | FrameKind::Quiet
         );
         if has_no_id && self.id != 0 {
             return Err(FrameError::IdNotZero { kind, id: self.id });
@@ -276,7 +276,8 @@ impl FrameHeader {
             | FrameKind::Ping
             | FrameKind::Pong
             | FrameKind::Retire
-            | FrameKind::Release => self.value == 0,
+            | FrameKind::Release
+            | FrameKind::Quiet => self.value == 0,
         };
         if valid {
             Ok(())
@@ -312,7 +313,8 @@ impl FrameHeader {
             | FrameKind::Segment
             | FrameKind::WantSegment
             | FrameKind::Retire
-            | FrameKind::Release => length == 0,
+            | FrameKind::Release
+            | FrameKind::Quiet => length == 0,
         };
         if valid {
             Ok(())

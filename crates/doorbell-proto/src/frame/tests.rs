@@ -18,7 +18,7 @@ fn valid(kind: FrameKind) -> FrameHeader {
     };
     let has_none = matches!(
         kind,
-        FrameKind::Notify | FrameKind::GoAway | FrameKind::WantSegment
+        FrameKind::Notify | FrameKind::GoAway | FrameKind::WantSegment | FrameKind::Quiet
     );
     let id = if has_none { 0 } else { 5 };
     let length = if kind == FrameKind::Error { 4 } else { 0 };
@@ -38,7 +38,7 @@ fn decoded(header: FrameHeader) -> Result<FrameHeader, FrameError> {
 
 #[test]
 fn valid_header_of_every_kind_survives_the_codec() {
-    assert_eq!(kinds().count(), 15);
+    assert_eq!(kinds().count(), 16);
     for kind in kinds() {
         assert_eq!(decoded(valid(kind)), Ok(valid(kind)));
     }
@@ -55,7 +55,7 @@ fn crc_is_zero_until_set_and_no_other_byte_changes() {
 
 #[test]
 fn padding_and_unassigned_kinds_are_rejected() {
-    for kind in [0, 16, 255] {
+    for kind in [0, 17, 255] {
         let mut bytes = valid(FrameKind::Ping).encode();
         bytes[4] = kind;
         assert_eq!(

@@ -26,7 +26,8 @@ pub struct Hello {
 }
 
 /// What a server says to a client that it accepts. Four descriptors ride with it: the memory the server writes, the memory the
-/// client writes, the bell the client notifies and the bell the client listens on.
+/// client writes, the bell the client notifies and the bell the client listens on; with [`Features::GIVE_BACK`] a fifth, the second
+/// memory that the server writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome {
     /// Version that both sides speak from now on.

@@ -71,8 +71,11 @@ impl Features {
     pub const BODY_CRC: Self = Self(1);
     /// Large payloads may stay where they were written, in segments of their own.
     pub const LOANS: Self = Self(2);
+    /// The ring that the server writes lies in two memories, of which the second can be given back to the system while the connection goes
+    /// on; the server says when it is quiet.
+    pub const GIVE_BACK: Self = Self(4);
     /// All features that this crate knows.
-    pub const KNOWN: Self = Self(Self::BODY_CRC.0 | Self::LOANS.0);
+    pub const KNOWN: Self = Self(Self::BODY_CRC.0 | Self::LOANS.0 | Self::GIVE_BACK.0);
 
     /// Returns the features with these bits.
     pub const fn from_bits(bits: u64) -> Self {

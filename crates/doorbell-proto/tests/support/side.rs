@@ -34,6 +34,7 @@ impl Side {
             receive_window_bytes: WINDOW_BYTES,
             send_window_bytes: WINDOW_BYTES,
             loans: true,
+            gives_back: true,
         });
         Self {
             role,

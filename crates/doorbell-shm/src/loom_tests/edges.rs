@@ -44,3 +44,20 @@ fn loom_room_is_not_reused_before_it_was_read() {
         producer.join().unwrap();
     });
 }
+
+/// Edge `consumed`: a record is copied out before its memory goes back to the system, which is a write of zeros.
+#[test]
+fn loom_memory_is_not_given_back_before_it_was_read() {
+    model(|| {
+        let (mut sender, mut receiver) = sides(SleepOn::Futex);
+        assert!(sender.try_send(1));
+        let producer = thread::spawn(move || {
+            while !sender.give_back() {
+                thread::yield_now();
+            }
+        });
+        assert_eq!(receiver.try_receive(), Some(1));
+        receiver.release();
+        producer.join().unwrap();
+    });
+}

@@ -150,6 +150,10 @@ impl Side {
         Some(header[4])
     }
 
+    pub(super) fn give_back(&mut self) -> bool {
+        self.producer.give_back().unwrap()
+    }
+
     pub(super) fn release(&mut self) {
         assert!(self.consumer.release());
     }

@@ -5,8 +5,8 @@ use std::io;
 use super::Layout;
 use super::region::{MAGIC, OwnRegion, PeerRegion};
 use crate::sys::{
-    PeerAccess, RegionError, RegionHandle, check_region, create_region, seal_size,
-    seal_writable_by_us_only,
+    PeerAccess, RegionError, RegionHandle, check_region, create_empty_region, create_region,
+    seal_size, seal_writable_by_us_only,
 };
 
 /// What the server has after making the memory of a connection.
@@ -20,6 +20,8 @@ pub struct ServerMemory {
     pub server_handle: RegionHandle,
     /// Handle of C, to be sent to the client.
     pub client_handle: RegionHandle,
+    /// Handle of the second memory of S, to be sent to the client, if S is in two.
+    pub pages_handle: Option<RegionHandle>,
 }
 
 /// Makes both regions of a connection, as the server.
@@ -31,20 +33,41 @@ pub struct ServerMemory {
 ///
 /// What the operating system says; without memory or descriptors a connection is refused.
 pub fn create(server: Layout, client: Layout) -> io::Result<ServerMemory> {
+    create_with(server, client, None)
+}
+
+/// As [`create`], with S in two memories: its first page, which has all words, sealed as ever; and the rest of the ring in a memory that is
+/// sealed in size only, so that it can be given back to the system.
+///
+/// # Errors
+///
+/// As for [`create`].
+pub fn create_in_two(server: Layout, client: Layout) -> io::Result<ServerMemory> {
+    let pages = create_empty_region(server.region_bytes())?;
+    seal_size(&pages)?;
+    create_with(server, client, Some(pages))
+}
+
+fn create_with(
+    server: Layout,
+    client: Layout,
+    pages_handle: Option<RegionHandle>,
+) -> io::Result<ServerMemory> {
     crate::failpoint!("memory.create.before");
     let server_handle = create_region(server.region_bytes())?;
     let client_handle = create_region(client.region_bytes())?;
-    let own = OwnRegion::map(&server_handle, server)?;
+    let own = OwnRegion::map(&server_handle, pages_handle.as_ref(), server)?;
     crate::failpoint!("memory.create.unsealed");
     seal_writable_by_us_only(&server_handle)?;
     seal_size(&client_handle)?;
-    let peer = PeerRegion::map(&client_handle, client)?;
+    let peer = PeerRegion::map(&client_handle, None, client)?;
     crate::failpoint!("memory.create.after");
     Ok(ServerMemory {
         own,
         peer,
         server_handle,
         client_handle,
+        pages_handle,
     })
 }
 
@@ -55,12 +78,38 @@ pub fn create(server: Layout, client: Layout) -> io::Result<ServerMemory> {
 /// # Errors
 ///
 /// [`AdoptError`] if a region is not what was agreed on; close the connection.
+pub fn adopt(
+    server_handle: RegionHandle,
+    client_handle: RegionHandle,
+    server: Layout,
+    client: Layout,
+) -> Result<(OwnRegion, PeerRegion), AdoptError> {
+    adopt_with(server_handle, None, client_handle, server, client)
+}
+
+/// As [`adopt`], with S in two memories, as [`create_in_two`] makes it.
+///
+/// # Errors
+///
+/// As for [`adopt`].
+pub fn adopt_in_two(
+    server_handle: RegionHandle,
+    pages_handle: RegionHandle,
+    client_handle: RegionHandle,
+    server: Layout,
+    client: Layout,
+) -> Result<(OwnRegion, PeerRegion), AdoptError> {
+    let pages = Some(pages_handle);
+    adopt_with(server_handle, pages, client_handle, server, client)
+}
+
 #[expect(
     clippy::needless_pass_by_value,
     reason = "nobody needs the handles after this"
 )]
-pub fn adopt(
+fn adopt_with(
     server_handle: RegionHandle,
+    pages_handle: Option<RegionHandle>,
     client_handle: RegionHandle,
     server: Layout,
     client: Layout,
@@ -71,6 +120,11 @@ pub fn adopt(
         PeerAccess::WriterIsPeer,
     )
     .map_err(|source| AdoptError::Server { source })?;
+    if let Some(pages) = &pages_handle {
+        // Fixed in size, and writable: it must be possible to give it back. What the server writes there, only we read.
+        check_region(pages, server.region_bytes(), PeerAccess::WriterIsUs)
+            .map_err(|source| AdoptError::Server { source })?;
+    }
     check_region(
         &client_handle,
         client.region_bytes(),
@@ -78,9 +132,9 @@ pub fn adopt(
     )
     .map_err(|source| AdoptError::Client { source })?;
     crate::failpoint!("memory.adopt.checked");
-    let peer = PeerRegion::map(&server_handle, server)?;
+    let peer = PeerRegion::map(&server_handle, pages_handle.as_ref(), server)?;
     check_magic(&peer)?;
-    let own = OwnRegion::map(&client_handle, client)?;
+    let own = OwnRegion::map(&client_handle, None, client)?;
     crate::failpoint!("memory.adopt.after");
     Ok((own, peer))
 }

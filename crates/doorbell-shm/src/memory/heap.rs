@@ -115,6 +115,10 @@ impl OwnMemory for HeapRegion {
 }
 
 impl RingWriter for HeapWriter {
+    fn give_back(&mut self) {
+        self.shared.data.iter().for_each(|cell| cell.store(0));
+    }
+
     fn write(&mut self, place: u32, bytes: &[u8]) {
         assert_inside(self.shared.capacity(), place, bytes.len());
         let first = place as usize;

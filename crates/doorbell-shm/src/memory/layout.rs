@@ -62,6 +62,12 @@ impl Layout {
         self.ring_capacity_bytes
     }
 
+    /// Returns between which offsets there is nothing that a quiet connection needs: all behind the first page, of `page_bytes`. That is ring
+    /// data and cancel words, which are hints. `None` if there is nothing.
+    pub(super) fn idle_pages(&self, page_bytes: usize) -> Option<(usize, usize)> {
+        (page_bytes < self.region_bytes).then_some((page_bytes, self.region_bytes))
+    }
+
     /// Returns the number of cancel words.
     #[inline]
     pub fn cancel_slots(&self) -> u32 {
@@ -128,6 +134,13 @@ mod tests {
         assert_eq!(layout.region_bytes(), (1 << 20) + 8192);
         assert_eq!(layout.cancel_offset(1023), Some(1024 + (1 << 20) + 4092));
         assert_eq!(layout.cancel_offset(1024), None);
+    }
+
+    #[test]
+    fn pages_that_can_be_given_back_begin_after_the_first() {
+        let layout = Layout::new(256 << 10, 1024).unwrap();
+        assert_eq!(layout.idle_pages(4096), Some((4096, layout.region_bytes())));
+        assert_eq!(Layout::new(4096, 0).unwrap().idle_pages(16384), None);
     }
 
     #[test]

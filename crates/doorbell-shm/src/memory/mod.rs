@@ -56,7 +56,7 @@ pub use bench_area::{BenchArea, BenchShape};
 #[cfg(all(test, loom))]
 pub(crate) use blocks::Blocks;
 #[cfg(not(loom))]
-pub use connection::{AdoptError, ServerMemory, adopt, create};
+pub use connection::{AdoptError, ServerMemory, adopt, adopt_in_two, create, create_in_two};
 pub use crc::{crc32c, crc32c_header};
 #[cfg(loom)]
 pub use heap::{HeapRegion as OwnRegion, HeapRegion as PeerRegion};
@@ -122,6 +122,10 @@ pub trait RingWriter {
     fn prefetch(&self, place: u32) {
         let _ = place;
     }
+
+    /// Gives the memory of the ring back to the system, except its beginning, if it can be. Nothing in it may be unread. What is read there
+    /// before it is written again is zero.
+    fn give_back(&mut self) {}
 
     /// Writes a header at byte `place` of the ring, a multiple of 8.
     ///

@@ -13,7 +13,7 @@ use super::{
     assert_inside,
 };
 use crate::sync::{AtomicU32, Ordering};
-use crate::sys::{Mapping, RegionHandle, Woken, futex_wait_any, futex_wake};
+use crate::sys::{Mapping, RegionHandle, Woken, futex_wait_any, futex_wake, page_bytes};
 
 /// The region that we write, mapped for reading and writing. A clone names the same region.
 ///
@@ -25,8 +25,15 @@ pub struct OwnRegion {
 }
 
 impl OwnRegion {
-    pub(super) fn map(handle: &RegionHandle, layout: Layout) -> io::Result<Self> {
-        let mapping = Mapping::map_read_write(handle, layout.region_bytes())?;
+    pub(super) fn map(
+        handle: &RegionHandle,
+        pages: Option<&RegionHandle>,
+        layout: Layout,
+    ) -> io::Result<Self> {
+        let mut mapping = Mapping::map_read_write(handle, layout.region_bytes())?;
+        if let Some((pages, (offset, _))) = pages.zip(layout.idle_pages(page_bytes())) {
+            mapping.replace(offset, pages, true)?;
+        }
         let region = Mapped::new(mapping, layout);
         let magic = region.base.cast::<u64>();
         // SAFETY: the mapping is writable, page-aligned, and longer than eight bytes, and nobody else
@@ -136,6 +143,13 @@ impl RingWriter for RegionWriter {
         prefetch_to_write(self.region.ring(place));
     }
 
+    fn give_back(&mut self) {
+        if let Some((from, to)) = self.region.layout.idle_pages(page_bytes()) {
+            // Memory that is sealed stays, and so does what the system does not take: it is used again.
+            let _ = self.region.mapping.give_back(from, to);
+        }
+    }
+
     #[inline]
     fn write_header(&mut self, place: u32, header: HeaderWords) {
         assert_inside(
@@ -160,8 +174,15 @@ pub struct PeerRegion {
 }
 
 impl PeerRegion {
-    pub(super) fn map(handle: &RegionHandle, layout: Layout) -> io::Result<Self> {
-        let mapping = Mapping::map_read_only(handle, layout.region_bytes())?;
+    pub(super) fn map(
+        handle: &RegionHandle,
+        pages: Option<&RegionHandle>,
+        layout: Layout,
+    ) -> io::Result<Self> {
+        let mut mapping = Mapping::map_read_only(handle, layout.region_bytes())?;
+        if let Some((pages, (offset, _))) = pages.zip(layout.idle_pages(page_bytes())) {
+            mapping.replace(offset, pages, false)?;
+        }
         Ok(Self {
             region: Mapped::new(mapping, layout),
         })

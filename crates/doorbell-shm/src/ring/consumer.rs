@@ -147,6 +147,11 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
         self.head
     }
 
+    /// Returns `true` if the next record lies beyond the first `bytes` of the ring.
+    pub fn is_beyond(&self, bytes: u32) -> bool {
+        self.place() > bytes
+    }
+
     #[inline]
     fn peeked(&self) -> &Record {
         self.record

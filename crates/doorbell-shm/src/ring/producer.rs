@@ -179,6 +179,25 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         self.tail != self.published
     }
 
+    /// Gives the memory of an empty ring back to the system, except its beginning, where the next record goes. Returns `false`, and has done
+    /// nothing, if a record is unread.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the peer has published an impossible head, now or earlier.
+    pub fn give_back(&mut self) -> Result<bool, Corrupt> {
+        let is_empty = !self.has_unpublished() && self.is_empty()?;
+        if is_empty {
+            self.writer.give_back();
+        }
+        Ok(is_empty)
+    }
+
+    /// Returns `true` if the next record would lie beyond the first `bytes` of the ring.
+    pub fn is_beyond(&self, bytes: u32) -> bool {
+        self.place(self.tail) > bytes
+    }
+
     /// Looks whether the peer has consumed everything that was published.
     ///
     /// # Errors

@@ -65,6 +65,21 @@ fn records_are_invisible_until_published() {
 }
 
 #[test]
+fn memory_is_given_back_only_while_nothing_is_unread() {
+    let mut pair = pair();
+    assert_eq!(pair.producer.give_back(), Ok(true));
+    assert!(pair.send(b"one"));
+    assert_eq!(pair.producer.give_back(), Ok(false), "not published yet");
+    pair.producer.publish();
+    assert_eq!(pair.producer.give_back(), Ok(false), "not read yet");
+    assert_eq!(pair.receive().as_deref(), Some(&b"one"[..]));
+    assert_eq!(pair.producer.give_back(), Ok(false), "not released yet");
+    pair.consumer.release();
+    assert_eq!(pair.producer.give_back(), Ok(true));
+    pair.bounce(b"two");
+}
+
+#[test]
 fn dropped_reservation_leaves_nothing_behind() {
     let mut pair = pair();
     let mut record = pair.producer.reserve(8).unwrap().unwrap();

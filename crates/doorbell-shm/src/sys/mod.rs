@@ -51,10 +51,10 @@ pub(crate) use imp::kill_this_process;
 pub use imp::{AsyncDoorbell, AsyncPeer};
 pub use imp::{
     BorrowedHandle, ControlStream, Doorbell, Listener, Mapping, OwnedHandle, PeerIdentity, Poller,
-    ProcessHandle, RegionHandle, Source, check_region, cpu_count, create_region,
-    current_process_id, futex_wait, futex_wait_any, futex_wake, is_out_of_descriptors,
-    pin_current_thread, raise_descriptor_limit, runtime_directory, seal_size,
-    seal_writable_by_us_only,
+    ProcessHandle, RegionHandle, Source, check_region, cpu_count, create_empty_region,
+    create_region, current_process_id, futex_wait, futex_wait_any, futex_wake,
+    is_out_of_descriptors, page_bytes, pin_current_thread, raise_descriptor_limit,
+    runtime_directory, seal_size, seal_writable_by_us_only, trim_heap,
 };
 pub use types::{DoorbellKind, Event, Mode, PeerAccess, SocketAccess, Wait, Woken};
 

@@ -15,6 +15,8 @@ type Deadline = Option<Instant>;
 
 const _REGIONS: () = {
     let _: fn(usize) -> io::Result<RegionHandle> = create_region;
+    let _: fn(usize) -> io::Result<RegionHandle> = create_empty_region;
+    let _: fn() -> usize = page_bytes;
     let _: fn(&RegionHandle) -> io::Result<()> = seal_size;
     let _: fn(&RegionHandle) -> io::Result<()> = seal_writable_by_us_only;
     let _: fn(&RegionHandle, usize, PeerAccess) -> Result<(), RegionError> = check_region;
@@ -25,6 +27,8 @@ const _REGIONS: () = {
     let _: fn(&RegionHandle, usize) -> io::Result<Mapping> = Mapping::map_read_only;
     let _: fn(&Mapping) -> NonNull<u8> = Mapping::as_ptr;
     let _: fn(&Mapping) -> usize = Mapping::len;
+    let _: fn(&mut Mapping, usize, &RegionHandle, bool) -> io::Result<()> = Mapping::replace;
+    let _: fn(&Mapping, usize, usize) -> io::Result<()> = Mapping::give_back;
 };
 
 const _FUTEX: () = {
@@ -90,6 +94,7 @@ const _HOST: () = {
     let _: fn() -> io::Result<u64> = raise_descriptor_limit;
     let _: fn(&io::Error) -> bool = is_out_of_descriptors;
     let _: fn() -> u32 = current_process_id;
+    let _: fn() -> bool = trim_heap;
 };
 
 #[cfg(feature = "tokio")]

@@ -21,8 +21,10 @@ pub struct HandClient {
     pub socket: HandSocket,
     /// What was agreed on.
     pub welcome: HandWelcome,
-    /// Region S: the server's.
+    /// Region S: the server's. If it is in two memories, only its first page.
     pub theirs: Memory,
+    /// The second memory of S, if there is one.
+    pub pages: Option<Memory>,
     /// Region C: ours.
     pub ours: Memory,
     /// The bell that the server listens on.
@@ -61,13 +63,16 @@ impl HandClient {
     ///
     /// # Panics
     ///
-    /// If it is not four descriptors.
-    pub fn new(socket: HandSocket, welcome: HandWelcome, handles: Vec<OwnedFd>) -> Self {
+    /// If it is not four descriptors, or five if the server's ring is in two memories; then it is read no further than the first page.
+    pub fn new(socket: HandSocket, welcome: HandWelcome, mut handles: Vec<OwnedFd>) -> Self {
+        let in_two = welcome.features & HandHello::GIVE_BACK != 0;
+        let pages = in_two.then(|| handles.pop().expect("five descriptors"));
         let [theirs, ours, bell, own_bell] = <[_; 4]>::try_from(handles).expect("four descriptors");
         let client = Self {
             socket,
             welcome,
             theirs: Memory::new(theirs),
+            pages: pages.map(Memory::new),
             ours: Memory::new(ours),
             bell,
             own_bell,

@@ -15,6 +15,7 @@ pub mod kind {
     pub const PING: u8 = 9;
     pub const PONG: u8 = 10;
     pub const GOAWAY: u8 = 11;
+    pub const QUIET: u8 = 16;
 }
 
 /// Flags of frames.
@@ -48,6 +49,9 @@ pub struct HandHello {
 }
 
 impl HandHello {
+    /// Bit of the feature with which the server's ring lies in two memories.
+    pub const GIVE_BACK: u64 = 4;
+
     /// Returns one that is in order.
     pub fn proper() -> Self {
         Self {

@@ -11,7 +11,7 @@ mod segments;
 
 use std::{sync::Arc, task::Waker};
 
-pub(crate) use budget::{Budget, Spending};
+pub(crate) use budget::{Purse, Spending};
 use doorbell_proto::{
     connection::Event,
     frame::{BlockId, Descriptor},

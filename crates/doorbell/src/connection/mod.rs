@@ -48,11 +48,12 @@ use doorbell_shm::{
 };
 pub(crate) use inbox::Inbox;
 pub(crate) use items::ItemRefused;
-pub(crate) use loans::{Budget, Held, Spending};
+pub(crate) use loans::{Held, Purse, Spending};
 use loans::{Pool, Returns};
 pub(crate) use receive::Dispatch;
 pub(crate) use reply::{InlineReply, Waited, recycle, take_outcome};
 pub(crate) use send::{Answer, NewCall};
+pub(crate) use serve::Rest;
 pub(crate) use state::{Outbound, Preamble, State};
 pub(crate) use ticket::{Awaited, Reply, TicketKey};
 
@@ -95,6 +96,8 @@ pub(crate) struct Receive {
     checked_release: u32,
     /// How many of the frames that were read last gave credit.
     pub(crate) credits: usize,
+    /// More has come than light use brings.
+    is_untidy: bool,
 }
 
 /// How this side waits when nothing comes.
@@ -159,6 +162,7 @@ impl Connection {
                 inline: InlineReply::default(),
                 checked_release: 0,
                 credits: 0,
+                is_untidy: false,
             }),
             own: link.own,
             peer: link.peer,

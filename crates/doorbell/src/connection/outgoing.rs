@@ -133,6 +133,12 @@ impl Outgoing {
         !self.large.is_empty()
     }
 
+    /// Gives the memory of queues back in which nothing waits.
+    pub(super) fn give_back(&mut self) {
+        self.small.shrink_to_fit();
+        self.large.shrink_to_fit();
+    }
+
     /// Returns `true` if a frame with this header may be written to the ring at once, before everything that is queued.
     pub(super) fn may_overtake(&self, header: &FrameHeader) -> bool {
         self.small.is_empty() && (self.large.is_empty() || !self.follows_large(header))

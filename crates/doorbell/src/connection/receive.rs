@@ -11,7 +11,7 @@ use doorbell_shm::{crc32c, crc32c_header, memory::PeerMemory};
 
 use super::{
     Awaited, Connection, Effects, Held, Inbox, InlineReply, Receive, Reply, loans::SegmentEvent,
-    state::State,
+    serve::LIGHT_USE_BYTES, state::State,
 };
 use crate::error::{CallError, Disconnected, Violation};
 
@@ -135,6 +135,10 @@ impl Connection {
             return Ok((0, None));
         }
         let mut state = held.unwrap_or_else(|| self.lock());
+        if std::mem::take(&mut state.is_told_quiet) {
+            receive.give_back();
+            state.give_back();
+        }
         self.finish_batch(receive, &mut state, effects)?;
         trim(&mut receive.scratch);
         Ok((count, Some(state)))
@@ -197,6 +201,7 @@ impl Connection {
         words: &HeaderWords,
         header: &FrameHeader,
     ) -> Result<Event<'static>, Violation> {
+        receive.is_untidy = true;
         let mut destination = self.lock().machine.take_destination(header)?;
         match &mut destination {
             Destination::Buffer(buffer) => {
@@ -244,11 +249,18 @@ impl Receive {
     /// publish, or when there is a chunk to give.
     fn give_room_back(&mut self, state: &State) {
         let chunk_bytes = state.max_body_bytes();
-        if state.producer.has_unpublished()
-            || self.consumer.unreleased_bytes() as usize >= chunk_bytes
-        {
+        let unreleased_bytes = self.consumer.unreleased_bytes();
+        self.is_untidy |= unreleased_bytes > LIGHT_USE_BYTES;
+        if state.producer.has_unpublished() || unreleased_bytes as usize >= chunk_bytes {
             self.consumer.release();
         }
+    }
+
+    /// Gives the memory back that is not needed between two frames, and the peer all its room, so that it can do the same.
+    pub(super) fn give_back(&mut self) {
+        self.is_untidy = false;
+        self.consumer.release();
+        self.scratch = Vec::new();
     }
 
     /// Returns `true` if we must look whether the peer waits for the room that has been released.
@@ -350,6 +362,7 @@ impl State {
             }
             Event::GoAway { text, .. } => self.going_away = Some(text),
             Event::None => {}
+            Event::Quiet => self.is_told_quiet = true,
             event => self.take_loan_event(&event, effects),
         }
         None

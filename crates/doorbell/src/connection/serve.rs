@@ -1,11 +1,22 @@
 //! What the I/O worker does with a connection that it owns, beside reading.
 
-use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, atomic::Ordering};
 
 use doorbell_shm::SleepOn;
 
-use super::Connection;
+use super::{Connection, state::State};
 use crate::error::Disconnected;
+
+/// What came of an attempt to leave a connection to its doorbell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Something has come just then.
+    Awake,
+    Asleep {
+        /// There is memory to [give back](Connection::give_back) when it stays so.
+        is_untidy: bool,
+    },
+}
 
 impl Connection {
     /// The worker looks at the ring itself from now on: the peer need not ring.
@@ -15,33 +26,34 @@ impl Connection {
         state.counters.sleeps += 1;
     }
 
-    /// Announces the doorbell and looks once more. Returns `true` if there is nothing to do and the worker may leave it to the
-    /// doorbell. While answers wait for room nothing is read, so then it is the room that the doorbell is waited for.
+    /// Announces the doorbell and looks once more. If there is nothing to do the worker may leave it to the doorbell. While answers wait for
+    /// room nothing is read, so then it is the room that the doorbell is waited for.
     ///
     /// # Errors
     ///
     /// The peer broke the protocol.
-    pub(crate) fn fall_asleep(&self) -> Result<bool, Disconnected> {
+    pub(crate) fn fall_asleep(&self) -> Result<Rest, Disconnected> {
         let Some(mut receive) = self.try_receive() else {
-            return Ok(false);
+            return Ok(Rest::Awake);
         };
         receive.consumer.release();
-        self.announce_asleep();
+        let has_read_much = receive.is_untidy || receive.consumer.is_beyond(LIGHT_USE_BYTES);
+        let is_untidy = self.announce_asleep(has_read_much);
         // The announcement has fenced: what the peer published before it saw the announcement is visible now.
         self.relieve();
         if self.has_unread(&mut receive)? && !self.is_congested() {
             self.lock().withdraw();
-            return Ok(false);
+            return Ok(Rest::Awake);
         }
-        Ok(true)
+        Ok(Rest::Asleep { is_untidy })
     }
 
     /// Tells the client which segments for loans have no use now, and announces the doorbell: under one lock, so that whoever gives the last
     /// block of one back comes before the look at it or [sees](Self::flush_returns) that the worker sleeps.
     ///
     /// The client unmaps its side even if nobody waits for anything there, so its bell is rung whatever it has announced: once for each time
-    /// that there is something to give up.
-    fn announce_asleep(&self) {
+    /// that there is something to give up. Returns `true` if there is memory to [give back](Self::give_back).
+    fn announce_asleep(&self, has_read_much: bool) -> bool {
         let mut state = self.lock();
         let gives_up = state.shrink();
         let result = if gives_up { state.pump() } else { Ok(()) };
@@ -49,6 +61,9 @@ impl Connection {
         let mut due = state.publish();
         state.announce(SleepOn::Doorbell);
         state.machine.give_back_unused();
+        state.is_client_told &= !has_read_much;
+        state.is_untidy |= has_read_much || state.producer.is_beyond(LIGHT_USE_BYTES);
+        let is_untidy = state.is_untidy;
         if gives_up && due.is_none() {
             state.counters.notifies += 1;
             due = Some(SleepOn::Doorbell);
@@ -57,6 +72,50 @@ impl Connection {
         if let Some(on) = due {
             self.notify_peer(on);
         }
+        if let Err(violation) = result {
+            self.close(Disconnected::Protocol(std::sync::Arc::new(violation)));
+        }
+        is_untidy
+    }
+
+    /// Gives back what more than light use has left, because the connection has been quiet for a while. Returns `true` if that takes another
+    /// visit, a while later. What the client has not read is for the next time that it is quiet.
+    ///
+    /// On the first visit the client is told to do the same. That frame begins the ring again, and what says so lies where the ring has
+    /// ended: its memory can go when the client has read it.
+    pub(crate) fn give_back(&self) -> bool {
+        let Some(mut receive) = self.try_receive() else {
+            return false;
+        };
+        receive.give_back();
+        let mut state = self.lock();
+        if state.end.is_some() || !state.can_say_more() {
+            return false;
+        }
+        let tells = state.terms.gives_back && !state.is_client_told;
+        if !tells {
+            state.give_back();
+            return false;
+        }
+        state.is_client_told = true;
+        state.machine.say_quiet();
+        self.tell_idle_client(state);
+        true
+    }
+
+    /// Returns `true` if there is memory to give back that more than light use has left.
+    pub(crate) fn is_untidy(&self) -> bool {
+        let has_read_much = self.try_receive().is_some_and(|receive| receive.is_untidy);
+        has_read_much || self.lock().is_untidy
+    }
+
+    /// Writes the control frames that wait, and rings the client's bell whatever it has announced.
+    fn tell_idle_client(&self, mut state: MutexGuard<'_, State>) {
+        let result = state.pump();
+        let due = state.publish();
+        state.counters.notifies += u64::from(due.is_none());
+        drop(state);
+        self.notify_peer(due.unwrap_or(SleepOn::Doorbell));
         if let Err(violation) = result {
             self.close(Disconnected::Protocol(std::sync::Arc::new(violation)));
         }
@@ -106,3 +165,6 @@ impl Connection {
         state.machine.active_calls() == 0 && !state.has_backlog()
     }
 }
+
+/// How much of a ring a light user touches at most; two pages are not worth a system call.
+pub(super) const LIGHT_USE_BYTES: u32 = 8192;

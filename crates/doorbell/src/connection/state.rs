@@ -50,6 +50,12 @@ pub(crate) struct State {
     pub(super) going_away: Option<String>,
     pub(super) counters: Counters,
     pub(super) terms: Terms,
+    /// Something has used more memory than a light user does, since it was last given back.
+    pub(super) is_untidy: bool,
+    /// The client has been told to give back what that was.
+    pub(super) is_client_told: bool,
+    /// The server has said so, and it is not done.
+    pub(super) is_told_quiet: bool,
     body: Vec<u8>,
 }
 
@@ -149,6 +155,9 @@ impl State {
             going_away: None,
             counters: Counters::default(),
             terms,
+            is_untidy: false,
+            is_client_told: false,
+            is_told_quiet: false,
             body: Vec::new(),
         }
     }
@@ -235,6 +244,7 @@ impl State {
         preamble: Preamble<'_>,
         payload: Outbound<'_>,
     ) -> Result<(), Violation> {
+        self.is_untidy = true;
         let payload = payload.to_bytes();
         header.flags.insert(Flags::MORE);
         let mut prefix = Vec::new();
@@ -336,6 +346,34 @@ impl State {
             || !self.space_wakers.is_empty()
             || !self.pool.wakers.is_empty()
             || !self.pongs.wakers.is_empty()
+    }
+
+    /// Nothing waits, and there is room for a control frame.
+    pub(super) fn can_say_more(&mut self) -> bool {
+        let most = self.max_body_bytes();
+        !self.has_backlog()
+            && self
+                .producer
+                .unread_bytes()
+                .is_ok_and(|unread| unread <= most)
+    }
+
+    /// Gives back what more than light use has left, if nothing of it is needed now. Returns `false` if something is, or if the peer has not
+    /// read everything.
+    ///
+    /// The ring stays where that was not agreed on: even the attempt takes a lock of the kernel that the peer can hold.
+    pub(super) fn give_back(&mut self) -> bool {
+        if self.has_large() {
+            return false;
+        }
+        if self.terms.gives_back && !matches!(self.producer.give_back(), Ok(true)) {
+            return false; // a peer that broke the rules is found when the ring is used
+        }
+        self.is_untidy = false;
+        self.is_client_told = false;
+        self.body = Vec::new();
+        self.outgoing.give_back();
+        true
     }
 
     /// Tells the peer that we are about to sleep, and whether it is room that we wait for as well. Look once more afterwards.

@@ -4,14 +4,17 @@ use std::{io, time::Instant};
 
 use doorbell_proto::{
     connection::Role,
-    handshake::{Hello, Message, RefuseReason, Refused, ServerOffer, VERSIONS, Welcome, negotiate},
+    handshake::{
+        Features, Hello, Message, RefuseReason, Refused, ServerOffer, VERSIONS, Welcome, negotiate,
+    },
 };
 use doorbell_shm::{
-    Layout, create,
-    sys::{self, ControlStream, Doorbell, PeerIdentity},
+    Layout,
+    memory::{create, create_in_two},
+    sys::{self, ControlStream, Doorbell, PeerIdentity, RegionHandle},
 };
 
-use super::{Link, Terms, bells_with, doorbell_kind, process_of};
+use super::{Link, Terms, bells_with, doorbell_kind, features_with, process_of};
 
 /// A connection whose handshake is not finished.
 pub(crate) struct Greeting {
@@ -93,6 +96,7 @@ impl Greeting {
         doorbell_shm::failpoint!("accept.hello.read");
         let offer = ServerOffer {
             bells: bells_with(&self.identity),
+            features: offer.features.common(features_with(&self.identity)),
             ..*offer
         };
         let welcome = match negotiate(hello, &offer) {
@@ -150,17 +154,21 @@ impl Greeting {
     /// Makes the memory and the doorbells, and sends the client its share.
     fn prepare(&self, welcome: &Welcome) -> io::Result<Prepared> {
         let [server, client] = layouts(welcome)?;
-        let memory = create(server, client)?;
+        let memory = match welcome.features.contains(Features::GIVE_BACK) {
+            true => create_in_two(server, client)?,
+            false => create(server, client)?,
+        };
         let kind = doorbell_kind(welcome.bell);
         let (bell, rung_by_client) = Doorbell::pair(kind)?;
         let (heard_by_client, peer_bell) = Doorbell::pair(kind)?;
         let bytes = Message::Welcome(*welcome).encode();
-        let handles = [
+        let mut handles = vec![
             memory.server_handle.as_handle(),
             memory.client_handle.as_handle(),
             rung_by_client.as_handle(),
             heard_by_client.as_handle(),
         ];
+        handles.extend(memory.pages_handle.iter().map(RegionHandle::as_handle));
         // A socket that has carried nothing yet takes a message of this size whole.
         doorbell_shm::failpoint!("accept.welcome.before");
         let sent = self.control.send_with_handles(&bytes, &handles)?;

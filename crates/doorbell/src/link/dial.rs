@@ -7,16 +7,17 @@ use std::{
 
 use doorbell_proto::{
     connection::Role,
-    handshake::{BellKinds, Features, Hello, Message, RefuseReason, Refused, VERSIONS, Welcome},
+    handshake::{Features, Hello, Message, RefuseReason, Refused, VERSIONS, Welcome},
 };
 use doorbell_shm::{
     AdoptError, Layout, adopt,
+    memory::adopt_in_two,
     sys::{
         self, ControlStream, Doorbell, OwnedHandle, PeerIdentity, RegionError, RegionHandle, Woken,
     },
 };
 
-use super::{Link, Terms, Wishes, bells_with, doorbell_kind, process_of};
+use super::{Link, Terms, Wishes, bells_with, doorbell_kind, features_with, process_of};
 use crate::{deadline::after, error::ConnectError};
 
 /// Connects to the server at `path`. Blocks, for at most `timeout`.
@@ -38,7 +39,7 @@ pub(crate) fn dial(
     doorbell_shm::failpoint!("dial.connected");
     let identity = control.peer().map_err(|error| dial.system(error))?;
     dial.check_owner(&identity, trusted)?;
-    let hello = hello(name, wishes, bells_with(&identity));
+    let hello = hello(name, wishes, &identity);
     dial.send(&control, &Message::Hello(hello.clone()).encode())?;
     doorbell_shm::failpoint!("dial.hello.sent");
     let (welcome, handles) = dial.receive(&control)?;
@@ -91,7 +92,7 @@ impl Dial<'_> {
         let mut handles = Vec::new();
         let mut buffer = [0; 1024];
         loop {
-            match control.receive_with_handles(&mut buffer, HANDLES - handles.len()) {
+            match control.receive_with_handles(&mut buffer, MOST_HANDLES - handles.len()) {
                 Ok((0, _)) => return Err(self.no_answer(&bytes)),
                 Ok((count, more)) => {
                     bytes.extend_from_slice(&buffer[..count]);
@@ -128,25 +129,29 @@ impl Dial<'_> {
         identity: PeerIdentity,
         hello: &Hello,
         welcome: &Welcome,
-        handles: Vec<OwnedHandle>,
+        mut handles: Vec<OwnedHandle>,
     ) -> Result<Link, ConnectError> {
         let count = handles.len();
+        let in_two = welcome.features.contains(Features::GIVE_BACK);
+        let expected = if in_two { MOST_HANDLES } else { HANDLES };
+        let pages = in_two.then(|| handles.pop()).flatten();
         let Ok([server, client, peer_bell, bell]) = <[OwnedHandle; HANDLES]>::try_from(handles)
         else {
             return Err(handshake(format!(
-                "{count} descriptors came with its answer, not {HANDLES}"
+                "{count} descriptors came with its answer, not {expected}"
             )));
         };
         let layout = |capacity| {
             Layout::new(capacity, welcome.max_calls).map_err(|error| handshake(error.to_string()))
         };
-        let (own, peer) = adopt(
-            RegionHandle::from_handle(server),
-            RegionHandle::from_handle(client),
-            layout(welcome.server_ring_capacity_bytes)?,
-            layout(welcome.client_ring_capacity_bytes)?,
-        )
-        .map_err(|error| self.not_adopted(error))?;
+        let [server, client] = [server, client].map(RegionHandle::from_handle);
+        let server_layout = layout(welcome.server_ring_capacity_bytes)?;
+        let client_layout = layout(welcome.client_ring_capacity_bytes)?;
+        let adopted = match pages.map(RegionHandle::from_handle) {
+            Some(pages) => adopt_in_two(server, pages, client, server_layout, client_layout),
+            None => adopt(server, client, server_layout, client_layout),
+        };
+        let (own, peer) = adopted.map_err(|error| self.not_adopted(error))?;
         let kind = doorbell_kind(welcome.bell);
         let doorbell =
             |handle| Doorbell::from_handle(handle, kind).map_err(|error| self.not_taken(error));
@@ -252,14 +257,14 @@ impl Dial<'_> {
     }
 }
 
-fn hello(name: &str, wishes: Wishes, bells: BellKinds) -> Hello {
+fn hello(name: &str, wishes: Wishes, server: &PeerIdentity) -> Hello {
     Hello {
         versions: VERSIONS,
-        features: Features::BODY_CRC.with(Features::LOANS),
+        features: features_with(server),
         ring_capacity_bytes: wishes.ring_capacity_bytes,
         receive_window_bytes: wishes.receive_window_bytes,
         max_message_bytes: wishes.max_message_bytes,
-        bells,
+        bells: bells_with(server),
         name: name.to_owned(),
     }
 }
@@ -300,3 +305,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 
 /// Descriptors that ride with a welcome: two memories, the bell that we ring, the bell that we listen on.
 pub(super) const HANDLES: usize = 4;
+
+/// With a ring in two memories.
+pub(super) const MOST_HANDLES: usize = HANDLES + 1;

@@ -51,6 +51,8 @@ pub(crate) struct Terms {
     pub(crate) body_crc: bool,
     /// Whether large payloads may be lent.
     pub(crate) loans: bool,
+    /// Whether the server says when it is quiet.
+    pub(crate) gives_back: bool,
 }
 
 impl Terms {
@@ -65,6 +67,7 @@ impl Terms {
             receive_window_bytes: self.receive_window_bytes,
             send_window_bytes: self.send_window_bytes,
             loans: self.loans,
+            gives_back: self.gives_back,
         }
     }
 
@@ -93,6 +96,7 @@ impl Terms {
             max_chunk_bytes: welcome.max_chunk_bytes,
             body_crc: welcome.features.contains(Features::BODY_CRC),
             loans: welcome.features.contains(Features::LOANS),
+            gives_back: welcome.features.contains(Features::GIVE_BACK),
         }
     }
 }
@@ -157,6 +161,16 @@ fn bells_with(peer: &PeerIdentity) -> BellKinds {
         DoorbellKind::Event if peer.is_same_user() => BellKinds::EVENT_FD.with(BellKinds::SOCKET),
         DoorbellKind::Event | DoorbellKind::Socket => BellKinds::SOCKET,
     }
+}
+
+/// Features that there can be with such a peer. Giving memory back waits for a lock of the kernel that whoever else has a descriptor of that
+/// memory can hold for as long as it likes, so that is for programs of one user, as the event counter is.
+fn features_with(peer: &PeerIdentity) -> Features {
+    let features = Features::BODY_CRC.with(Features::LOANS);
+    if peer.is_same_user() {
+        return features.with(Features::GIVE_BACK);
+    }
+    features
 }
 
 fn doorbell_kind(bell: BellKind) -> DoorbellKind {

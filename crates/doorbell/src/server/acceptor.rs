@@ -26,7 +26,7 @@ use super::{
     worker::{Arrival, Mailbox},
 };
 use crate::{
-    connection::{Budget, Connection, Sleeper, Spending, lock},
+    connection::{Connection, Sleeper, Spending, lock},
     deadline::after,
     link::{
         Link,
@@ -42,7 +42,6 @@ pub(super) struct Reception {
     pub(super) spin: SpinMode,
     pub(super) ledger: Arc<Ledger>,
     pub(super) max_assembly_bytes: u64,
-    pub(super) loans: Arc<Budget>,
     pub(super) max_loan_bytes: u64,
     pub(super) handshake_timeout: Duration,
     pub(super) workers: Vec<Arc<Mailbox>>,
@@ -260,8 +259,8 @@ impl Acceptor {
             Sleeper::Worker,
             self.reception.spin,
             self.reception.max_assembly_bytes,
-            Some(Box::new(UsersShare(user))),
-            Spending::new(&self.reception.loans, self.reception.max_loan_bytes),
+            Some(Box::new(UsersShare(Arc::clone(&user)))),
+            Spending::new(Box::new(UsersShare(user)), self.reception.max_loan_bytes),
         );
         door.accepted.fetch_add(1, Ordering::Relaxed);
         door.open.fetch_add(1, Ordering::Relaxed);

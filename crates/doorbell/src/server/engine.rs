@@ -21,7 +21,7 @@ use super::{
     worker::{Duties, Mailbox, Worker},
 };
 use crate::{
-    connection::{Budget, Connection, lock},
+    connection::{Connection, lock},
     error::BindError,
     name,
     stats::Stats,
@@ -35,7 +35,6 @@ pub(crate) struct Engine {
     workers: Vec<Arc<Mailbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     ended: Arc<Mutex<Stats>>,
-    loans: Arc<Budget>,
     path: std::path::PathBuf,
 }
 
@@ -98,7 +97,6 @@ impl Engine {
             workers,
             threads: Mutex::default(),
             ended: Arc::default(),
-            loans: Budget::new(options.max_total_loan_bytes),
             path,
         });
         match engine.start_threads(options, listener) {
@@ -122,7 +120,6 @@ impl Engine {
             spin: options.spin,
             ledger: Arc::clone(&self.ledger),
             max_assembly_bytes: options.max_assembly_bytes,
-            loans: Arc::clone(&self.loans),
             max_loan_bytes: options.max_loan_bytes,
             handshake_timeout: options.handshake_timeout,
             workers: self.workers.clone(),
@@ -143,6 +140,7 @@ impl Engine {
             registry: Arc::clone(&self.registry),
             spin: options.spin,
             idle_timeout: options.idle_timeout,
+            trims_heap: options.trims_heap,
             ended: Arc::new(move |_: &Connection, stats| {
                 lock(&ended).add(&stats);
                 door.connection_ended();
@@ -193,8 +191,8 @@ impl Engine {
             accepted: self.door.accepted.load(Ordering::Relaxed),
             refused: self.door.refused.load(Ordering::Relaxed),
             messages,
-            loan_bytes: self.loans.used_bytes(),
-            loans_refused: self.loans.refused(),
+            loan_bytes: self.ledger.stats()[Resource::LoanBytes as usize].used,
+            loans_refused: self.ledger.refused_loans(),
             polls: self
                 .workers
                 .iter()
@@ -273,7 +271,7 @@ impl Drop for Engine {
 fn offer(options: &Options) -> ServerOffer {
     let default = ServerOffer::default();
     let ring_capacity_bytes = options.wishes.ring_capacity_bytes;
-    let mut features = Features::BODY_CRC;
+    let mut features = Features::BODY_CRC.with(Features::GIVE_BACK);
     if options.max_loan_bytes > 0 {
         features = features.with(Features::LOANS);
     }

@@ -19,6 +19,7 @@ use doorbell_proto::{
 use doorbell_shm::sys::PeerIdentity;
 
 use super::resource::{Limits, PerResource, Resource, ResourceStats};
+use crate::connection::Purse;
 
 /// The account of a server, with what it has refused.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(super) struct Ledger {
     refused: PerResource<AtomicU64>,
     refused_per_user: PerResource<AtomicU64>,
     refused_metadata: AtomicU64,
+    refused_loans: AtomicU64,
 }
 
 /// The account of one user.
@@ -113,6 +115,7 @@ impl Ledger {
             refused: Default::default(),
             refused_per_user: Default::default(),
             refused_metadata: AtomicU64::new(0),
+            refused_loans: AtomicU64::new(0),
         })
     }
 
@@ -130,6 +133,11 @@ impl Ledger {
 
     pub(super) fn refused_metadata(&self) -> u64 {
         self.refused_metadata.load(Relaxed)
+    }
+
+    /// Returns how often there was no room for a segment, for whatever reason.
+    pub(super) fn refused_loans(&self) -> u64 {
+        self.refused_loans.load(Relaxed)
     }
 
     #[cold]
@@ -170,15 +178,19 @@ impl Users {
 
 impl User {
     fn take(&self, resource: Resource, amount: u64) -> Result<(), Shortage> {
+        let taken = self.try_take(resource, amount);
+        taken.map_err(|(short, of)| self.ledger.shortage(short, of))
+    }
+
+    /// Takes something, or says of what there is too little, and whether it is this user who has too much; that is not counted.
+    fn try_take(&self, resource: Resource, amount: u64) -> Result<(), (Resource, Option<&Self>)> {
         let taken = self.account.take_all(resource, amount);
-        taken.map_err(|short| self.ledger.shortage(short, Some(self)))?;
-        self.ledger
-            .total
-            .take_all(resource, amount)
-            .map_err(|short| {
-                self.account.give_all_back(resource, amount);
-                self.ledger.shortage(short, None)
-            })
+        taken.map_err(|short| (short, Some(self)))?;
+        let taken = self.ledger.total.take_all(resource, amount);
+        taken.map_err(|short| {
+            self.account.give_all_back(resource, amount);
+            (short, None)
+        })
     }
 
     fn give_back(&self, resource: Resource, amount: u64) {
@@ -245,6 +257,26 @@ impl Allowance for UsersShare {
         Err(format!(
             "the metadata has {bytes} bytes and the server accepts {limit}; see `max_metadata_bytes` of its builder"
         ))
+    }
+}
+
+impl Purse for UsersShare {
+    fn take_first(&self, sizes: &[u64]) -> Option<u64> {
+        let (last, before) = sizes.split_last()?;
+        let fits = |bytes: &u64| self.0.try_take(Resource::LoanBytes, *bytes).is_ok();
+        if let Some(bytes) = before.iter().copied().find(fits) {
+            return Some(bytes);
+        }
+        let taken = self.0.take(Resource::LoanBytes, *last);
+        taken.is_ok().then_some(*last)
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.0.give_back(Resource::LoanBytes, bytes);
+    }
+
+    fn was_refused(&self) {
+        self.0.ledger.refused_loans.fetch_add(1, Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@ mod dispatch;
 mod engine;
 mod ledger;
 mod options;
+mod quiet;
 pub(crate) mod registry;
 pub(crate) mod reply;
 mod resource;

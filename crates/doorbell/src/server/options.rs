@@ -19,9 +19,9 @@ pub(crate) struct Options {
     pub(crate) max_calls: u32,
     pub(crate) max_assembly_bytes: u64,
     pub(crate) max_loan_bytes: u64,
-    pub(crate) max_total_loan_bytes: u64,
     pub(crate) handshake_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) trims_heap: bool,
     pub(crate) policy: Policy,
     pub(crate) socket_access: SocketAccess,
     #[cfg(feature = "tokio")]
@@ -39,9 +39,9 @@ impl Default for Options {
             max_calls: limits::MAX_CALLS_DEFAULT,
             max_assembly_bytes: limits::DEFAULT_MAX_ASSEMBLY_BYTES,
             max_loan_bytes: limits::DEFAULT_MAX_LOAN_BYTES,
-            max_total_loan_bytes: limits::DEFAULT_MAX_TOTAL_LOAN_BYTES,
             handshake_timeout: Duration::from_secs(2),
             idle_timeout: None,
+            trims_heap: false,
             policy: Policy::default(),
             socket_access: SocketAccess::default(),
             #[cfg(feature = "tokio")]
@@ -194,11 +194,11 @@ macro_rules! option_methods {
             self
         }
 
-        /// Sets how much memory there may be for loans on all connections together, in bytes. Default: 1 GiB.
+        /// Sets how much memory there may be for loans on all connections together, in bytes. Default: 1 GiB. Short for
+        /// [`limit`](Self::limit) of [`LoanBytes`](crate::server::Resource::LoanBytes).
         #[must_use]
-        pub fn max_total_loan_bytes(mut self, bytes: u64) -> Self {
-            self.options.max_total_loan_bytes = bytes;
-            self
+        pub fn max_total_loan_bytes(self, bytes: u64) -> Self {
+            self.limit(crate::server::Resource::LoanBytes, bytes)
         }
 
         /// Sets the size of each of the two rings of a connection: a power of two from 4 KiB to 1 GiB. Memory is used only
@@ -227,6 +227,17 @@ macro_rules! option_methods {
         #[must_use]
         pub fn idle_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.options.idle_timeout = Some(timeout);
+            self
+        }
+
+        /// Makes the allocator of the whole process give back what it keeps of freed memory, when a connection that has moved large messages has
+        /// been quiet for a second. Default: not, because the allocator is the program's own business.
+        ///
+        /// The allocator of glibc, which is Rust's default on most Linux systems, keeps what a burst of large messages has needed, often for
+        /// good. With others nothing happens; they give memory back by themselves.
+        #[must_use]
+        pub fn trim_heap_when_quiet(mut self) -> Self {
+            self.options.trims_heap = true;
             self
         }
 

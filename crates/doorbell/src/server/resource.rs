@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use doorbell_proto::limits;
+
 /// Something of which a server gives out so much and no more, in total and to each user.
 ///
 /// What is refused is refused to the one who asked: an attempt to connect with a reason, a call with `RESOURCE_EXHAUSTED` and not
@@ -26,19 +28,23 @@ pub enum Resource {
     /// Bytes of stream items that one side may have sent and the other not taken: each stream counts with its whole window for each
     /// direction. Default: 2 GiB, which are 8192 streams with windows of the default size.
     StreamBytes,
-    /// The three above together. Default: 4 GiB.
+    /// Bytes of segments for loans. Default: 1 GiB, what four connections may have with the default of
+    /// [`max_loan_bytes`](crate::blocking::ServerBuilder::max_loan_bytes). What finds no room is copied, or waits.
+    LoanBytes,
+    /// The four above together. Default: 4 GiB.
     MemoryBytes,
 }
 
 impl Resource {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Connections,
         Self::Handshakes,
         Self::Calls,
         Self::RingBytes,
         Self::AssemblyBytes,
         Self::StreamBytes,
+        Self::LoanBytes,
         Self::MemoryBytes,
     ];
 
@@ -46,7 +52,7 @@ impl Resource {
     pub(super) fn is_memory(self) -> bool {
         matches!(
             self,
-            Self::RingBytes | Self::AssemblyBytes | Self::StreamBytes
+            Self::RingBytes | Self::AssemblyBytes | Self::StreamBytes | Self::LoanBytes
         )
     }
 
@@ -57,6 +63,7 @@ impl Resource {
             Self::Calls => 65_536,
             Self::AssemblyBytes => 1 << 30,
             Self::StreamBytes => 2 << 30,
+            Self::LoanBytes => limits::DEFAULT_MAX_TOTAL_LOAN_BYTES,
             Self::RingBytes | Self::MemoryBytes => 4 << 30,
         }
     }
@@ -71,6 +78,7 @@ impl fmt::Display for Resource {
             Self::RingBytes => "bytes of shared memory",
             Self::AssemblyBytes => "bytes of messages under assembly",
             Self::StreamBytes => "bytes of stream windows",
+            Self::LoanBytes => "bytes of segments for loans",
             Self::MemoryBytes => "bytes of memory",
         })
     }
@@ -93,7 +101,7 @@ impl Default for Limits {
         Self {
             total: Resource::ALL.map(Resource::default_limit),
             per_user: Default::default(),
-            metadata_bytes: doorbell_proto::limits::MAX_METADATA_BYTES as u64,
+            metadata_bytes: limits::MAX_METADATA_BYTES as u64,
         }
     }
 }
@@ -121,9 +129,13 @@ impl Limits {
         })
     }
 
-    /// Returns `true` if there is a limit that admits nothing.
+    /// Returns `true` if there is a limit that admits nothing, other than that on loans, without which there is the copy.
     pub(super) fn has_none(&self) -> bool {
-        self.total.contains(&0) || self.per_user.contains(&Some(0))
+        Resource::ALL.into_iter().any(|resource| {
+            let index = resource as usize;
+            let is_none = self.total[index] == 0 || self.per_user[index] == Some(0);
+            is_none && resource != Resource::LoanBytes
+        })
     }
 }
 

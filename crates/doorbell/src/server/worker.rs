@@ -20,10 +20,11 @@ use doorbell_shm::{
 use super::{
     dispatch::dispatch,
     ledger::Charge,
+    quiet::{Quiet, TIME_QUIET},
     registry::{Registry, Snapshot},
 };
 use crate::{
-    connection::{Connection, Dispatch, InlineReply, Watched, lock},
+    connection::{Connection, Dispatch, InlineReply, Rest, Watched, lock},
     deadline::{after, after_since},
     error::Disconnected,
     stats::Stats,
@@ -52,6 +53,8 @@ pub(super) struct Duties {
     pub(super) registry: Arc<Registry>,
     pub(super) spin: SpinMode,
     pub(super) idle_timeout: Option<Duration>,
+    /// The allocator gives back what it keeps, when something that has used much is quiet.
+    pub(super) trims_heap: bool,
     /// Called for every connection that ends, with its counters.
     pub(super) ended: Arc<Ended>,
 }
@@ -107,6 +110,7 @@ pub(super) struct Worker {
     connections: Vec<Option<Owned>>,
     free: Vec<usize>,
     hot: Vec<usize>,
+    quiet: Quiet,
     spin: Spin,
     /// When a busy worker looks for idle connections again.
     idle_check_at: Option<Instant>,
@@ -122,6 +126,8 @@ struct Owned {
     hot: bool,
     quiet_turns: u32,
     last_active: Instant,
+    /// It has its place among those that give memory back when they are quiet.
+    is_untidy: bool,
 }
 
 impl Worker {
@@ -136,6 +142,7 @@ impl Worker {
             connections: Vec::new(),
             free: Vec::new(),
             hot: Vec::new(),
+            quiet: Quiet::default(),
             spin,
             idle_check_at,
             events: Vec::new(),
@@ -187,6 +194,7 @@ impl Worker {
                         return false;
                     }
                     self.cool_down(QUIET_TURNS);
+                    self.give_back(now);
                     if self.idle_check_at.is_some_and(|at| at <= now) {
                         self.end_idle();
                     }
@@ -261,19 +269,23 @@ impl Worker {
             return;
         };
         match owned.connection.fall_asleep() {
-            Ok(true) => {
+            Ok(Rest::Asleep { is_untidy }) => {
                 owned.hot = false;
                 owned.last_active = now;
+                if is_untidy && !std::mem::replace(&mut owned.is_untidy, true) {
+                    self.quiet.push(now, index);
+                }
                 self.hot.retain(|&hot| hot != index);
             }
-            Ok(false) => owned.quiet_turns = 0,
+            Ok(Rest::Awake) => owned.quiet_turns = 0,
             Err(reason) => self.end(index, reason),
         }
     }
 
     fn sleep(&mut self) {
         let since = Instant::now();
-        let wait = match self.next_idle_deadline() {
+        let deadlines = [self.next_idle_deadline(), self.quiet.next()];
+        let wait = match deadlines.into_iter().flatten().min() {
             Some(deadline) => Wait::Until(deadline),
             None => Wait::Forever,
         };
@@ -281,7 +293,39 @@ impl Worker {
         self.poll(wait);
         doorbell_shm::failpoint!("worker.sleep.after");
         self.spin.slept(since.elapsed());
+        self.give_back(Instant::now());
         self.end_idle();
+    }
+
+    /// Gives back the memory of connections that have used much and have been quiet for a while.
+    fn give_back(&mut self, now: Instant) {
+        let Some(due) = self.quiet.take_due(now) else {
+            return;
+        };
+        let mut is_less = due.have_some_ended;
+        for index in due.connections {
+            is_less |= self.give_back_of(index, now);
+        }
+        if is_less && self.duties.trims_heap {
+            sys::trim_heap();
+        }
+    }
+
+    /// As [`give_back`](Self::give_back), of one connection. Returns `false` if it has not been quiet.
+    fn give_back_of(&mut self, index: usize, now: Instant) -> bool {
+        let Some(Some(owned)) = self.connections.get_mut(index) else {
+            return false;
+        };
+        if owned.hot || !owned.is_untidy {
+            owned.is_untidy = false; // it comes back when it goes to sleep
+            return false;
+        }
+        let is_quiet = now.saturating_duration_since(owned.last_active) >= TIME_QUIET / 2;
+        owned.is_untidy = !is_quiet || owned.connection.give_back();
+        if owned.is_untidy {
+            self.quiet.push(now, index);
+        }
+        is_quiet
     }
 
     fn poll(&mut self, wait: Wait) {
@@ -386,6 +430,7 @@ impl Worker {
             hot: true,
             quiet_turns: 0,
             last_active: Instant::now(),
+            is_untidy: false,
         };
         self.connections[index] = Some(owned);
         self.hot.push(index);
@@ -411,11 +456,15 @@ impl Worker {
             connection,
             watched,
             charges,
+            is_untidy,
             ..
         }) = self.connections[index].take()
         else {
             return;
         };
+        if is_untidy || connection.is_untidy() {
+            self.quiet.end(Instant::now(), index);
+        }
         self.free.push(index);
         let poller = &self.mailbox.poller;
         // Closing a descriptor takes it out of the poller only with its last duplicate.

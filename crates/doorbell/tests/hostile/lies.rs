@@ -205,6 +205,14 @@ fn instead(server: &HandServer, index: usize, what: impl FnOnce(&Handed) -> Owne
     change(server, |handed| handed.handles[index] = what(handed));
 }
 
+/// Hands out a ring in two memories.
+fn second_memory(server: &HandServer, memory: impl FnOnce(u64) -> OwnedFd) {
+    change(server, |handed| {
+        handed.welcome.features |= HandHello::GIVE_BACK;
+        handed.handles.push(memory(bytes(handed)));
+    });
+}
+
 fn bytes(handed: &Handed) -> u64 {
     Handed::region_bytes(&handed.welcome)
 }
@@ -229,10 +237,42 @@ const MEMORY: &[Trap] = &[
     trap(
         "five descriptors",
         "Handshake",
-        "more handles than",
+        "5 descriptors came",
         |server| {
             change(server, |handed| handed.handles.push(Handed::bell(1)));
         },
+    ),
+    trap(
+        "a ring in two memories, and one of them",
+        "Handshake",
+        "4 descriptors came with its answer, not 5",
+        |server| {
+            change(server, |handed| {
+                handed.welcome.features |= HandHello::GIVE_BACK
+            })
+        },
+    ),
+    trap(
+        "a ring whose second memory has no seals",
+        "Handshake",
+        "seal",
+        |server| second_memory(server, |bytes| Handed::memory(bytes, Handed::no_seals())),
+    ),
+    trap(
+        "a ring whose second memory is one page too small",
+        "Handshake",
+        "bytes",
+        |server| {
+            second_memory(server, |bytes| {
+                Handed::memory(bytes - 4096, Handed::seals())
+            })
+        },
+    ),
+    trap(
+        "a ring whose second memory is a bell",
+        "Handshake",
+        "not anonymous shared memory",
+        |server| second_memory(server, |_| Handed::bell(1)),
     ),
     trap(
         "253 descriptors",

@@ -199,7 +199,7 @@ pub(crate) fn settle_to(before: Held) -> Held {
 }
 
 /// Its two regions.
-const MAPPINGS_OF_THE_WITNESS: usize = 2;
+const MAPPINGS_OF_THE_WITNESS: usize = 3;
 
 /// How long a client waits for an answer here.
 const LONG_ENOUGH: Duration = Duration::from_millis(700);

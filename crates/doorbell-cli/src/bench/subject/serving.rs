@@ -30,7 +30,12 @@ pub(crate) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
     match role.api {
         Api::Awaiting => {
             let runtime = runtime(part.cpu)?;
-            let builder = pinned(Server::builder(name).spin(role.waiting.spin()), part.cpu);
+            let builder = pinned(
+                Server::builder(name)
+                    .spin(role.waiting.spin())
+                    .trim_heap_when_quiet(),
+                part.cpu,
+            );
             let builder = with_handlers::<Block>(with_handlers::<Raw>(builder, &told), &told)
                 .on(loans::answer)
                 .on_bidi(|_context, _request: Tunnel, items, out| async move {
@@ -46,7 +51,9 @@ pub(crate) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
             }))
         }
         Api::Blocking => {
-            let mut builder = blocking::Server::builder(name).spin(role.waiting.spin());
+            let mut builder = blocking::Server::builder(name)
+                .spin(role.waiting.spin())
+                .trim_heap_when_quiet();
             if let Some(cpu) = part.cpu {
                 builder = builder.pin_workers([cpu]);
             }

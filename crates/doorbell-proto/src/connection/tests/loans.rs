@@ -20,6 +20,7 @@ fn feed_header(
         Event::None => Ok(Event::None),
         Event::SegmentWanted { pages } => Ok(Event::SegmentWanted { pages }),
         Event::SegmentRefused => Ok(Event::SegmentRefused),
+        Event::Quiet => Ok(Event::Quiet),
         Event::Segment {
             number,
             pages,
@@ -446,10 +447,25 @@ fn frames_about_segments_travel_one_way() {
     for (role, kind) in [
         (Role::Server, FrameKind::Segment),
         (Role::Client, FrameKind::WantSegment),
+        (Role::Server, FrameKind::Quiet),
     ] {
-        let result = feed_header(&mut machine(role), kind, 0, 1);
+        let value = u32::from(kind != FrameKind::Quiet);
+        let result = feed_header(&mut machine(role), kind, 0, value);
         assert_eq!(result, Err(ProtocolError::WrongDirection { kind, role }));
     }
+}
+
+#[test]
+fn quiet_is_said_once_and_heard_by_the_client() {
+    let mut server = server();
+    server.say_quiet();
+    server.say_quiet();
+    assert_eq!(only_control(&mut server), (FrameKind::Quiet, 0, 0));
+    let heard = feed_header(&mut machine(Role::Client), FrameKind::Quiet, 0, 0);
+    assert_eq!(heard, Ok(Event::Quiet));
+    server.handle_closed();
+    server.say_quiet();
+    assert!(!server.has_control());
 }
 
 #[test]

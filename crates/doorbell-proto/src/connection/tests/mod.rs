@@ -26,6 +26,7 @@ fn machine(role: Role) -> Connection {
         receive_window_bytes: WINDOW_BYTES,
         send_window_bytes: WINDOW_BYTES,
         loans: true,
+        gives_back: true,
     })
 }
 

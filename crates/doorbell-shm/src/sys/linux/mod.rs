@@ -25,13 +25,14 @@ pub use futex::{futex_wait, futex_wait_any, futex_wake};
 pub(crate) use host::kill_this_process;
 pub use host::{
     cpu_count, current_process_id, is_out_of_descriptors, pin_current_thread,
-    raise_descriptor_limit, runtime_directory,
+    raise_descriptor_limit, runtime_directory, trim_heap,
 };
 pub use listener::Listener;
 pub use peer::{PeerIdentity, ProcessHandle};
 pub use poller::{Poller, Source};
 pub use regions::{
-    Mapping, RegionHandle, check_region, create_region, seal_size, seal_writable_by_us_only,
+    Mapping, RegionHandle, check_region, create_empty_region, create_region, page_bytes, seal_size,
+    seal_writable_by_us_only,
 };
 pub use stream::ControlStream;
 

@@ -57,14 +57,29 @@ impl From<OwnedFd> for RegionHandle {
 ///
 /// `ENOMEM` or `ENOSPC` when there is no memory, `EMFILE` when there is no descriptor left.
 pub fn create_region(bytes: usize) -> io::Result<RegionHandle> {
+    let region = create_empty_region(bytes)?;
+    let first_page = bytes.min(page_bytes()) as u64;
+    call(Call::Fallocate, || {
+        rustix::fs::fallocate(&region, FallocateFlags::empty(), 0, first_page)
+    })?;
+    Ok(region)
+}
+
+/// As [`create_region`], with no page allocated.
+///
+/// # Errors
+///
+/// `ENOMEM` when there is no memory, `EMFILE` when there is no descriptor left.
+pub fn create_empty_region(bytes: usize) -> io::Result<RegionHandle> {
     let memory = create_memfd()?;
     let length = bytes as u64; // `usize` has at most 64 bits here
     call(Call::Ftruncate, || rustix::fs::ftruncate(&memory, length))?;
-    let first_page = length.min(rustix::param::page_size() as u64);
-    call(Call::Fallocate, || {
-        rustix::fs::fallocate(&memory, FallocateFlags::empty(), 0, first_page)
-    })?;
     Ok(RegionHandle(memory))
+}
+
+/// Returns the unit in which memory is mapped and given back, in bytes.
+pub fn page_bytes() -> usize {
+    rustix::param::page_size()
 }
 
 fn create_memfd() -> io::Result<OwnedFd> {
@@ -172,6 +187,18 @@ fn check_size(region: &RegionHandle, bytes: usize) -> Result<(), RegionError> {
     Ok(())
 }
 
+/// Checks that a region has so many bytes: beyond its end `mmap` succeeds and the access is a fault.
+fn check_length(region: &RegionHandle, bytes: usize) -> io::Result<()> {
+    let actual_bytes = size_bytes(region)?;
+    if bytes as u64 <= actual_bytes {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("cannot map {bytes} bytes of a region of {actual_bytes}"),
+    ))
+}
+
 fn size_bytes(region: &RegionHandle) -> io::Result<u64> {
     Ok(u64::try_from(stat(region)?.st_size).unwrap_or(0))
 }
@@ -226,15 +253,59 @@ impl Mapping {
         self.len
     }
 
-    fn map(region: &RegionHandle, bytes: usize, access: ProtFlags) -> io::Result<Self> {
-        // Beyond the end of the file `mmap` succeeds and the access is a fault.
-        let actual_bytes = size_bytes(region)?;
-        if (bytes as u64) > actual_bytes {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("cannot map {bytes} bytes of a region of {actual_bytes}"),
-            ));
+    /// Puts the bytes of another region in the place of ours, from `offset` on, which is a multiple of [`page_bytes`], with the same access.
+    ///
+    /// # Errors
+    ///
+    /// As for the constructors. What is mapped there then is not known: drop it.
+    pub(crate) fn replace(
+        &mut self,
+        offset: usize,
+        region: &RegionHandle,
+        is_writable: bool,
+    ) -> io::Result<()> {
+        check_length(region, self.len)?;
+        let bytes = self.check_range(offset, self.len)?;
+        let access = match is_writable {
+            true => ProtFlags::READ | ProtFlags::WRITE,
+            false => ProtFlags::READ,
+        };
+        let address = self.ptr.as_ptr().wrapping_add(offset).cast();
+        call(Call::Mmap, || {
+            let flags = MapFlags::SHARED | MapFlags::FIXED;
+            // SAFETY: The range lies inside the one that `self` owns, as just checked, so that nothing else is unmapped. `self` is borrowed
+            // mutably and has handed out addresses only, behind which shared memory may change anyway.
+            unsafe { rustix::mm::mmap(address, bytes, access, flags, &region.0, offset as u64) }
+        })?;
+        self.keep_from_children()
+    }
+
+    /// Gives the memory between two offsets, both multiples of [`page_bytes`], back to the system, for everybody who has the region mapped: it
+    /// reads as zeros until it is written again.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` when the region is sealed against writing.
+    pub(crate) fn give_back(&self, from: usize, to: usize) -> io::Result<()> {
+        let bytes = self.check_range(from, to)?;
+        let address = self.ptr.as_ptr().wrapping_add(from).cast();
+        Ok(call(Call::Madvise, || {
+            // SAFETY: The range lies inside the mapping that `self` owns. Its bytes become zeros, as a peer could make them at any moment: nobody
+            // holds a reference to them.
+            unsafe { rustix::mm::madvise(address, bytes, Advice::LinuxRemove) }
+        })?)
+    }
+
+    /// Returns the bytes between two offsets, if those lie inside and there are any.
+    fn check_range(&self, from: usize, to: usize) -> io::Result<usize> {
+        if from < to && to <= self.len {
+            return Ok(to - from);
         }
+        Err(io::ErrorKind::InvalidInput.into())
+    }
+
+    fn map(region: &RegionHandle, bytes: usize, access: ProtFlags) -> io::Result<Self> {
+        check_length(region, bytes)?;
         let address = call(Call::Mmap, || {
             let (anywhere, shared) = (ptr::null_mut(), MapFlags::SHARED);
             // SAFETY: With no address given the kernel chooses a range that nothing else uses, so no existing mapping

@@ -1,64 +1,33 @@
-//! What a server spends on segments: per connection, and for all of them together.
-
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+//! What a server spends on segments of one connection, within its limit and with the account of its user.
 
 use doorbell_proto::limits::SEGMENT_PAGE_BYTES;
 
 use super::segments::roomy_bytes;
 
-/// What all connections of a server may have together.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    limit_bytes: u64,
-    used_bytes: AtomicU64,
-    refused: AtomicU64,
+/// Who pays for segments: an account that connections share.
+pub(crate) trait Purse: Send + std::fmt::Debug {
+    /// Takes the first of these sizes, in bytes, for which there is room.
+    fn take_first(&self, sizes: &[u64]) -> Option<u64>;
+
+    /// Gives back what was taken.
+    fn give_back(&self, bytes: u64);
+
+    /// Notes that somebody was told that there is no room.
+    fn was_refused(&self);
 }
 
 /// What one connection has of it. On a client, who makes no segments, nothing.
 #[derive(Debug)]
 pub(crate) struct Spending {
-    budget: Arc<Budget>,
+    purse: Option<Box<dyn Purse>>,
     limit_bytes: u64,
     used_bytes: u64,
 }
 
-impl Budget {
-    pub(crate) fn new(limit_bytes: u64) -> Arc<Self> {
-        Arc::new(Self {
-            limit_bytes,
-            used_bytes: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-        })
-    }
-
-    /// Returns the bytes of all segments that there are.
-    pub(crate) fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Returns how often there was no room for a segment.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    fn take(&self, bytes: u64) -> bool {
-        let fits = |used: u64| {
-            used.checked_add(bytes)
-                .filter(|sum| *sum <= self.limit_bytes)
-        };
-        self.used_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-            .is_ok()
-    }
-}
-
 impl Spending {
-    pub(crate) fn new(budget: &Arc<Budget>, limit_bytes: u64) -> Self {
+    pub(crate) fn new(purse: Box<dyn Purse>, limit_bytes: u64) -> Self {
         Self {
-            budget: Arc::clone(budget),
+            purse: Some(purse),
             limit_bytes,
             used_bytes: 0,
         }
@@ -66,44 +35,47 @@ impl Spending {
 
     /// Returns what may spend nothing.
     pub(crate) fn none() -> Self {
-        Self::new(&Budget::new(0), 0)
+        Self {
+            purse: None,
+            limit_bytes: 0,
+            used_bytes: 0,
+        }
     }
 
     /// Takes room for a segment with a block of `pages`: what is best for the next blocks too, or else what this one needs. Returns the size
     /// of the segment.
     pub(super) fn take(&mut self, pages: u32) -> Option<u32> {
         let exact = pages.checked_mul(SEGMENT_PAGE_BYTES);
-        let sizes = [Some(roomy_bytes(pages)), exact];
-        let taken = sizes
-            .into_iter()
-            .flatten()
-            .find(|bytes| self.try_take(u64::from(*bytes)));
-        if taken.is_none() {
-            self.budget.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        taken
-    }
-
-    fn try_take(&mut self, bytes: u64) -> bool {
-        let used_bytes = self.used_bytes.saturating_add(bytes);
-        let fits = used_bytes <= self.limit_bytes && self.budget.take(bytes);
-        if fits {
-            self.used_bytes = used_bytes;
-        }
-        fits
+        let left_bytes = self.limit_bytes - self.used_bytes;
+        let sizes = [Some(roomy_bytes(pages)), exact].into_iter().flatten();
+        let fitting: Vec<_> = sizes
+            .map(u64::from)
+            .filter(|bytes| *bytes <= left_bytes)
+            .collect();
+        let purse = self.purse.as_ref()?;
+        let Some(taken) = purse.take_first(&fitting) else {
+            purse.was_refused();
+            return None;
+        };
+        self.used_bytes += taken;
+        u32::try_from(taken).ok()
     }
 
     /// Gives the room of a segment back.
     pub(super) fn give(&mut self, bytes: u64) {
         let bytes = bytes.min(self.used_bytes); // a client has paid nothing
         self.used_bytes -= bytes;
-        self.budget.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(purse) = &self.purse {
+            purse.give_back(bytes);
+        }
     }
 
     /// Gives the room of a segment back that could not be made after all.
     pub(super) fn refuse(&mut self, bytes: u64) {
         self.give(bytes);
-        self.budget.refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(purse) = &self.purse {
+            purse.was_refused();
+        }
     }
 
     pub(super) fn give_all(&mut self) {
@@ -119,33 +91,72 @@ impl Drop for Spending {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use crate::connection::lock;
 
     const PAGE: u64 = SEGMENT_PAGE_BYTES as u64;
 
+    /// What is left, and how often somebody was refused.
+    #[derive(Clone, Debug)]
+    struct Shared(Arc<Mutex<(u64, u64)>>);
+
+    impl Shared {
+        fn new(bytes: u64) -> Self {
+            Self(Arc::new(Mutex::new((bytes, 0))))
+        }
+
+        fn spending(&self, limit_bytes: u64) -> Spending {
+            Spending::new(Box::new(self.clone()), limit_bytes)
+        }
+
+        fn get(&self) -> (u64, u64) {
+            *lock(&self.0)
+        }
+    }
+
+    impl Purse for Shared {
+        fn take_first(&self, sizes: &[u64]) -> Option<u64> {
+            let mut left = lock(&self.0);
+            let bytes = sizes.iter().copied().find(|bytes| *bytes <= left.0)?;
+            left.0 -= bytes;
+            Some(bytes)
+        }
+
+        fn give_back(&self, bytes: u64) {
+            lock(&self.0).0 += bytes;
+        }
+
+        fn was_refused(&self) {
+            lock(&self.0).1 += 1;
+        }
+    }
+
     #[test]
     fn segment_is_roomy_while_that_fits_and_exact_when_it_does_not() {
-        let budget = Budget::new(1 << 30);
-        let mut charge = Spending::new(&budget, 3 << 20);
+        let purse = Shared::new(1 << 30);
+        let mut charge = purse.spending(3 << 20);
         assert_eq!(charge.take(256), Some(2 << 20));
         assert_eq!(charge.take(256), Some(1 << 20));
-        assert_eq!((charge.take(1), budget.refused()), (None, 1));
+        assert_eq!((charge.take(1), purse.get().1), (None, 1));
         charge.give(1 << 20);
         assert_eq!(charge.take(1), Some(256 << 10));
-        assert_eq!(budget.used_bytes(), (2 << 20) + (256 << 10));
+        assert_eq!(purse.get().0, (1 << 30) - (2 << 20) - (256 << 10));
         assert_eq!(charge.take(u32::MAX), None);
     }
 
     #[test]
-    fn connections_share_what_a_server_has_and_give_it_back() {
-        let budget = Budget::new(4 * PAGE);
-        let [mut one, mut other] = [PAGE * 3, PAGE * 9].map(|limit| Spending::new(&budget, limit));
+    fn connections_share_what_there_is_and_give_it_back() {
+        let purse = Shared::new(4 * PAGE);
+        let [mut one, mut other] = [PAGE * 3, PAGE * 9].map(|limit| purse.spending(limit));
         assert_eq!(one.take(4), None, "more than this connection may have");
         assert_eq!(one.take(3), Some(3 * SEGMENT_PAGE_BYTES));
         assert_eq!(other.take(2), None, "more than is left");
         drop(one);
         assert_eq!(other.take(4), Some(4 * SEGMENT_PAGE_BYTES));
         other.give_all();
-        assert_eq!((budget.used_bytes(), budget.refused()), (0, 2));
+        assert_eq!(purse.get(), (4 * PAGE, 2));
+        assert_eq!(Spending::none().take(1), None);
     }
 }

@@ -1,0 +1,91 @@
+//! Connections that have memory to give back, and when: each once, a while after it has become quiet.
+//!
+//! The deadlines of a worker, not a timer: with none it sleeps until something happens.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// Whose turn comes when. Each connection has one place at most, and has none when it has ended.
+#[derive(Debug, Default)]
+pub(super) struct Quiet {
+    /// The earliest first.
+    waiting: VecDeque<(Instant, usize)>,
+    /// When what the connections have left that have ended goes.
+    ended: Option<Instant>,
+}
+
+/// What is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) connections: Vec<usize>,
+    pub(super) have_some_ended: bool,
+}
+
+impl Quiet {
+    /// Adds a connection that has been quiet since `since`, which is no earlier than at the last call.
+    pub(super) fn push(&mut self, since: Instant, index: usize) {
+        self.waiting.push_back((since + TIME_QUIET, index));
+    }
+
+    /// Takes out a connection that has ended, and notes that it has left something.
+    pub(super) fn end(&mut self, now: Instant, index: usize) {
+        self.waiting.retain(|(_, waiting)| *waiting != index);
+        self.ended.get_or_insert(now + TIME_QUIET);
+    }
+
+    /// Returns when something is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let first = self.waiting.front().map(|(at, _)| *at);
+        first.into_iter().chain(self.ended).min()
+    }
+
+    /// Takes everything if something is due, and what will be soon: many connections that have become quiet together are one piece of work.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Due> {
+        self.next().filter(|at| *at <= now)?;
+        let soon = now + SLACK;
+        let count = self.waiting.partition_point(|(at, _)| *at <= soon);
+        let connections = self.waiting.drain(..count).map(|(_, index)| index);
+        Some(Due {
+            connections: connections.collect(),
+            have_some_ended: self.ended.take_if(|at| *at <= soon).is_some(),
+        })
+    }
+}
+
+/// Long enough that a program which sends something large now and then does not touch new memory for each, short enough for whoever looks at
+/// the memory after a burst.
+pub(super) const TIME_QUIET: Duration = Duration::from_secs(1);
+
+const SLACK: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_soon_goes_with_what_is_due() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let due = |connections: &[usize], have_some_ended| {
+            Some(Due {
+                connections: connections.to_vec(),
+                have_some_ended,
+            })
+        };
+        let mut quiet = Quiet::default();
+        assert_eq!(quiet.next(), None);
+        for (millis, index) in [(0, 1), (300, 2), (400, 3), (700, 4)] {
+            quiet.push(at(millis), index);
+        }
+        quiet.end(at(400), 2);
+        quiet.end(at(600), 7);
+        assert_eq!(quiet.take_due(at(999)), None);
+        assert_eq!(quiet.take_due(at(1000)), due(&[1, 3], true));
+        assert_eq!(quiet.next(), Some(at(1700)));
+        quiet.end(at(1100), 5);
+        assert_eq!(quiet.take_due(at(1700)), due(&[4], true));
+        assert_eq!(quiet.next(), None);
+    }
+}
