@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use doorbell_shm::memory::{AdoptError, HEADER_BYTES, Layout, adopt_in_two, create_in_two};
 use doorbell_shm::ring::{Consumer, Producer};
 use doorbell_shm::sys::{
-    Mapping, PeerAccess, RegionError, RegionHandle, check_region, create_region, seal_size,
-    seal_writable_by_us_only,
+    Mapping, PeerAccess, RegionError, RegionHandle, check_region, create_region, page_bytes,
+    seal_size, seal_writable_by_us_only,
 };
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mm::MprotectFlags;
@@ -95,7 +95,7 @@ fn new_region_occupies_one_page() {
     let region = create_region(1 << 30).unwrap();
     let stat = rustix::fs::fstat(&region).unwrap();
     assert_eq!(stat.st_size, 1 << 30);
-    assert_eq!(stat.st_blocks * 512, rustix::param::page_size() as i64);
+    assert_eq!(stat.st_blocks * 512, page_bytes() as i64);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn region_in_two_memories_is_one_range_and_gives_its_second_part_back() {
 
 /// Returns how many pages of a region there are.
 fn blocks_of(region: &RegionHandle) -> i64 {
-    rustix::fs::fstat(region).unwrap().st_blocks * 512 / rustix::param::page_size() as i64
+    rustix::fs::fstat(region).unwrap().st_blocks * 512 / page_bytes() as i64
 }
 
 fn record_header(body_bytes: u32) -> [u8; HEADER_BYTES] {
