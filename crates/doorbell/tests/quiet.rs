@@ -9,11 +9,13 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use doorbell::{Client, blocking};
+use doorbell::{Client, Message as _, blocking};
 use doorbell_proto::frame::{Flags, FrameHeader, FrameKind};
+use doorbell_testkit::by_hand::{Frame, HandClient, HandHello, Memory, kind};
 use doorbell_testkit::{PATIENCE, Place, RawClient, RawServer, eventually, resident_bytes};
 use support::{Host, in_time, messages::*};
 
@@ -111,6 +113,34 @@ fn rings_that_carried_large_messages_go_back_when_the_connection_is_quiet() {
     for client in &pairs.threads {
         assert_eq!(client.call(Add(1, 2)).wait().unwrap(), 3);
     }
+}
+
+#[test]
+fn ring_of_a_server_goes_back_also_when_the_client_reads_late() {
+    let host = Host::start("server", &[]);
+    let hello = HandHello {
+        features: HandHello::GIVE_BACK,
+        ..HandHello::proper()
+    };
+    let mut client = HandClient::connect_with(&host.place.socket(), &hello);
+    let calls: u32 = 400;
+    for slot in 0..calls {
+        let call = Frame::new(kind::CALL, 1 << 32 | u64::from(slot), Add::TYPE.get());
+        assert!(client.put(&call.body([1, 2]).bytes()));
+    }
+    client.publish();
+    let written = || client.theirs.load(Memory::TAIL);
+    eventually("the calls are answered", || written() >= 32 * calls);
+    let answered = written();
+    eventually("the server says that it is quiet", || written() > answered);
+    thread::sleep(Duration::from_secs(2)); // to be late is what this client is about
+    let server = host.child.id();
+    let before = resident_bytes(server);
+    client.ours.store(Memory::HEAD, written());
+    // The answers lie on four pages, the first of which stays, and so does all of our own ring.
+    eventually("the ring is given back", || {
+        resident_bytes(server) == before - 3 * 4096
+    });
 }
 
 /// Requests that are under way at once, and how large they are: more than the ring holds.

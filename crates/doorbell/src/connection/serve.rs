@@ -61,7 +61,10 @@ impl Connection {
         let mut due = state.publish();
         state.announce(SleepOn::Doorbell);
         state.machine.give_back_unused();
-        state.is_client_told &= !has_read_much;
+        if has_read_much {
+            state.is_client_told = false;
+            state.visits = 0;
+        }
         state.is_untidy |= has_read_much || state.producer.is_beyond(LIGHT_USE_BYTES);
         let is_untidy = state.is_untidy;
         if gives_up && due.is_none() {
@@ -79,7 +82,7 @@ impl Connection {
     }
 
     /// Gives back what more than light use has left, because the connection has been quiet for a while. Returns `true` if that takes another
-    /// visit, a while later. What the client has not read is for the next time that it is quiet.
+    /// visit, a while later. What the client has not read after some visits is for the next time that it is quiet.
     ///
     /// On the first visit the client is told to do the same. That frame begins the ring again, and what says so lies where the ring has
     /// ended: its memory can go when the client has read it.
@@ -89,13 +92,16 @@ impl Connection {
         };
         receive.give_back();
         let mut state = self.lock();
-        if state.end.is_some() || !state.can_say_more() {
+        if state.end.is_some() {
             return false;
         }
-        let tells = state.terms.gives_back && !state.is_client_told;
-        if !tells {
-            state.give_back();
-            return false;
+        state.visits = state.visits.saturating_add(1);
+        let may_come_again = state.visits < MOST_VISITS;
+        if !state.can_say_more() {
+            return may_come_again;
+        }
+        if !state.terms.gives_back || state.is_client_told {
+            return !state.give_back() && may_come_again;
         }
         state.is_client_told = true;
         state.machine.say_quiet();
@@ -165,6 +171,10 @@ impl Connection {
         state.machine.active_calls() == 0 && !state.has_backlog()
     }
 }
+
+/// How often a quiet connection is visited: a client on a busy machine may take seconds to read that it is to give memory back, and one that
+/// has been stopped must not keep its worker awake.
+const MOST_VISITS: u8 = 6;
 
 /// How much of a ring a light user touches at most; two pages are not worth a system call.
 pub(super) const LIGHT_USE_BYTES: u32 = 8192;

@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub(super) is_untidy: bool,
     /// The client has been told to give back what that was.
     pub(super) is_client_told: bool,
+    /// How often the worker has come for it since.
+    pub(super) visits: u8,
     /// The server has said so, and it is not done.
     pub(super) is_told_quiet: bool,
     body: Vec<u8>,
@@ -157,6 +159,7 @@ impl State {
             terms,
             is_untidy: false,
             is_client_told: false,
+            visits: 0,
             is_told_quiet: false,
             body: Vec::new(),
         }
@@ -371,6 +374,7 @@ impl State {
         }
         self.is_untidy = false;
         self.is_client_told = false;
+        self.visits = 0;
         self.body = Vec::new();
         self.outgoing.give_back();
         true
