@@ -14,7 +14,7 @@ mod socket;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::{Context, bail};
@@ -101,6 +101,9 @@ async fn play_all(
     Ok(reports)
 }
 
+/// The engine of this process, which serves as long as that lives.
+static ENGINE: OnceLock<Engine> = OnceLock::new();
+
 /// Serves the engine until its standard input ends.
 ///
 /// # Errors
@@ -108,7 +111,7 @@ async fn play_all(
 /// If it cannot serve.
 pub async fn run_engine(args: EngineArgs) -> anyhow::Result<()> {
     let engine = tokio::task::spawn_blocking(move || Engine::new(args.dir)).await?;
-    let engine: &Engine = Box::leak(Box::new(engine)); // it serves as long as the process lives
+    let engine = ENGINE.get_or_init(|| engine);
     let ready = || println!("{}", child::READY_LINE);
     match args.transport {
         Transport::Doorbell => link::doorbell::serve(engine, &args.path, ready, end_of_input())

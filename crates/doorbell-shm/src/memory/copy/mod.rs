@@ -22,19 +22,27 @@
 //! Both directions work in whole words of the shared side. A record occupies a multiple of 8 bytes, so
 //! that the word which holds its last byte belongs to it too.
 
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(all(target_arch = "x86_64", not(any(miri, doorbell_portable_copy))))]
 mod x86_64;
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(all(target_arch = "x86_64", not(any(miri, doorbell_portable_copy))))]
 use x86_64::{copy_block, prefetch_line, prefetch_line_to_write};
 
-#[cfg(all(target_arch = "aarch64", not(miri)))]
+#[cfg(all(target_arch = "aarch64", not(any(miri, doorbell_portable_copy))))]
 mod aarch64;
-#[cfg(all(target_arch = "aarch64", not(miri)))]
+#[cfg(all(target_arch = "aarch64", not(any(miri, doorbell_portable_copy))))]
 use aarch64::{copy_block, prefetch_line, prefetch_line_to_write};
 
-#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[cfg(any(
+    miri,
+    doorbell_portable_copy, // for the sanitizers, which do not see into assembly
+    not(any(target_arch = "x86_64", target_arch = "aarch64"))
+))]
 mod portable;
-#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[cfg(any(
+    miri,
+    doorbell_portable_copy, // for the sanitizers, which do not see into assembly
+    not(any(target_arch = "x86_64", target_arch = "aarch64"))
+))]
 use portable::{copy_block, prefetch_line, prefetch_line_to_write};
 
 /// Bytes from which on a block copy in assembly beats a loop over volatile words.
