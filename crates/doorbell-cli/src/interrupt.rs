@@ -3,7 +3,12 @@
 //! The terminal sends the signal to the second process of a benchmark as well. That one ignores it: it ends when its
 //! standard input does, which the first process closes in every case, even when it is killed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::sync::{
+    atomic::{AtomicBool, Ordering},
+    mpsc,
+};
 use std::thread;
 
 use anyhow::Context as _;
@@ -37,20 +42,31 @@ pub(crate) fn ignore_ctrl_c() -> anyhow::Result<()> {
     on_ctrl_c(|| ())
 }
 
-/// Calls `handle` at each Ctrl-C, on a thread that sleeps meanwhile.
+/// Calls `handle` at each Ctrl-C from now on, on a thread that sleeps meanwhile.
 fn on_ctrl_c(handle: impl Fn() + Send + 'static) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
         .context("cannot make the runtime that waits for Ctrl-C")?;
+    let (listens, is_listening) = mpsc::channel();
     thread::Builder::new()
         .name("ctrl-c".into())
         .spawn(move || {
             runtime.block_on(async {
-                while tokio::signal::ctrl_c().await.is_ok() {
+                loop {
+                    let mut pressed = pin!(tokio::signal::ctrl_c());
+                    let pressed = poll_fn(|cx| {
+                        let polled = pressed.as_mut().poll(cx);
+                        let _ = listens.send(()); // polled once, it listens
+                        polled
+                    });
+                    if pressed.await.is_err() {
+                        break;
+                    }
                     handle();
                 }
             });
         })?;
-    Ok(())
+    // Until then the signal would end the process.
+    is_listening.recv().context("cannot listen for Ctrl-C")
 }
