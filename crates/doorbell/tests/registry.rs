@@ -269,3 +269,38 @@ fn handlers_of_a_server_of_threads_change_under_load() {
     });
     assert!(server.shutdown(PATIENCE));
 }
+
+/// Removes another handler when it goes.
+struct Meddler(std::sync::Weak<Server>);
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        if let Some(server) = self.0.upgrade() {
+            server.remove::<Look>();
+        }
+    }
+}
+
+#[test]
+fn handler_may_change_handlers_when_it_is_dropped() {
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let _done = done; // one that has locked itself up never drops it
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let place = Place::new();
+        let server = Arc::new(runtime.block_on(serve(&place)));
+        let look = |_: Context, _: Look| async move { Ok::<_, Status>(Seen::default()) };
+        assert!(!server.on(look));
+        let meddler = Meddler(Arc::downgrade(&server));
+        server.on(move |_: Context, add: Add| {
+            let _ = &meddler;
+            async move { Ok::<_, Status>(add.0) }
+        });
+        assert!(server.on(|_: Context, add: Add| async move { Ok::<_, Status>(add.1) }));
+        assert!(!server.remove::<Look>(), "it was removed meanwhile");
+    });
+    let waited = ended.recv_timeout(PATIENCE);
+    let hung_up = Err(std::sync::mpsc::RecvTimeoutError::Disconnected);
+    assert_eq!(waited, hung_up, "stuck");
+    thread.join().unwrap();
+}

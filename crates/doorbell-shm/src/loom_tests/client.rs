@@ -34,24 +34,24 @@ impl Dialer {
         })
     }
 
+    /// The channel runs what decides under its lock.
     fn show(&self, state: Shown) {
-        *self.shown.lock().unwrap() = state;
+        let mut shown = kept("show-under-lock").then(|| self.shown.lock().unwrap());
+        let current = self.current.lock().unwrap();
+        let is_usable = current
+            .as_ref()
+            .is_some_and(|usable| usable.load(Ordering::Relaxed));
+        drop(current);
+        let is_so = is_usable == (state == Shown::Connected);
+        if is_so && !self.closed.load(Ordering::Relaxed) {
+            **shown.get_or_insert_with(|| self.shown.lock().unwrap()) = state;
+        }
     }
 
     /// The end of `dial_once`.
     fn dialled(&self, usable: &Arc<AtomicBool>) {
-        let mut current = self.current.lock().unwrap();
-        *current = Some(Arc::clone(usable));
-        let is_usable = usable.load(Ordering::Relaxed);
-        if !kept("show-under-lock") {
-            drop(current);
-            if is_usable {
-                self.show(Shown::Connected);
-            }
-        } else if is_usable {
-            self.show(Shown::Connected);
-            drop(current);
-        }
+        *self.current.lock().unwrap() = Some(Arc::clone(usable));
+        self.show(Shown::Connected);
         if self.closed.load(Ordering::Relaxed) {
             self.close();
         }
@@ -63,20 +63,11 @@ impl Dialer {
         if let Some(usable) = connection {
             usable.store(false, Ordering::Relaxed);
         }
-        self.show(Shown::Closed);
+        *self.shown.lock().unwrap() = Shown::Closed;
     }
 
     fn connection_ended(&self) {
-        let mut current = Some(self.current.lock().unwrap());
-        let connection = current.as_ref().and_then(|current| current.as_ref());
-        let is_connected = connection.is_some_and(|usable| usable.load(Ordering::Relaxed));
-        if !is_connected && !self.closed.load(Ordering::Relaxed) {
-            if !kept("show-under-lock") {
-                current = None;
-            }
-            self.show(Shown::Disconnected);
-        }
-        drop(current);
+        self.show(Shown::Disconnected);
     }
 
     fn shown(&self) -> Shown {
@@ -87,20 +78,22 @@ impl Dialer {
 /// `close` against `dial_once`, and against the end of a connection.
 #[test]
 fn loom_client_that_is_closed_shows_it() {
-    model(|| {
-        let dialer = Dialer::new();
-        let others = [
-            |dialer: &Dialer| dialer.dialled(&Arc::new(AtomicBool::new(true))),
-            |dialer: &Dialer| dialer.connection_ended(),
-        ];
-        let others = others.map(|step| {
-            let dialer = Arc::clone(&dialer);
-            thread::spawn(move || step(&dialer))
+    let others = [
+        |dialer: &Dialer| dialer.dialled(&Arc::new(AtomicBool::new(true))),
+        |dialer: &Dialer| dialer.connection_ended(),
+    ];
+    for step in others {
+        model(move || {
+            let dialer = Dialer::new();
+            let other = thread::spawn({
+                let dialer = Arc::clone(&dialer);
+                move || step(&dialer)
+            });
+            dialer.close();
+            other.join().unwrap();
+            assert_eq!(dialer.shown(), Shown::Closed, "shown for ever");
         });
-        dialer.close();
-        others.into_iter().for_each(|other| other.join().unwrap());
-        assert_eq!(dialer.shown(), Shown::Closed, "shown for ever");
-    });
+    }
 }
 
 /// A connection ends while it becomes the present one.

@@ -184,7 +184,7 @@ impl Builder {
     pub fn bind(self) -> Result<Server, BindError> {
         let mut table = Table::default();
         for (message_type, handler) in self.handlers {
-            if table.insert(message_type, handler) {
+            if table.insert(message_type, handler).is_some() {
                 return Err(BindError::DuplicateHandler(message_type));
             }
         }

@@ -170,13 +170,9 @@ impl Dialer {
                 path: self.path.clone(),
                 source,
             })?;
-        {
-            let mut current = lock(&self.current);
-            *current = Some(Arc::clone(&connection));
-            if connection.is_usable() {
-                self.state.send_replace(ConnectionState::Connected);
-            }
-        }
+        let replaced = lock(&self.current).replace(Arc::clone(&connection));
+        drop(replaced); // with what still waits in it, so not under the lock
+        self.show(ConnectionState::Connected);
         if self.closed.load(Ordering::Relaxed) {
             self.close(); // closed while we dialled
             return Err(ConnectError::Closed);
@@ -218,13 +214,27 @@ impl Dialer {
 
     /// A connection has ended: the present one, or one that has been replaced and went on for the calls that it had.
     fn connection_ended(&self) {
-        let current = lock(&self.current); // until it is shown: against one that is being made, and against `close`
-        let is_connected = current
-            .as_ref()
-            .is_some_and(|connection| connection.is_usable());
-        if !is_connected && !self.closed.load(Ordering::Relaxed) {
-            self.state.send_replace(ConnectionState::Disconnected);
-        }
+        self.show(ConnectionState::Disconnected);
+    }
+
+    /// Shows that a connection has come or gone, if that is how it is and the client is not closed.
+    ///
+    /// It looks under the lock of what is shown: against one that is being made, one that ends, and `close`. Those who watch are woken
+    /// after that, without a lock: their wakers may call.
+    fn show(&self, state: ConnectionState) {
+        self.state.send_if_modified(|shown| {
+            let current = lock(&self.current);
+            let is_usable = current
+                .as_ref()
+                .is_some_and(|connection| connection.is_usable());
+            drop(current);
+            let is_so = is_usable == (state == ConnectionState::Connected);
+            let shows = is_so && !self.closed.load(Ordering::Relaxed);
+            if shows {
+                *shown = state;
+            }
+            shows
+        });
     }
 }
 

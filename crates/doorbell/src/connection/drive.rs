@@ -17,7 +17,10 @@ use std::{
 
 use doorbell_shm::SleepOn;
 
-use super::{Awaited, Connection, Receive, Sleeper, TicketKey, spin::Spun, state::State};
+use super::{
+    Awaited, Connection, Receive, Sleeper, TicketKey, guard::Registrant, spin::Spun, state::State,
+    ticket::Borrowed,
+};
 use crate::error::Disconnected;
 
 /// What somebody waits for, looked up under the state lock.
@@ -53,15 +56,17 @@ impl Connection {
         ready: Ready<'_, T>,
     ) -> Poll<T> {
         if self.sleeper == Sleeper::Worker {
-            let mut state = self.lock();
-            return register_unless(&mut state, key, awaited, cx.waker(), ready);
+            return self.look_or_register(cx.waker(), |state, who| {
+                register_unless(state, key, awaited, who, ready)
+            });
         }
         loop {
             let Some(receive) = self.try_receive() else {
-                if let Poll::Ready(value) =
-                    register_unless(&mut self.lock(), key, awaited, cx.waker(), ready)
-                {
-                    return Poll::Ready(value);
+                let looked = self.look_or_register(cx.waker(), |state, who| {
+                    register_unless(state, key, awaited, who, ready)
+                });
+                if looked.is_ready() {
+                    return looked;
                 }
                 match self.try_receive() {
                     Some(receive) => drop(receive), // its holder has left meanwhile: drive
@@ -87,11 +92,10 @@ impl Connection {
             Spun::Quiet(receive) => (receive, false),
             Spun::Busy(receive) => (receive, true),
         };
-        let polled = {
-            let mut state = self.lock();
+        let polled = self.look_or_register(cx.waker(), |state, who| {
             state.is_driver_coming = busy;
-            register_unless(&mut state, key, awaited, cx.waker(), ready)
-        };
+            register_unless(state, key, awaited, who, ready)
+        });
         self.leave(receive);
         if busy && polled.is_pending() {
             cx.waker().wake_by_ref(); // other tasks have their turn, then we go on
@@ -218,18 +222,25 @@ impl Connection {
         if self.sleeper == Sleeper::Threads {
             return false;
         }
-        let waker = {
+        let taken = {
             let mut state = self.lock();
             if !state.has_large() {
                 return false;
             }
             state.spin.slept(SLEEP_UNTIL_A_CHUNK); // about; not worth a look at the clock
             state.has_progressed = true;
-            let waker = state.any_waker();
-            state.is_driver_coming = waker.is_some();
-            waker
+            let taken = state.take_any_waker();
+            state.is_driver_coming = taken.is_some();
+            taken
         };
-        waker.map(Waker::wake).is_some()
+        let Some((place, waker)) = taken else {
+            return false;
+        };
+        waker.wake_by_ref();
+        if let Some(place) = place {
+            self.lock().tickets.put_back(&place, waker);
+        }
+        true
     }
 
     /// Makes whoever watches the doorbell [attend](Self::attend) as soon as it has looked at everything else.
@@ -266,10 +277,26 @@ impl State {
             || !self.pongs.wakers.is_empty()
     }
 
-    pub(super) fn any_waker(&self) -> Option<Waker> {
+    /// Returns the waker of any one thread that waits, on a connection where only threads do. It is ours: it may be cloned here.
+    pub(super) fn any_thread(&self) -> Option<Waker> {
         let others = [&self.space_wakers, &self.pool.wakers, &self.pongs.wakers];
         let other = || others.into_iter().flatten().next().cloned();
-        self.tickets.any_waker().or_else(other)
+        self.tickets.any_thread().or_else(other)
+    }
+
+    /// Takes the waker of any one task that waits. One that waits for a call stays registered: it is put back at its place. Others register
+    /// anew when they are polled.
+    fn take_any_waker(&mut self) -> Option<(Option<Borrowed>, Waker)> {
+        if let Some((place, waker)) = self.tickets.take_any_waker() {
+            return Some((Some(place), waker));
+        }
+        let mut others = [
+            &mut self.space_wakers,
+            &mut self.pool.wakers,
+            &mut self.pongs.wakers,
+        ];
+        let waker = others.iter_mut().find_map(|wakers| wakers.pop())?;
+        Some((None, waker))
     }
 }
 
@@ -281,7 +308,7 @@ pub(super) fn take<T>(
     ready: Ready<'_, T>,
 ) -> Option<T> {
     let value = ready(state)?;
-    state.tickets.forget(key, awaited);
+    state.tickets.put_aside(key, awaited);
     Some(value)
 }
 
@@ -289,14 +316,13 @@ pub(super) fn register_unless<T>(
     state: &mut State,
     key: TicketKey,
     awaited: Awaited,
-    waker: &Waker,
+    who: &mut Registrant<'_>,
     ready: Ready<'_, T>,
 ) -> Poll<T> {
-    if let Some(value) = ready(state) {
-        state.tickets.forget(key, awaited);
+    if let Some(value) = take(state, key, awaited, ready) {
         return Poll::Ready(value);
     }
-    state.tickets.register(key, awaited, waker);
+    state.tickets.register(key, awaited, who);
     Poll::Pending
 }
 

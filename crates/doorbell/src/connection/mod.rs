@@ -1,8 +1,8 @@
 //! An established connection: who sends, who receives, and who waits.
 //!
 //! Two short locks. The *state lock* is taken by whoever sends. The *receive half* belongs to one driver at a time: it is only
-//! ever tried, never waited for, so a driver may keep it while it waits. Lock order: receive half, then state. Neither is held while
-//! user code runs.
+//! ever tried, never waited for, so a driver may keep it while it waits. Lock order: receive half, then state. The state lock is
+//! not held while user code runs; see [`guard`].
 //!
 //! # Who drives
 //!
@@ -11,6 +11,7 @@
 //! and the connection's background task drains when the bell rings. See [`drive`].
 
 mod drive;
+mod guard;
 mod inbox;
 mod items;
 mod load;
@@ -46,6 +47,7 @@ use doorbell_shm::{
     memory::PeerMemory,
     sys::{self, ControlStream, Doorbell, PeerIdentity, ProcessHandle},
 };
+use guard::StateGuard;
 pub(crate) use inbox::Inbox;
 pub(crate) use items::ItemRefused;
 pub(crate) use loans::{Held, Purse, Spending};
@@ -285,8 +287,8 @@ impl Connection {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    fn lock(&self) -> StateGuard<'_> {
+        StateGuard::new(lock(&self.state))
     }
 
     /// Takes the receive half if nobody drives.

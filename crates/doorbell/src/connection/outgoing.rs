@@ -62,6 +62,8 @@ pub(super) struct Outgoing {
     notify_bytes: usize,
     /// Blocks that were lent by frames which will never be sent.
     dropped_loans: Vec<BlockId>,
+    /// Payloads that have been sent, or never will be, to be dropped without the lock.
+    pub(super) aside: Vec<Bytes>,
 }
 
 impl Small {
@@ -119,6 +121,16 @@ impl Large {
             sent: 0,
             is_notification: false,
             then: VecDeque::new(),
+        }
+    }
+
+    /// Keeps the payload, and those that were to follow it, until they can be dropped.
+    fn put_aside(self, aside: &mut Vec<Bytes>) {
+        aside.push(self.payload);
+        for next in self.then {
+            if let Queued::Large(next) = next {
+                next.put_aside(aside);
+            }
         }
     }
 }
@@ -224,9 +236,9 @@ impl Outgoing {
             self.large.push_back(large);
             return None;
         }
-        let answered = answered(&large.header);
+        self.aside.push(large.payload);
         self.queue_followers(large.then);
-        answered
+        answered(&large.header)
     }
 
     fn queue_followers(&mut self, mut then: VecDeque<Queued>) {
@@ -261,13 +273,17 @@ impl Outgoing {
             }
             stays
         });
-        self.large.retain(|large| {
-            let stays = large.header.id != id;
-            if !stays {
-                dropped.extend(large.then.iter().filter_map(Queued::loan));
+        for _ in 0..self.large.len() {
+            let Some(large) = self.large.pop_front() else {
+                break;
+            };
+            if large.header.id != id {
+                self.large.push_back(large);
+                continue;
             }
-            stays
-        });
+            dropped.extend(large.then.iter().filter_map(Queued::loan));
+            large.put_aside(&mut self.aside);
+        }
         was_unsent
     }
 

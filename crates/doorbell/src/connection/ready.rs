@@ -13,6 +13,7 @@ use doorbell_proto::CallId;
 use super::{
     Connection, TicketKey,
     drive::TimedOut,
+    guard::Registrant,
     state::State,
     thread::{park_until, thread_waker},
 };
@@ -47,7 +48,7 @@ impl Connection {
         cx: &mut Context<'_>,
         number: u64,
     ) -> Poll<Result<(), CallError>> {
-        self.poll_state(cx, |state, waker| state.look_pong(number, waker))
+        self.poll_state(cx, |state, who| state.look_pong(number, who))
     }
 
     /// Waits as a thread until nothing waits to be written.
@@ -64,7 +65,7 @@ impl Connection {
         number: u64,
         deadline: Option<Instant>,
     ) -> Result<Result<(), CallError>, TimedOut> {
-        self.wait_state(deadline, |state, waker| state.look_pong(number, waker))
+        self.wait_state(deadline, |state, who| state.look_pong(number, who))
     }
 
     /// Drains what is there, looks, registers, and makes sure that somebody is woken.
@@ -72,17 +73,17 @@ impl Connection {
     pub(super) fn poll_state<T>(
         &self,
         cx: &mut Context<'_>,
-        mut look: impl FnMut(&mut State, Option<&Waker>) -> Poll<T>,
+        mut look: impl FnMut(&mut State, Option<&mut Registrant<'_>>) -> Poll<T>,
     ) -> Poll<T> {
         if let Some(mut receive) = self.try_receive() {
             self.lock().withdraw();
             self.catch_up(&mut receive);
-            let polled = look(&mut self.lock(), Some(cx.waker()));
+            let polled = self.look_or_register(cx.waker(), |state, who| look(state, Some(who)));
             self.send_control();
             self.leave(receive);
             return polled;
         }
-        let polled = look(&mut self.lock(), Some(cx.waker()));
+        let polled = self.look_or_register(cx.waker(), |state, who| look(state, Some(who)));
         self.send_control();
         self.find_driver();
         polled
@@ -92,7 +93,7 @@ impl Connection {
     pub(super) fn wait_state<T>(
         &self,
         deadline: Option<Instant>,
-        mut look: impl FnMut(&mut State, Option<&Waker>) -> Poll<T>,
+        mut look: impl FnMut(&mut State, Option<&mut Registrant<'_>>) -> Poll<T>,
     ) -> Result<T, TimedOut> {
         let waker = thread_waker();
         let waited = loop {
@@ -110,7 +111,8 @@ impl Connection {
                 self.leave(receive);
                 continue;
             }
-            if let Poll::Ready(value) = look(&mut self.lock(), Some(&waker)) {
+            let looked = self.look_or_register(&waker, |state, who| look(state, Some(who)));
+            if let Poll::Ready(value) = looked {
                 break Ok(value);
             }
             self.send_control();
@@ -145,12 +147,13 @@ impl Connection {
 
     /// Ready when no call is under way and nothing waits to be written, or the connection has ended.
     pub(crate) fn poll_quiet(&self, waker: &Waker) -> Poll<()> {
-        let mut state = self.lock();
-        if state.end.is_some() || state.is_quiet() {
-            return Poll::Ready(());
-        }
-        add_waker(&mut state.quiet_wakers, Some(waker));
-        Poll::Pending
+        self.look_or_register(waker, |state, who| {
+            if state.end.is_some() || state.is_quiet() {
+                return Poll::Ready(());
+            }
+            who.join(&mut state.quiet_wakers);
+            Poll::Pending
+        })
     }
 
     /// As [`poll_quiet`](Self::poll_quiet), for a thread.
@@ -163,29 +166,33 @@ impl Connection {
 }
 
 impl State {
-    fn look_writable(&mut self, waker: Option<&Waker>) -> Poll<Result<(), CallError>> {
+    fn look_writable(&mut self, who: Option<&mut Registrant<'_>>) -> Poll<Result<(), CallError>> {
         if let Err(error) = self.check_open() {
             return Poll::Ready(Err(error));
         }
         if !self.has_backlog() {
             return Poll::Ready(Ok(()));
         }
-        add_waker(&mut self.space_wakers, waker);
+        join(who, &mut self.space_wakers);
         Poll::Pending
     }
 
-    fn look_pong(&mut self, number: u64, waker: Option<&Waker>) -> Poll<Result<(), CallError>> {
+    fn look_pong(
+        &mut self,
+        number: u64,
+        who: Option<&mut Registrant<'_>>,
+    ) -> Poll<Result<(), CallError>> {
         if self.pongs.received >= number {
             return Poll::Ready(Ok(()));
         }
         if let Some(end) = &self.end {
             return Poll::Ready(Err(CallError::Disconnected(end.clone())));
         }
-        add_waker(&mut self.pongs.wakers, waker);
+        join(who, &mut self.pongs.wakers);
         Poll::Pending
     }
 
-    /// Takes back a waker that was registered for room or for a pong.
+    /// Takes back the waker of a thread, which is ours, that was registered for room or for a pong.
     fn forget_waiter(&mut self, waker: &Waker) {
         let wakers = [
             &mut self.space_wakers,
@@ -210,10 +217,8 @@ impl State {
     }
 }
 
-fn add_waker(wakers: &mut Vec<Waker>, waker: Option<&Waker>) {
-    if let Some(waker) = waker
-        && !wakers.iter().any(|known| known.will_wake(waker))
-    {
-        wakers.push(waker.clone());
+fn join(who: Option<&mut Registrant<'_>>, wakers: &mut Vec<Waker>) {
+    if let Some(who) = who {
+        who.join(wakers);
     }
 }

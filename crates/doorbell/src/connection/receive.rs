@@ -1,6 +1,6 @@
 //! From the peer's ring to whoever waits: copy once, check, ask the machine, complete.
 
-use std::sync::{MutexGuard, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use doorbell_proto::{
     CallId, CallKind, Code, MessageType, Metadata, Status, Time,
@@ -10,8 +10,8 @@ use doorbell_proto::{
 use doorbell_shm::{crc32c, crc32c_header, memory::PeerMemory};
 
 use super::{
-    Awaited, Connection, Effects, Held, Inbox, InlineReply, Receive, Reply, loans::SegmentEvent,
-    serve::LIGHT_USE_BYTES, state::State,
+    Awaited, Connection, Effects, Held, Inbox, InlineReply, Receive, Reply, StateGuard,
+    loans::SegmentEvent, serve::LIGHT_USE_BYTES, state::State,
 };
 use crate::error::{CallError, Disconnected, Violation};
 
@@ -73,10 +73,10 @@ impl Connection {
         max_frames: usize,
         dispatch: &mut dyn FnMut(Dispatch<'_>, &InlineReply),
         effects: &mut Effects,
-    ) -> Result<(usize, Option<MutexGuard<'_, State>>), Violation> {
+    ) -> Result<(usize, Option<StateGuard<'_>>), Violation> {
         let mut count = 0;
         receive.credits = 0;
-        let mut held: Option<MutexGuard<'_, State>> = None;
+        let mut held: Option<StateGuard<'_>> = None;
         while count < max_frames {
             let Some(words) = receive.consumer.peek_words()? else {
                 break;

@@ -1,13 +1,13 @@
 //! The short ways of a reply: from its handler into the ring, and from the ring to its caller.
 
-use std::{cell::Cell, sync::MutexGuard, sync::atomic::Ordering};
+use std::{cell::Cell, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use doorbell_proto::{CallId, MessageType, frame::FrameHeader};
 
 use super::{
-    Answer, Connection, Effects, Outbound, Receive, Reply, TicketKey, receive::check_crc,
-    state::State,
+    Answer, Connection, Effects, Outbound, Receive, Reply, StateGuard, TicketKey,
+    receive::check_crc, state::State,
 };
 use crate::error::{CallError, Violation};
 
@@ -126,7 +126,7 @@ impl Connection {
         receive: &mut Receive,
         (id, key): (CallId, TicketKey),
         effects: &mut Effects,
-    ) -> Result<Option<(Reply, MutexGuard<'_, State>)>, Violation> {
+    ) -> Result<Option<(Reply, StateGuard<'_>)>, Violation> {
         let consumer = &mut receive.consumer;
         let Some(words) = consumer.peek_words()? else {
             return Ok(None);

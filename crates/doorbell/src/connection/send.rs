@@ -2,7 +2,7 @@
 //! writes into our ring.
 
 use std::{
-    sync::{MutexGuard, atomic::Ordering},
+    sync::atomic::Ordering,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use doorbell_proto::{
 use doorbell_shm::{SleepOn, SpinTurn};
 
 use super::{
-    Connection, Effects, Outbound, Preamble, Receive, Sleeper, TicketKey,
+    Connection, Effects, Outbound, Preamble, Receive, Sleeper, StateGuard, TicketKey,
     state::{State, header},
 };
 use crate::{
@@ -152,7 +152,7 @@ impl Connection {
     }
 
     /// Tells the peer of blocks that were dropped with what held them.
-    fn give_back_dropped(&self, guard: MutexGuard<'_, State>) {
+    fn give_back_dropped(&self, guard: StateGuard<'_>) {
         if guard.has_returns() && guard.end.is_none() {
             self.send_returns(guard);
         }
@@ -165,16 +165,17 @@ impl Connection {
 
     /// Ready when the call has ended, whoever brought it about.
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>, id: CallId) -> Poll<()> {
-        let mut state = self.lock();
-        if state.end.is_some() || !state.machine.is_active(id) {
-            return Poll::Ready(());
-        }
-        let key = match state.tickets.find(id) {
-            Some(key) => key,
-            None => state.open_unowned(id),
-        };
-        state.tickets.get(key).register_end(cx.waker());
-        Poll::Pending
+        self.look_or_register(cx.waker(), |state, who| {
+            if state.end.is_some() || !state.machine.is_active(id) {
+                return Poll::Ready(());
+            }
+            let key = match state.tickets.find(id) {
+                Some(key) => key,
+                None => state.open_unowned(id),
+            };
+            state.tickets.get(key).register_end(who);
+            Poll::Pending
+        })
     }
 
     /// Gives a ticket back; a call that is still under way is cancelled, first in shared memory, then by a frame.
@@ -323,13 +324,13 @@ impl Connection {
     }
 
     /// Publishes after something was written, makes sure that what could not be written will be, and wakes the peer if it sleeps.
-    pub(super) fn sent(&self, mut guard: MutexGuard<'_, State>, result: Result<(), Violation>) {
+    pub(super) fn sent(&self, mut guard: StateGuard<'_>, result: Result<(), Violation>) {
         if result.is_err() || guard.has_backlog() || guard.is_watched() {
             return self.sent_with_more(guard, result);
         }
         let notify = guard.publish();
         self.backlog.store(false, Ordering::Relaxed);
-        drop(guard);
+        guard.unlock();
         if let Some(on) = notify {
             self.notify_peer(on);
         }
@@ -337,7 +338,7 @@ impl Connection {
 
     /// Tells the peer of blocks that nobody has any more. That alone wakes it only if it waits for room; what waited to be written or to be
     /// published goes with it, and wakes it as ever.
-    pub(super) fn send_returns(&self, mut guard: MutexGuard<'_, State>) {
+    pub(super) fn send_returns(&self, mut guard: StateGuard<'_>) {
         let is_all = !guard.has_backlog() && !guard.producer.has_unpublished();
         let result = guard.pump();
         // A worker that has gone to sleep meanwhile could not ask the client for the end of the segment.
@@ -354,7 +355,7 @@ impl Connection {
     }
 
     /// As [`sent`](Self::sent), after blocks have been given back: wakes the peer only if it waits for room.
-    fn sent_quietly(&self, mut guard: MutexGuard<'_, State>, result: Result<(), Violation>) {
+    fn sent_quietly(&self, mut guard: StateGuard<'_>, result: Result<(), Violation>) {
         if result.is_err() || guard.has_backlog() || guard.is_watched() {
             return self.sent_with_more(guard, result);
         }
@@ -367,7 +368,7 @@ impl Connection {
     }
 
     /// As [`sent`](Self::sent), if something could not be written, or somebody waits for what has changed.
-    fn sent_with_more(&self, mut guard: MutexGuard<'_, State>, result: Result<(), Violation>) {
+    fn sent_with_more(&self, mut guard: StateGuard<'_>, result: Result<(), Violation>) {
         let result = result.and_then(|()| self.ensure_pumped(&mut guard));
         let notify = guard.publish();
         let backlog = guard.has_backlog();

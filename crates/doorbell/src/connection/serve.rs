@@ -1,10 +1,10 @@
 //! What the I/O worker does with a connection that it owns, beside reading.
 
-use std::sync::{MutexGuard, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use doorbell_shm::SleepOn;
 
-use super::{Connection, state::State};
+use super::{Connection, StateGuard};
 use crate::error::Disconnected;
 
 /// What came of an attempt to leave a connection to its doorbell.
@@ -116,7 +116,7 @@ impl Connection {
     }
 
     /// Writes the control frames that wait, and rings the client's bell whatever it has announced.
-    fn tell_idle_client(&self, mut state: MutexGuard<'_, State>) {
+    fn tell_idle_client(&self, mut state: StateGuard<'_>) {
         let result = state.pump();
         let due = state.publish();
         state.counters.notifies += u64::from(due.is_none());

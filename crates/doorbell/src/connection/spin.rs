@@ -6,9 +6,8 @@ use doorbell_proto::CallId;
 use doorbell_shm::SpinTurn;
 
 use super::{
-    Awaited, Connection, Effects, NewCall, Receive, TicketKey, Waited,
+    Awaited, Connection, Effects, NewCall, Receive, StateGuard, TicketKey, Waited,
     drive::{BATCHES, DRAIN_FRAMES, Ready, take},
-    state::State,
     take_outcome,
 };
 use crate::error::CallError;
@@ -192,13 +191,13 @@ impl Connection {
 
     /// As [`leave`](Self::leave), for a driver that holds the state lock: if nobody else needs a driver, the receive half is given
     /// back before the lock is, so whoever comes next finds it free.
-    fn leave_holding(&self, receive: MutexGuard<'_, Receive>, state: MutexGuard<'_, State>) {
+    fn leave_holding(&self, receive: MutexGuard<'_, Receive>, state: StateGuard<'_>) {
         if state.is_adrift() {
             drop(state);
             self.leave(receive);
         } else {
             drop(receive);
-            drop(state);
+            state.unlock();
         }
     }
 

@@ -51,7 +51,7 @@ impl Connection {
                 Err(timed_out) => break timed_out,
             }
         };
-        self.lock().tickets.forget(key, awaited);
+        self.lock().tickets.put_aside(key, awaited);
         self.after_parking();
         Err(timed_out)
     }
@@ -121,7 +121,10 @@ impl Connection {
         ready: Ready<'_, T>,
     ) -> Result<Option<T>, TimedOut> {
         let waker = thread_waker();
-        if let Poll::Ready(value) = register_unless(&mut self.lock(), key, awaited, &waker, ready) {
+        let looked = self.look_or_register(&waker, |state, who| {
+            register_unless(state, key, awaited, who, ready)
+        });
+        if let Poll::Ready(value) = looked {
             return Ok(Some(value));
         }
         if self.sleeper == Sleeper::Threads && self.try_receive().is_some() {
@@ -138,7 +141,7 @@ impl Connection {
         }
         let (waker, must_end) = {
             let state = self.lock();
-            (state.any_waker(), state.must_end())
+            (state.any_thread(), state.must_end())
         };
         if must_end {
             return self.close(Disconnected::PeerGone); // our try has kept somebody else from it

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use doorbell_proto::CallId;
 
-use super::{Held, Inbox};
+use super::{Held, Inbox, guard::Registrant};
 use crate::error::CallError;
 
 /// Names an open ticket.
@@ -59,6 +59,13 @@ pub(crate) enum Awaited {
     Credit,
 }
 
+/// Where a waker was taken from.
+pub(crate) struct Borrowed {
+    key: TicketKey,
+    id: CallId,
+    awaited: Awaited,
+}
+
 /// All tickets of a connection.
 #[derive(Default)]
 pub(crate) struct Tickets {
@@ -66,6 +73,8 @@ pub(crate) struct Tickets {
     free: Vec<u32>,
     by_slot: Vec<Option<TicketKey>>,
     waiting: usize,
+    /// Wakers of those who wait no more, to be dropped without the lock.
+    pub(super) aside: Vec<Waker>,
 }
 
 impl Ticket {
@@ -100,8 +109,8 @@ impl Ticket {
         self.handles = 1;
     }
 
-    /// Closes the ticket. Nobody waits for anything of it any more; what it holds goes, but not the memory.
-    fn close(&mut self) {
+    /// Closes the ticket. Nobody waits for anything of it any more; what it holds goes, but not the memory. Wakers are put `aside`.
+    fn close(&mut self, aside: &mut Vec<Waker>) {
         self.open = false;
         if self.outcome.is_some() {
             self.outcome = None;
@@ -110,7 +119,7 @@ impl Ticket {
             self.items = Inbox::default();
         }
         if self.cancel_wakers.capacity() > 0 {
-            self.cancel_wakers = Vec::new();
+            aside.extend(self.take_end_wakers());
         }
     }
 
@@ -136,14 +145,8 @@ impl Ticket {
     }
 
     /// Remembers somebody who waits for the end of the call, whoever brings it about.
-    pub(crate) fn register_end(&mut self, waker: &Waker) {
-        if !self
-            .cancel_wakers
-            .iter()
-            .any(|known| known.will_wake(waker))
-        {
-            self.cancel_wakers.push(waker.clone());
-        }
+    pub(super) fn register_end(&mut self, who: &mut Registrant<'_>) {
+        who.join(&mut self.cancel_wakers);
     }
 
     pub(crate) fn take_end_wakers(&mut self) -> Vec<Waker> {
@@ -201,10 +204,10 @@ impl Tickets {
         if ticket.handles > 0 {
             return;
         }
-        self.forget(key, Awaited::Arrival);
-        self.forget(key, Awaited::Credit);
+        self.put_aside(key, Awaited::Arrival);
+        self.put_aside(key, Awaited::Credit);
         let ticket = &mut self.entries[key.0 as usize];
-        ticket.close();
+        ticket.close(&mut self.aside);
         if spare.capacity() > 0 && spare.capacity() <= SPARE_BYTES {
             ticket.spare = spare;
         }
@@ -228,18 +231,29 @@ impl Tickets {
     }
 
     /// Remembers who waits.
-    pub(crate) fn register(&mut self, key: TicketKey, awaited: Awaited, waker: &Waker) {
+    pub(super) fn register(&mut self, key: TicketKey, awaited: Awaited, who: &mut Registrant<'_>) {
         let place = self.get(key).slot_of(awaited);
-        match place {
-            Some(before) => before.clone_from(waker),
-            None => {
-                *place = Some(waker.clone());
-                self.waiting += 1;
-            }
+        if place.as_ref().is_some_and(|known| who.is(known)) {
+            return;
+        }
+        let Some(waker) = who.take() else {
+            return;
+        };
+        match place.replace(waker) {
+            Some(before) => self.aside.push(before),
+            None => self.waiting += 1,
         }
     }
 
-    /// Takes back who waits; called when they have what they wanted or gave up.
+    /// Forgets who waits; called when they have what they wanted or gave up.
+    #[inline]
+    pub(crate) fn put_aside(&mut self, key: TicketKey, awaited: Awaited) {
+        if let Some(waker) = self.forget(key, awaited) {
+            self.aside.push(waker);
+        }
+    }
+
+    /// Takes back who waits, to be woken.
     pub(crate) fn forget(&mut self, key: TicketKey, awaited: Awaited) -> Option<Waker> {
         let waker = self.entries[key.0 as usize].slot_of(awaited).take();
         self.waiting -= usize::from(waker.is_some());
@@ -256,11 +270,31 @@ impl Tickets {
         self.waiting
     }
 
-    /// Returns any one waker; its owner stays registered.
-    pub(crate) fn any_waker(&self) -> Option<Waker> {
+    /// Returns any one waker of a thread; its owner stays registered.
+    pub(crate) fn any_thread(&self) -> Option<Waker> {
         self.entries
             .iter()
             .find_map(|ticket| ticket.waker.clone().or_else(|| ticket.sender_waker.clone()))
+    }
+
+    /// Takes any one waker, to be woken and [put back](Self::put_back).
+    pub(crate) fn take_any_waker(&mut self) -> Option<(Borrowed, Waker)> {
+        let taken = self.entries.iter_mut().enumerate().find_map(take_of)?;
+        self.waiting -= 1;
+        Some(taken)
+    }
+
+    /// Registers once more whose waker was taken and called, unless they have done so themselves, or wait no more.
+    pub(crate) fn put_back(&mut self, place: &Borrowed, waker: Waker) {
+        let ticket = &mut self.entries[place.key.0 as usize];
+        let waits = ticket.open && ticket.id == place.id && !ticket.over;
+        let slot = ticket.slot_of(place.awaited);
+        if waits && slot.is_none() {
+            *slot = Some(waker);
+            self.waiting += 1;
+        } else {
+            self.aside.push(waker);
+        }
     }
 
     /// Calls `end` on every open ticket and returns all wakers.
@@ -278,6 +312,15 @@ impl Tickets {
         self.waiting = 0;
         wakers
     }
+}
+
+fn take_of((index, ticket): (usize, &mut Ticket)) -> Option<(Borrowed, Waker)> {
+    let (key, id) = (TicketKey(index as u32), ticket.id); // there are fewer than 2^32
+    let mut take = |awaited| {
+        let waker = ticket.slot_of(awaited).take()?;
+        Some((Borrowed { key, id, awaited }, waker))
+    };
+    take(Awaited::Arrival).or_else(|| take(Awaited::Credit))
 }
 
 /// Largest buffer that a closed ticket keeps for a small reply.
@@ -313,11 +356,35 @@ mod tests {
     fn waiting_counts_registered_wakers() {
         let mut tickets = Tickets::default();
         let key = tickets.open(id(0, 1));
-        tickets.register(key, Awaited::Arrival, Waker::noop());
-        tickets.register(key, Awaited::Arrival, Waker::noop());
-        tickets.register(key, Awaited::Credit, Waker::noop());
+        for awaited in [Awaited::Arrival, Awaited::Arrival, Awaited::Credit] {
+            tickets.register(key, awaited, &mut Registrant::with_clone(Waker::noop()));
+        }
         assert_eq!(tickets.waiting(), 2);
         tickets.close(key, Vec::new());
         assert_eq!(tickets.waiting(), 0);
+    }
+
+    #[test]
+    fn waker_that_was_taken_is_put_back_unless_its_place_is_used_or_gone() {
+        let mut tickets = Tickets::default();
+        let key = tickets.open(id(0, 1));
+        let register = |tickets: &mut Tickets| {
+            let mut who = Registrant::with_clone(Waker::noop());
+            tickets.register(key, Awaited::Credit, &mut who);
+        };
+        register(&mut tickets);
+        let (place, waker) = tickets.take_any_waker().unwrap();
+        assert_eq!(tickets.waiting(), 0);
+        tickets.put_back(&place, waker);
+        assert_eq!((tickets.waiting(), tickets.aside.len()), (1, 0));
+        let (place, waker) = tickets.take_any_waker().unwrap();
+        register(&mut tickets);
+        tickets.put_back(&place, waker);
+        assert_eq!((tickets.waiting(), tickets.aside.len()), (1, 1));
+        let (place, waker) = tickets.take_any_waker().unwrap();
+        tickets.close(key, Vec::new());
+        assert_eq!(tickets.open(id(0, 2)), key);
+        tickets.put_back(&place, waker);
+        assert_eq!((tickets.waiting(), tickets.aside.len()), (0, 2));
     }
 }

@@ -256,7 +256,7 @@ mod awaiting {
             self.options.runtime = Some(runtime.clone());
             let mut table = Table::default();
             for (message_type, make) in self.handlers {
-                if table.insert(message_type, make(runtime.clone())) {
+                if table.insert(message_type, make(runtime.clone())).is_some() {
                     return Err(BindError::DuplicateHandler(message_type));
                 }
             }

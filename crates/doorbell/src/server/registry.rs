@@ -44,26 +44,24 @@ pub(crate) struct Request<'a> {
 pub(crate) struct Table(Vec<(MessageType, Arc<dyn Handler>)>);
 
 impl Table {
-    /// Adds or replaces a handler. Returns `true` if there was one.
-    pub(crate) fn insert(&mut self, message_type: MessageType, handler: Arc<dyn Handler>) -> bool {
+    /// Adds or replaces a handler. Returns the one that was there.
+    pub(crate) fn insert(
+        &mut self,
+        message_type: MessageType,
+        handler: Arc<dyn Handler>,
+    ) -> Option<Arc<dyn Handler>> {
         match self.place(message_type) {
-            Ok(index) => {
-                self.0[index].1 = handler;
-                true
-            }
+            Ok(index) => Some(std::mem::replace(&mut self.0[index].1, handler)),
             Err(index) => {
                 self.0.insert(index, (message_type, handler));
-                false
+                None
             }
         }
     }
 
-    fn remove(&mut self, message_type: MessageType) -> bool {
-        let place = self.place(message_type);
-        if let Ok(index) = place {
-            self.0.remove(index);
-        }
-        place.is_ok()
+    fn remove(&mut self, message_type: MessageType) -> Option<Arc<dyn Handler>> {
+        let index = self.place(message_type).ok()?;
+        Some(self.0.remove(index).1)
     }
 
     fn get(&self, message_type: MessageType) -> Option<&Arc<dyn Handler>> {
@@ -107,11 +105,12 @@ impl Registry {
         self.change(|table| table.remove(message_type))
     }
 
-    fn change(&self, change: impl FnOnce(&mut Table) -> bool) -> bool {
+    fn change(&self, change: impl FnOnce(&mut Table) -> Option<Arc<dyn Handler>>) -> bool {
         let mut current = lock(&self.current);
-        let result = change(Arc::make_mut(&mut current));
+        let replaced = change(Arc::make_mut(&mut current));
         self.version.fetch_add(1, Ordering::Relaxed);
-        result
+        drop(current); // the handler is the user's: it may change handlers when it goes
+        replaced.is_some()
     }
 
     /// The version first: a table may be newer than it says, and never older.

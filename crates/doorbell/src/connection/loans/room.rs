@@ -21,6 +21,7 @@ use crate::{
     connection::{
         Connection, Sleeper,
         drive::TimedOut,
+        guard::Registrant,
         state::State,
         thread::{park_until, thread_waker},
     },
@@ -51,7 +52,7 @@ impl State {
     fn look_for_room(
         &mut self,
         length: usize,
-        waker: Option<&Waker>,
+        who: Option<&mut Registrant<'_>>,
         asks: bool,
     ) -> Poll<Result<SharedBytes, LoanError>> {
         match self.allocate(length) {
@@ -70,10 +71,8 @@ impl State {
             self.machine.want_segment(pages(length));
         }
         self.pool.is_wanted = true;
-        if let Some(waker) = waker
-            && !self.pool.wakers.iter().any(|known| known.will_wake(waker))
-        {
-            self.pool.wakers.push(waker.clone());
+        if let Some(who) = who {
+            who.join(&mut self.pool.wakers);
         }
         Poll::Pending
     }
@@ -113,7 +112,7 @@ impl Connection {
                 Err(looked) => looked,
             }
         } else {
-            self.poll_state(cx, |state, waker| state.look_for_room(length, waker, true))
+            self.poll_state(cx, |state, who| state.look_for_room(length, who, true))
         };
         if polled.is_pending() {
             self.watch_for_room();
@@ -137,7 +136,9 @@ impl Connection {
                 Err(LoanError::NoRoom { .. }) => {}
                 Err(error) => return Err(Poll::Ready(Err(error))),
             }
-            let looked = self.lock().look_for_room(length, Some(waker), false);
+            let looked = self.look_or_register(waker, |state, who| {
+                state.look_for_room(length, Some(who), false)
+            });
             let is_hopeless = matches!(looked, Poll::Ready(Err(LoanError::NoRoom { .. })));
             if !is_hopeless || !std::mem::replace(&mut is_first, false) {
                 return Err(looked);
@@ -151,8 +152,8 @@ impl Connection {
         length: usize,
         deadline: Option<Instant>,
     ) -> Result<Result<Loan, LoanError>, TimedOut> {
-        let waited = self.wait_state(deadline, |state, waker| {
-            state.look_for_room(length, waker, true)
+        let waited = self.wait_state(deadline, |state, who| {
+            state.look_for_room(length, who, true)
         })?;
         Ok(waited.map(|bytes| Loan::new(bytes, self)))
     }
