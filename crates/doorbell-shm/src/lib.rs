@@ -12,7 +12,9 @@ mod sync;
 
 #[cfg(not(loom))]
 pub use memory::{AdoptError, ServerMemory, adopt, create};
-pub use memory::{Kick, Layout, LayoutError, OwnRegion, PeerRegion, crc32c, crc32c_header};
+pub use memory::{
+    Kick, Layout, LayoutError, OwnRegion, PeerRegion, crc32c, crc32c_header, crc32c_record,
+};
 pub use ring::{Consumer, Corrupt, Producer, Reservation};
 pub use wake::{Announcer, Brake, Notifier, SleepOn, Spin, SpinMode, SpinTurn};
 

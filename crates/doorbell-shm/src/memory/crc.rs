@@ -52,6 +52,16 @@ pub fn crc32c_header(&[first, second, last]: &HeaderWords) -> u32 {
     crc32c(0, &bytes[..20])
 }
 
+/// Returns the CRC-32C of the same bytes of a header followed by `body`.
+#[inline]
+pub fn crc32c_record(header: &HeaderWords, body: &[u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(crc) = x86_64::crc32c_record(header, body) {
+        return !crc;
+    }
+    crc32c(crc32c_header(header), body)
+}
+
 /// The polynomial 0x1EDC6F41 with its bits in reverse order.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 

@@ -57,7 +57,7 @@ pub use bench_area::{BenchArea, BenchShape};
 pub(crate) use blocks::Blocks;
 #[cfg(not(loom))]
 pub use connection::{AdoptError, ServerMemory, adopt, adopt_in_two, create, create_in_two};
-pub use crc::{crc32c, crc32c_header};
+pub use crc::{crc32c, crc32c_header, crc32c_record};
 #[cfg(loom)]
 pub use heap::{HeapRegion as OwnRegion, HeapRegion as PeerRegion};
 pub use heap::{HeapRegion, HeapWriter};

@@ -64,7 +64,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     /// # Errors
     ///
     /// [`Corrupt`] if the peer has published an impossible tail or record, now or earlier.
-    #[inline]
+    #[inline(always)] // the words stay in registers
     pub fn peek_words(&mut self) -> Result<Option<HeaderWords>, Corrupt> {
         if let Some(record) = &self.record {
             return Ok(Some(record.header));
@@ -173,7 +173,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     ///
     /// Each turn of the loop consumes at least 8 published bytes, and the end of the ring is passed at
     /// most twice in one capacity: a peer cannot keep us here.
-    #[inline]
+    #[inline(always)] // part of `peek_words`
     fn find_record(&mut self) -> Result<Option<HeaderWords>, Corrupt> {
         self.check_poison()?;
         self.peer.prefetch(self.place(), self.unread());

@@ -55,21 +55,22 @@ const WORD: usize = 8;
 /// Begins to fetch what [`copy_out`] will read: `bytes` bytes from `shared` on, as far as it is worth it.
 #[inline]
 pub(super) fn prefetch(shared: *const u8, bytes: usize) {
-    for offset in (0..bytes.min(PREFETCH_BYTES)).step_by(LINE_BYTES) {
-        prefetch_line(shared.wrapping_add(offset));
+    if bytes > 0 {
+        prefetch_line(shared);
+    }
+    if bytes > LINE_BYTES {
+        prefetch_line(shared.wrapping_add(LINE_BYTES));
     }
 }
 
 /// Begins to fetch, for writing, as much from `shared` on as a small frame takes.
 #[inline]
 pub(super) fn prefetch_to_write(shared: *const u8) {
-    for offset in (0..PREFETCH_BYTES).step_by(LINE_BYTES) {
-        prefetch_line_to_write(shared.wrapping_add(offset));
-    }
+    prefetch_line_to_write(shared);
+    prefetch_line_to_write(shared.wrapping_add(LINE_BYTES));
 }
 
-/// A small frame with its body; the processor itself fetches ahead in longer ones.
-const PREFETCH_BYTES: usize = 128;
+/// A cache line. Two hold a small frame with its body; the processor itself fetches ahead in longer ones.
 const LINE_BYTES: usize = 64;
 
 /// Copies `bytes` bytes out of shared memory.

@@ -1,6 +1,6 @@
 //! Known values, and the instructions against the table.
 
-use super::{crc32c, crc32c_header, table};
+use super::{crc32c, crc32c_header, crc32c_record, table};
 
 #[test]
 fn known_values_of_rfc_3720() {
@@ -40,12 +40,19 @@ fn crc_of_a_whole_is_that_of_its_parts_in_turn() {
 }
 
 #[test]
-fn checksum_of_a_header_is_that_of_its_first_20_bytes() {
+fn checksum_of_a_header_is_that_of_its_first_20_bytes_and_a_body_follows() {
     let bytes: [u8; 24] = std::array::from_fn(|index| (index * 37) as u8);
     let word =
         |index: usize| u64::from_le_bytes(std::array::from_fn(|byte| bytes[8 * index + byte]));
-    assert_eq!(
-        crc32c_header(&[word(0), word(1), word(2)]),
-        crc32c(0, &bytes[..20])
-    );
+    let header = [word(0), word(1), word(2)];
+    assert_eq!(crc32c_header(&header), crc32c(0, &bytes[..20]));
+    let body: Vec<u8> = (0..1000_u32).map(|i| (i * i / 3) as u8).collect();
+    for length in (0..200).chain([1000]) {
+        let record = [&bytes[..20], &body[..length]].concat();
+        assert_eq!(
+            crc32c_record(&header, &body[..length]),
+            crc32c(0, &record),
+            "{length}"
+        );
+    }
 }

@@ -6,7 +6,7 @@ use std::arch::x86_64::{
     _mm_cvtsi128_si64,
 };
 
-use super::POLYNOMIAL;
+use super::{HeaderWords, POLYNOMIAL};
 
 /// Continues the register `crc` over `bytes`, or returns `None` if the processor cannot.
 #[inline]
@@ -35,7 +35,24 @@ pub(super) fn crc32c_words(crc: u32, words: [u64; 2], last: u64) -> Option<u32> 
     })
 }
 
+/// Begins a register over a header and continues it over `body`, or returns `None` if the processor cannot, or the body is longer than one
+/// lane is good for.
+#[inline]
+pub(super) fn crc32c_record(&[first, second, last]: &HeaderWords, body: &[u8]) -> Option<u32> {
+    let is_detected = body.len() < 3 * SHORT && is_x86_feature_detected!("sse4.2");
+    is_detected.then(|| {
+        // SAFETY: the processor has SSE4.2, as just seen.
+        unsafe { record([first, second], last, body) }
+    })
+}
+
 #[target_feature(enable = "sse4.2")]
+fn record(words: [u64; 2], last: u64, body: &[u8]) -> u32 {
+    serial(words_and_half(!0, words, last), body)
+}
+
+#[target_feature(enable = "sse4.2")]
+#[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
 fn words_and_half(crc: u32, words: [u64; 2], last: u64) -> u32 {
     let crc = words
@@ -46,8 +63,14 @@ fn words_and_half(crc: u32, words: [u64; 2], last: u64) -> u32 {
 
 /// One word after the other: each waits for the one before, three cycles.
 #[target_feature(enable = "sse4.2")]
-fn serial(crc: u32, bytes: &[u8]) -> u32 {
-    let (words, rest) = bytes.as_chunks::<8>();
+#[inline]
+fn serial(mut crc: u32, bytes: &[u8]) -> u32 {
+    let (lines, rest) = bytes.as_chunks::<32>();
+    for line in lines {
+        let (words, _) = line.as_chunks::<8>();
+        crc = words.iter().fold(crc, |crc, word| step(crc, *word));
+    }
+    let (words, rest) = rest.as_chunks::<8>();
     let crc = words.iter().fold(crc, |crc, word| step(crc, *word));
     let (half, rest) = rest.as_chunks::<4>();
     let crc = half.iter().fold(crc, |crc, half| {
