@@ -57,13 +57,9 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
-            return;
-        };
-        match catch_unwind(AssertUnwindSafe(|| (self.run)(context, message))) {
-            Ok(output) => reply_to.finish(reply::<M::Reply, E>, output),
-            Err(_) => reply_to.panicked(),
-        }
+        ReplyTo::serve(request, |reply_to, context, message: M| {
+            reply(&reply_to, (self.run)(context, message));
+        });
     }
 }
 
@@ -78,16 +74,15 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
-            return;
-        };
-        let Some(out) = reply_to.item_sender() else {
-            return;
-        };
-        let run = Arc::clone(&self.run);
-        let out = ItemSender(out, context.deadline());
-        self.threads
-            .run(reply_to, move || run(context, message, out), end::<E>);
+        ReplyTo::serve(request, |reply_to, context, message: M| {
+            let Some(out) = reply_to.item_sender() else {
+                return;
+            };
+            let run = Arc::clone(&self.run);
+            let out = ItemSender(out, context.deadline());
+            self.threads
+                .run(reply_to, move || run(context, message, out), end::<E>);
+        });
     }
 }
 
@@ -102,18 +97,17 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
-            return;
-        };
-        let Some(items) = reply_to.item_stream() else {
-            return;
-        };
-        let run = Arc::clone(&self.run);
-        self.threads.run(
-            reply_to,
-            move || run(context, message, ItemStream(items)),
-            reply::<M::Reply, E>,
-        );
+        ReplyTo::serve(request, |reply_to, context, message: M| {
+            let Some(items) = reply_to.item_stream() else {
+                return;
+            };
+            let run = Arc::clone(&self.run);
+            self.threads.run(
+                reply_to,
+                move || run(context, message, ItemStream(items)),
+                reply::<M::Reply, E>,
+            );
+        });
     }
 }
 
@@ -131,19 +125,18 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
-            return;
-        };
-        let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else {
-            return;
-        };
-        let run = Arc::clone(&self.run);
-        let out = ItemSender(out, context.deadline());
-        self.threads.run(
-            reply_to,
-            move || run(context, message, ItemStream(items), out),
-            end::<E>,
-        );
+        ReplyTo::serve(request, |reply_to, context, message: M| {
+            let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else {
+                return;
+            };
+            let run = Arc::clone(&self.run);
+            let out = ItemSender(out, context.deadline());
+            self.threads.run(
+                reply_to,
+                move || run(context, message, ItemStream(items), out),
+                end::<E>,
+            );
+        });
     }
 }
 
@@ -157,12 +150,9 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
-            return;
-        };
-        if catch_unwind(AssertUnwindSafe(|| (self.run)(context, message))).is_err() {
-            reply_to.panicked();
-        }
+        ReplyTo::serve(request, |_, context, message: M| {
+            (self.run)(context, message);
+        });
     }
 }
 

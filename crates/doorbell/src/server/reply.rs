@@ -1,6 +1,7 @@
 //! Where a handler's output goes.
 
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -43,8 +44,9 @@ impl<'a> ReplyTo<'a> {
         }
     }
 
-    /// Decodes a request, or answers that it cannot be read.
-    pub(crate) fn open<M: Payload>(request: Request<'a>) -> Option<(Self, Context, M)> {
+    /// Decodes a request and hands it to `handle`, or answers that it cannot be read. What runs in here is code of the user's, and a panic in
+    /// it costs this one call.
+    pub(crate) fn serve<M: Payload>(request: Request<'a>, handle: impl FnOnce(Self, Context, M)) {
         let reply_to = Self {
             connection: request.connection,
             call: Call {
@@ -55,27 +57,36 @@ impl<'a> ReplyTo<'a> {
             },
             inline: Some(request.inline),
         };
-        let decoded = catch_unwind(AssertUnwindSafe(|| match request.loan {
-            Some(loan) => M::decode_loaned(loan.into()),
-            None => M::decode(request.payload),
-        }));
-        let status = match decoded {
-            Ok(Ok(message)) => {
-                let deadline = request.deadline.map(|at| reply_to.connection.instant(at));
-                let context = Context::new(
-                    Arc::clone(request.connection),
-                    request.id,
-                    deadline,
-                    request.metadata,
-                );
-                return Some((reply_to, context, message));
+        let is_decoded = Cell::new(false);
+        // One guard around everything: each would move what comes out of it once more.
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            let deadline = request.deadline.map(|at| reply_to.connection.instant(at));
+            let decoded = match request.loan {
+                Some(loan) => M::decode_loaned(loan.into()),
+                None => M::decode(request.payload),
+            };
+            match decoded {
+                Ok(message) => {
+                    is_decoded.set(true);
+                    let connection = Arc::clone(request.connection);
+                    let context = Context::new(connection, request.id, deadline, request.metadata);
+                    handle(reply_to, context, message);
+                }
+                Err(error) => reply_to.refuse(Status::invalid_argument(error.to_string())),
             }
-            Ok(Err(error)) => Status::invalid_argument(error.to_string()),
-            Err(_) => Status::internal("decoding the request panicked"),
-        };
-        tracing::debug!(message_type = %request.message_type, %status, "undecodable payload");
-        reply_to.answer(Answer::Fail(status.not_executed()));
-        None
+        }));
+        match served {
+            Ok(()) => {}
+            Err(_) if is_decoded.get() => reply_to.panicked(),
+            Err(_) => reply_to.refuse(Status::internal("decoding the request panicked")),
+        }
+    }
+
+    /// Answers a request that the handler will not see.
+    #[cold]
+    fn refuse(&self, status: Status) {
+        tracing::debug!(message_type = %self.call.message_type, %status, "undecodable payload");
+        self.answer(Answer::Fail(status.not_executed()));
     }
 
     pub(crate) fn item_sender<T: Payload>(&self) -> Option<ItemSender<T>> {
@@ -110,6 +121,7 @@ impl<'a> ReplyTo<'a> {
         }
     }
 
+    #[cold]
     pub(crate) fn panicked(&self) {
         tracing::error!(message_type = %self.call.message_type, "a handler panicked");
         self.answer(Answer::Fail(Status::internal("the handler panicked")));

@@ -59,14 +59,13 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
-            return;
-        };
-        reply_to.run(
-            &self.runtime,
-            || (self.run)(context, message),
-            reply::<M::Reply, E>,
-        );
+        ReplyTo::serve(request, |reply_to, context, message: M| {
+            reply_to.run(
+                &self.runtime,
+                || (self.run)(context, message),
+                reply::<M::Reply, E>,
+            );
+        });
     }
 }
 
@@ -82,17 +81,16 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
-            return;
-        };
-        let Some(out) = reply_to.item_sender() else {
-            return;
-        };
-        reply_to.run(
-            &self.runtime,
-            || (self.run)(context, message, out),
-            end::<E>,
-        );
+        ReplyTo::serve(request, |reply_to, context, message: M| {
+            let Some(out) = reply_to.item_sender() else {
+                return;
+            };
+            reply_to.run(
+                &self.runtime,
+                || (self.run)(context, message, out),
+                end::<E>,
+            );
+        });
     }
 }
 
@@ -108,17 +106,16 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
-            return;
-        };
-        let Some(items) = reply_to.item_stream() else {
-            return;
-        };
-        reply_to.run(
-            &self.runtime,
-            || (self.run)(context, message, items),
-            reply::<M::Reply, E>,
-        );
+        ReplyTo::serve(request, |reply_to, context, message: M| {
+            let Some(items) = reply_to.item_stream() else {
+                return;
+            };
+            reply_to.run(
+                &self.runtime,
+                || (self.run)(context, message, items),
+                reply::<M::Reply, E>,
+            );
+        });
     }
 }
 
@@ -134,17 +131,16 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
-            return;
-        };
-        let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else {
-            return;
-        };
-        reply_to.run(
-            &self.runtime,
-            || (self.run)(context, message, items, out),
-            end::<E>,
-        );
+        ReplyTo::serve(request, |reply_to, context, message: M| {
+            let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else {
+                return;
+            };
+            reply_to.run(
+                &self.runtime,
+                || (self.run)(context, message, items, out),
+                end::<E>,
+            );
+        });
     }
 }
 
@@ -159,10 +155,9 @@ where
     }
 
     fn handle(&self, request: Request<'_>) {
-        let Some((reply_to, context, message)) = ReplyTo::open::<M>(request) else {
-            return;
-        };
-        reply_to.run(&self.runtime, || (self.run)(context, message), |_, ()| {});
+        ReplyTo::serve(request, |reply_to, context, message: M| {
+            reply_to.run(&self.runtime, || (self.run)(context, message), |_, ()| {});
+        });
     }
 }
 
@@ -176,20 +171,11 @@ impl ReplyTo<'_> {
         Fut: Future<Output = T> + Send + 'static,
         T: 'static,
     {
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            let mut future = Box::pin(start());
-            match future
-                .as_mut()
-                .poll(&mut TaskContext::from_waker(Waker::noop()))
-            {
-                Poll::Ready(output) => Ok(output),
-                Poll::Pending => Err(future),
-            }
-        }));
-        match polled {
-            Ok(Ok(output)) => self.finish(finish, output),
-            Ok(Err(future)) => self.spawn(runtime, future, finish),
-            Err(_) => self.panicked(),
+        let mut future = Box::pin(start());
+        let mut nobody = TaskContext::from_waker(Waker::noop());
+        match future.as_mut().poll(&mut nobody) {
+            Poll::Ready(output) => finish(&self, output),
+            Poll::Pending => self.spawn(runtime, future, finish),
         }
     }
 
