@@ -199,6 +199,15 @@ fn frame(kind: u8, flags: u8, id: CallId, value: u32, body: &Body) -> (FrameHead
 }
 
 fn handle(machine: &mut Connection, now: u64, header: &FrameHeader, body: &[u8]) {
+    let words = header.to_words(0);
+    let reply = FrameHeader::bare_response(&words);
+    if reply.is_some_and(|id| machine.take_reply(id, body.len())) {
+        return;
+    }
+    let call = FrameHeader::bare_call(&words);
+    if call.is_some_and(|(id, _)| machine.take_request(id, body.len())) {
+        return;
+    }
     let event = machine.handle_frame(Time::from_nanos(now), header, body);
     match &event {
         Ok(

@@ -9,9 +9,9 @@ fn words(bytes: [u8; 24]) -> HeaderWords {
 }
 
 #[test]
-fn bare_response_is_one_that_decoding_finds_bare() {
+fn bare_message_is_one_that_decoding_finds_bare() {
     let call = CallId::new(3, 7);
-    let mut bare = 0;
+    let (mut bare, mut bare_calls) = (0, 0);
     for (kind, flags) in
         (0..=u8::MAX).flat_map(|kind| (0..=u8::MAX).map(move |flags| (kind, flags)))
     {
@@ -22,18 +22,32 @@ fn bare_response_is_one_that_decoding_finds_bare() {
             bytes[5] = flags;
             bytes[6] = metadata_bytes;
             bytes[8..16].copy_from_slice(&u64::to_le_bytes(id));
-            let expected = FrameHeader::decode(&bytes).is_ok_and(|header| {
-                header.kind == FrameKind::Response
-                    && header.id == call.raw()
-                    && header.flags.without(Flags::BODY_CRC) == Flags::NONE
-                    && header.prefix_bytes() == 0
-            });
-            let found = FrameHeader::is_bare_response(&words(bytes), call);
-            assert_eq!(found, expected, "kind {kind} flags {flags:#x} id {id}");
+            bytes[16] = 9;
+            let is_bare = |wanted| {
+                FrameHeader::decode(&bytes).is_ok_and(|header| {
+                    header.kind == wanted
+                        && header.id == call.raw()
+                        && header.flags.without(Flags::BODY_CRC) == Flags::NONE
+                        && header.prefix_bytes() == 0
+                })
+            };
+            let found = FrameHeader::bare_response(&words(bytes)) == Some(call);
+            let shown = format!("kind {kind} flags {flags:#x} id {id}");
+            assert_eq!(found, is_bare(FrameKind::Response), "{shown}");
+            let bare_call = Some((call, MessageType::new(9)));
+            let found_call = FrameHeader::bare_call(&words(bytes)) == bare_call;
+            assert_eq!(found_call, is_bare(FrameKind::Call), "{shown}");
+            bare_calls += usize::from(found_call);
+            let covers_body = Flags::from_bits(flags).contains(Flags::BODY_CRC);
+            assert_eq!(FrameHeader::covers_body_in(&words(bytes)), covers_body);
             bare += usize::from(found);
         }
     }
-    assert_eq!(bare, 2, "with the checksum over the body, and without");
+    assert_eq!(
+        (bare, bare_calls),
+        (2, 2),
+        "with the checksum over the body, and without"
+    );
 }
 
 #[test]

@@ -86,6 +86,7 @@ pub const PLACES: &[(&str, Side)] = &[
     ("ring.release.after", Side::Both),
     ("take.before", Side::Both),
     ("take.after", Side::Both),
+    ("take.small", Side::Both),
     ("take.chunk", Side::Both),
     ("batch.before", Side::Both),
     ("batch.after", Side::Both),

@@ -176,6 +176,24 @@ pub enum Violation {
     Segment(#[from] SegmentError),
 }
 
+/// A [`Violation`] on its way to whoever ends the connection. It is one word, so that a result that hardly ever is an error stays in a
+/// register: a larger one is written and copied piece by piece, and each copy waits for the writes to the ring before it.
+#[derive(Clone, Debug)]
+pub(crate) struct Breach(std::sync::Arc<Violation>);
+
+impl<E: Into<Violation>> From<E> for Breach {
+    #[cold]
+    fn from(violation: E) -> Self {
+        Self(std::sync::Arc::new(violation.into()))
+    }
+}
+
+impl From<Breach> for Disconnected {
+    fn from(breach: Breach) -> Self {
+        Self::Protocol(breach.0)
+    }
+}
+
 /// Why a segment that a server has announced cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

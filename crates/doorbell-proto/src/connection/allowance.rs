@@ -76,10 +76,16 @@ impl Purse {
         }
     }
 
+    /// Returns `true` if one more call can be open without asking for more.
+    #[inline]
+    pub(super) fn has_room(&self, open: usize) -> bool {
+        open < self.calls
+    }
+
     /// Makes sure that one more call can be open.
     #[inline]
     pub(super) fn make_room(&mut self, open: usize) -> Result<(), String> {
-        if open < self.calls {
+        if self.has_room(open) {
             return Ok(());
         }
         self.take_calls()

@@ -13,7 +13,7 @@ impl Connection {
     /// # Errors
     ///
     /// [`StartError`] if no slot is free, a side is leaving, or the connection has ended.
-    #[inline]
+    #[inline(always)] // one caller's whole work
     pub fn start_call(
         &mut self,
         kind: CallKind,
@@ -68,7 +68,7 @@ impl Connection {
         is_active
     }
 
-    /// Ends a call with a reply of `payload_bytes` whose header [is bare](FrameHeader::is_bare_response). Returns `false`, and has
+    /// Ends a call with a reply of `payload_bytes` whose header [is bare](FrameHeader::bare_response). Returns `false`, and has
     /// changed nothing, if it is not that simple: [`handle_frame`](Self::handle_frame) then says what the frame is.
     #[inline]
     pub fn take_reply(&mut self, id: CallId, payload_bytes: usize) -> bool {
@@ -78,7 +78,8 @@ impl Connection {
                 && !slot.kind.is_streaming()
                 && !slot.is_assembling()
         });
-        let takes = expected && !self.is_too_large(payload_bytes);
+        let may_come = self.config.role == Role::Client && !self.is_too_large(payload_bytes);
+        let takes = expected && may_come;
         if takes {
             self.end_and_free(id.slot());
         }

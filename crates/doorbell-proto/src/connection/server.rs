@@ -2,7 +2,7 @@
 
 use super::allowance::Share;
 use super::calls::{Phase, Unsent};
-use super::{Connection, Event, Payload, ProtocolError, check_empty};
+use super::{Connection, Event, Payload, ProtocolError, Role, check_empty};
 use crate::frame::{Body, CallId, CallKind, FrameHeader, MessageType, Packed};
 use crate::status::Status;
 use crate::time::Time;
@@ -60,6 +60,24 @@ impl Connection {
             self.end_with(id.slot(), status);
         }
         is_active
+    }
+
+    /// Opens a unary call with a request of `payload_bytes` whose header [is bare](FrameHeader::bare_call). Returns `false`, and has
+    /// changed nothing, if it is not that simple: [`handle_frame`](Self::handle_frame) then says what the frame is.
+    #[inline]
+    pub fn take_request(&mut self, id: CallId, payload_bytes: usize) -> bool {
+        let next = self.calls.peek(id.slot()).is_some_and(|slot| {
+            slot.generation.wrapping_add(1) == id.generation() && slot.is_free()
+        });
+        let may_come = self.config.role == Role::Server
+            && !self.closed
+            && !self.leaving
+            && !self.is_too_large(payload_bytes);
+        let takes = next && may_come && self.purse.has_room(self.open_calls());
+        if takes {
+            self.calls.open(id, Phase::Active, CallKind::Unary, None);
+        }
+        takes
     }
 
     #[inline(always)] // saves moving the event once more

@@ -135,12 +135,28 @@ impl FrameHeader {
         [*c0, *c1, *c2, *c3] = crc.to_le_bytes();
     }
 
-    /// Returns `true` for the header of a reply to the call `id` in one frame that has nothing but its payload: by far the commonest
-    /// frame that a caller waits for, told without decoding it.
+    /// Returns the call that a reply in one frame with nothing but its payload answers: by far the commonest frame that a client
+    /// reads, told without decoding it. `None` for the header of any other frame.
     #[inline]
-    pub fn is_bare_response([first, id, _]: &HeaderWords, call: CallId) -> bool {
-        let covered = u64::from(Flags::BODY_CRC.bits()) << 40;
-        *id == call.raw() && (first & !covered) >> 32 == FrameKind::Response as u64
+    pub fn bare_response([first, id, _]: &HeaderWords) -> Option<CallId> {
+        let is_bare = (first & !COVERED) >> 32 == FrameKind::Response as u64;
+        is_bare.then_some(CallId::from_raw(*id))
+    }
+
+    /// Returns the unary call that a request in one frame with nothing but its payload begins, and its message type: by far the commonest
+    /// frame that a server reads. `None` for the header of any other frame.
+    #[inline]
+    pub fn bare_call([first, id, last]: &HeaderWords) -> Option<(CallId, MessageType)> {
+        let is_bare = (first & !COVERED) >> 32 == FrameKind::Call as u64;
+        let [t0, t1, t2, t3, ..] = last.to_le_bytes();
+        let message_type = MessageType::new(u32::from_le_bytes([t0, t1, t2, t3]));
+        is_bare.then_some((CallId::from_raw(*id), message_type))
+    }
+
+    /// Returns `true` if the checksum in the words of a header covers the body too.
+    #[inline]
+    pub fn covers_body_in([first, ..]: &HeaderWords) -> bool {
+        first & COVERED != 0
     }
 
     /// Returns `true` if the checksum covers the body too.
@@ -344,6 +360,9 @@ fn words_to_bytes(words: HeaderWords) -> [u8; HEADER_BYTES] {
     }
     bytes
 }
+
+/// [`Flags::BODY_CRC`] in the first word of a header.
+const COVERED: u64 = (Flags::BODY_CRC.bits() as u64) << 40;
 
 /// Size of the remaining time, and of the total size.
 const NUMBER_BYTES: usize = 8;

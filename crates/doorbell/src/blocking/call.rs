@@ -7,7 +7,7 @@ use doorbell_proto::CallKind;
 use super::{Client, ItemSender, ItemStream};
 use crate::{
     client::{Bidirectional, Streaming, Unary, Unsent, Uploading, call_settings, take_reply},
-    connection::{Awaited, Connection, TicketKey, take_outcome},
+    connection::{Awaited, Connection, State, TicketKey, take_outcome},
     error::CallError,
     message::{Message, Upload},
     stream::ItemError,
@@ -52,10 +52,12 @@ impl<M: Message> Call<'_, M, Unary> {
     pub fn wait(mut self) -> Result<M::Reply, CallError> {
         let deadline = self.unsent.deadline;
         let connection = self.client.connection(deadline)?;
-        match self.unsent.send_and_spin(&connection)? {
-            (_, Some(waited)) => take_reply(waited),
-            (key, None) => PendingReply::<M>::new(connection, key, deadline).wait(),
+        let mut outcome = None;
+        let key = self.unsent.send_and_spin(&connection, &mut outcome)?;
+        if outcome.is_some() {
+            return take_reply(&mut outcome);
         }
+        PendingReply::<M>::new(connection, key, deadline).wait()
     }
 
     /// Sends the call and returns without waiting for its reply, so that many can be under way.
@@ -143,20 +145,17 @@ impl<M: Message> PendingReply<M> {
         let Some(key) = self.key else {
             return Err(CallError::DeadlineExceeded);
         };
-        loop {
-            let waited =
-                self.connection
-                    .wait_until(key, Awaited::Arrival, self.deadline, &mut |state| {
-                        take_outcome(state, key)
-                    });
-            match waited {
-                Ok(waited) => {
-                    self.key = None;
-                    return take_reply(waited);
-                }
-                Err(_) => self.connection.expire(), // gives this call its outcome
-            }
+        let mut outcome = None;
+        let mut ended = |state: &mut State| take_outcome(state, key, &mut outcome);
+        let connection = &self.connection;
+        while connection
+            .wait_until(key, Awaited::Arrival, self.deadline, &mut ended)
+            .is_err()
+        {
+            connection.expire(); // gives this call its outcome
         }
+        self.key = None;
+        take_reply(&mut outcome)
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     Bidirectional, Client, Streaming, Unary, Unsent, Uploading, call_settings, take_reply,
 };
 use crate::{
-    connection::{Awaited, Connection, TicketKey, take_outcome},
+    connection::{Awaited, Connection, State, TicketKey, take_outcome},
     error::CallError,
     message::{Message, Upload},
     stream::{ItemError, ItemSender, ItemStream},
@@ -110,10 +110,11 @@ impl<'c, M: Message> Future for UnaryFuture<'c, M> {
         // A task that never has to wait for its replies lets others go ahead now and then.
         let budget = ready!(poll_proceed(cx));
         let mut unsent = self.call.take().expect("polled after completion").unsent;
-        let (key, waited) = unsent.send_and_spin(&connection)?;
-        if let Some(waited) = waited {
+        let mut outcome = None;
+        let key = unsent.send_and_spin(&connection, &mut outcome)?;
+        if outcome.is_some() {
             budget.made_progress();
-            return Poll::Ready(take_reply(waited));
+            return Poll::Ready(take_reply(&mut outcome));
         }
         let mut pending = PendingReply::new(connection, key, unsent.deadline);
         let polled = pending.poll_reply(cx);
@@ -175,18 +176,18 @@ impl<M: Message> PendingReply<M> {
 
     fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<M::Reply, CallError>> {
         let key = self.key.expect("polled after completion");
+        let mut outcome = None;
+        let mut ended = |state: &mut State| take_outcome(state, key, &mut outcome);
         loop {
             let polled = self
                 .connection
-                .poll_until(cx, key, Awaited::Arrival, &mut |state| {
-                    take_outcome(state, key)
-                });
-            if let Poll::Ready(waited) = polled {
+                .poll_until(cx, key, Awaited::Arrival, &mut ended);
+            if polled.is_ready() {
                 if let Some(since) = self.slept_since.take() {
                     self.connection.slept(since);
                 }
                 self.key = None;
-                return Poll::Ready(take_reply(waited));
+                return Poll::Ready(take_reply(&mut outcome));
             }
             self.slept_since.get_or_insert_with(Instant::now);
             ready!(self.poll_alarm(cx));

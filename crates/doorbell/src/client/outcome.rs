@@ -3,22 +3,24 @@
 use doorbell_proto::Metadata;
 
 use crate::{
-    connection::{Reply, Waited, recycle},
+    connection::{Outcome, Reply, recycle},
     error::CallError,
     message::{EncodeError, Incoming, Payload},
 };
 
-/// Decodes the reply.
-pub(crate) fn take_reply<T: Payload>(waited: Waited) -> Result<T, CallError> {
-    match waited? {
-        Reply::Small(bytes) => {
-            let value = T::decode(Incoming::Borrowed(&bytes)).map_err(CallError::Decode);
+/// Decodes the reply, of a call that has ended.
+pub(crate) fn take_reply<T: Payload>(outcome: &mut Outcome) -> Result<T, CallError> {
+    let decoded = match outcome.take().expect("the call has ended") {
+        Ok(Reply::Small(bytes)) => {
+            let value = T::decode(Incoming::Borrowed(&bytes));
             recycle(bytes);
             value
         }
-        Reply::Large(bytes) => T::decode(Incoming::Owned(bytes)).map_err(CallError::Decode),
-        Reply::Loaned(loan) => T::decode_loaned(loan.into()).map_err(CallError::Decode),
-    }
+        Ok(Reply::Large(bytes)) => T::decode(Incoming::Owned(bytes)),
+        Ok(Reply::Loaned(loan)) => T::decode_loaned(loan.into()),
+        Err(error) => return Err(error),
+    };
+    decoded.map_err(CallError::Decode)
 }
 
 /// Adds a metadata entry to a call that may have none yet.

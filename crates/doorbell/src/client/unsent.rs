@@ -6,7 +6,7 @@ use doorbell_proto::{CallKind, Metadata};
 
 use super::add_metadata;
 use crate::{
-    connection::{Connection, NewCall, TicketKey, Waited},
+    connection::{Connection, NewCall, Outcome, TicketKey},
     error::CallError,
     message::Message,
     scratch,
@@ -50,19 +50,22 @@ impl<M: Message> Unsent<M> {
         self.encoded(kind, |call| connection.start(call))
     }
 
-    /// Sends it and waits for the reply as long as spinning pays. Returns the ticket, unless the reply has come.
+    /// Sends it and waits for the reply as long as spinning pays. Returns the ticket, which is closed if there is an outcome.
     pub(crate) fn send_and_spin(
         &mut self,
         connection: &Connection,
-    ) -> Result<(TicketKey, Option<Waited>), CallError> {
-        self.encoded(CallKind::Unary, |call| connection.start_and_spin(call))
+        outcome: &mut Outcome,
+    ) -> Result<TicketKey, CallError> {
+        self.encoded(CallKind::Unary, |call| {
+            connection.start_and_spin(call, outcome)
+        })
     }
 
-    fn encoded<T>(
+    fn encoded(
         &mut self,
         kind: CallKind,
-        send: impl FnOnce(NewCall<'_>) -> Result<T, CallError>,
-    ) -> Result<T, CallError> {
+        send: impl FnOnce(NewCall<'_>) -> Result<TicketKey, CallError>,
+    ) -> Result<TicketKey, CallError> {
         if let Some(error) = self.refused.take() {
             return Err(error);
         }

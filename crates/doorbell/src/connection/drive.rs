@@ -10,7 +10,7 @@
 #[cfg(feature = "tokio")]
 use std::task::ready;
 use std::{
-    sync::{Arc, MutexGuard},
+    sync::MutexGuard,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -21,7 +21,7 @@ use super::{
     Awaited, Connection, Receive, Sleeper, TicketKey, guard::Registrant, spin::Spun, state::State,
     ticket::Borrowed,
 };
-use crate::error::Disconnected;
+use crate::error::{Breach, Disconnected};
 
 /// What somebody waits for, looked up under the state lock.
 pub(crate) type Ready<'a, T> = &'a mut dyn FnMut(&mut State) -> Option<T>;
@@ -60,6 +60,9 @@ impl Connection {
                 register_unless(state, key, awaited, who, ready)
             });
         }
+        if let Some(value) = self.take_at_once(key, awaited, ready) {
+            return Poll::Ready(value);
+        }
         loop {
             let Some(receive) = self.try_receive() else {
                 let looked = self.look_or_register(cx.waker(), |state, who| {
@@ -76,6 +79,21 @@ impl Connection {
             };
             return self.drive_once(receive, cx, key, awaited, ready);
         }
+    }
+
+    /// Takes what somebody else has brought, without driving: nobody counts on whoever has not registered. So a caller with many calls
+    /// under way drives once for all that have been answered.
+    pub(super) fn take_at_once<T>(
+        &self,
+        key: TicketKey,
+        awaited: Awaited,
+        ready: Ready<'_, T>,
+    ) -> Option<T> {
+        let mut state = self.lock();
+        if state.tickets.is_registered(key, awaited) {
+            return None;
+        }
+        ready(&mut state)
     }
 
     /// Spins for as long as it pays, then registers.
@@ -170,7 +188,7 @@ impl Connection {
             Ok(unread)
         });
         unread.map_err(|corrupt| {
-            let reason = Disconnected::Protocol(Arc::new(corrupt.into()));
+            let reason = Disconnected::from(Breach::from(corrupt));
             self.close(reason.clone());
             reason
         })

@@ -53,7 +53,7 @@ pub(crate) use items::ItemRefused;
 pub(crate) use loans::{Held, Purse, Spending};
 use loans::{Pool, Returns};
 pub(crate) use receive::Dispatch;
-pub(crate) use reply::{InlineReply, Waited, recycle, take_outcome};
+pub(crate) use reply::{InlineReply, Outcome, recycle, take_outcome};
 pub(crate) use send::{Answer, NewCall};
 pub(crate) use serve::Rest;
 pub(crate) use state::{Outbound, Preamble, State};

@@ -311,6 +311,7 @@ impl Outgoing {
 }
 
 /// Returns the call that a frame ends when a server has sent it.
+#[inline]
 pub(super) fn answered(header: &FrameHeader) -> Option<CallId> {
     matches!(header.kind, FrameKind::Response | FrameKind::End).then(|| CallId::from_raw(header.id))
 }

@@ -7,13 +7,13 @@ use doorbell_proto::{
     connection::{Destination, Event, Payload},
     frame::{Flags, FrameHeader, FrameKind, HeaderWords, Packed},
 };
-use doorbell_shm::{crc32c, crc32c_header, memory::PeerMemory};
+use doorbell_shm::{crc32c_record, memory::PeerMemory};
 
 use super::{
-    Awaited, Connection, Effects, Held, Inbox, InlineReply, Receive, Reply, StateGuard,
-    loans::SegmentEvent, serve::LIGHT_USE_BYTES, state::State,
+    Awaited, Connection, Effects, Held, Inbox, InlineReply, Receive, Reply, StateGuard, TicketKey,
+    loans::SegmentEvent, reply::SMALL_BYTES, serve::LIGHT_USE_BYTES, state::State,
 };
-use crate::error::{CallError, Disconnected, Violation};
+use crate::error::{Breach, CallError, Disconnected, Violation};
 
 /// What the server must hand to a handler.
 pub(crate) enum Dispatch<'a> {
@@ -27,6 +27,12 @@ pub(crate) enum Dispatch<'a> {
         payload: Payload<'a>,
         /// The payload, if it is a loan.
         loan: Option<Held>,
+    },
+    /// A unary call with nothing but a small payload.
+    Small {
+        id: CallId,
+        message_type: MessageType,
+        payload: &'a [u8],
     },
     /// A notification.
     Notify {
@@ -58,7 +64,7 @@ impl Connection {
         let drained = self.drain_and_hold(receive, max_frames, dispatch, &mut effects);
         let count = drained.map(|(count, _)| count);
         self.apply(effects);
-        count.map_err(|violation| self.end_for(violation))
+        count.map_err(|breach| self.end_for(breach))
     }
 
     /// As [`drain`](Self::drain), but keeps the state lock if there was a frame, and leaves the effects to the caller; so that a
@@ -73,7 +79,7 @@ impl Connection {
         max_frames: usize,
         dispatch: &mut dyn FnMut(Dispatch<'_>, &InlineReply),
         effects: &mut Effects,
-    ) -> Result<(usize, Option<StateGuard<'_>>), Violation> {
+    ) -> Result<(usize, Option<StateGuard<'_>>), Breach> {
         let mut count = 0;
         receive.credits = 0;
         let mut held: Option<StateGuard<'_>> = None;
@@ -81,6 +87,33 @@ impl Connection {
             let Some(words) = receive.consumer.peek_words()? else {
                 break;
             };
+            let is_small = receive.consumer.body_bytes() <= SMALL_BYTES;
+            if let Some(id) = FrameHeader::bare_response(&words).filter(|_| is_small) {
+                let state = held.get_or_insert_with(|| self.lock());
+                if state.take_small_reply(receive, &words, id, effects)? {
+                    count += 1;
+                    continue;
+                }
+            }
+            if let Some((id, message_type)) = FrameHeader::bare_call(&words).filter(|_| is_small) {
+                let state = held.get_or_insert_with(|| self.lock());
+                if state.take_small_request(receive, &words, id)? {
+                    count += 1;
+                    held = None;
+                    let request = Dispatch::Small {
+                        id,
+                        message_type,
+                        payload: &receive.scratch,
+                    };
+                    doorbell_shm::failpoint!("dispatch.before");
+                    dispatch(request, &receive.inline);
+                    doorbell_shm::failpoint!("dispatch.after");
+                    if self.take_answer(receive, &mut held, effects)? {
+                        break;
+                    }
+                    continue;
+                }
+            }
             let header = FrameHeader::from_words(words)?;
             if receive.consumer.body_bytes() > COPY_UNDER_LOCK_BYTES {
                 held = None;
@@ -91,7 +124,7 @@ impl Connection {
             } else {
                 receive.scratch.clear();
                 receive.consumer.copy_body(&mut receive.scratch);
-                check_crc(&words, &header, &receive.scratch)?;
+                check_crc(&words, &receive.scratch)?;
                 receive.consumer.advance();
                 doorbell_shm::failpoint!("take.before");
                 let now = self.time_for(&header);
@@ -117,15 +150,8 @@ impl Connection {
                     dispatch(request, &receive.inline);
                 }
                 doorbell_shm::failpoint!("dispatch.after");
-                if let Some(reply) = receive.inline.take() {
-                    let state = held.get_or_insert_with(|| self.lock());
-                    let is_large = reply.is_large();
-                    doorbell_shm::failpoint!("answer.before");
-                    state.answer_inline(reply, &receive.inline, effects)?;
-                    doorbell_shm::failpoint!("answer.written");
-                    if is_large {
-                        break; // publish at once: the client makes room while we go on
-                    }
+                if self.take_answer(receive, &mut held, effects)? {
+                    break;
                 }
             }
         }
@@ -144,9 +170,29 @@ impl Connection {
         Ok((count, Some(state)))
     }
 
+    /// Writes the reply that a handler has left, if it has. Returns `true` if it is to be published at once: the client makes room for the
+    /// rest of a large one while we go on.
+    #[inline]
+    fn take_answer<'a>(
+        &'a self,
+        receive: &Receive,
+        held: &mut Option<StateGuard<'a>>,
+        effects: &mut Effects,
+    ) -> Result<bool, Breach> {
+        let Some(reply) = receive.inline.take() else {
+            return Ok(false);
+        };
+        let state = held.get_or_insert_with(|| self.lock());
+        let is_large = reply.is_large();
+        doorbell_shm::failpoint!("answer.before");
+        state.answer_inline(reply, &receive.inline, effects)?;
+        doorbell_shm::failpoint!("answer.written");
+        Ok(is_large)
+    }
+
     /// Closes the connection of a peer that broke the protocol.
-    pub(super) fn end_for(&self, violation: Violation) -> Disconnected {
-        let reason = Disconnected::Protocol(std::sync::Arc::new(violation));
+    pub(super) fn end_for(&self, breach: Breach) -> Disconnected {
+        let reason = Disconnected::from(breach);
         tracing::warn!(%reason, peer = self.identity.pid, "closing the connection");
         self.close(reason.clone());
         reason
@@ -168,7 +214,7 @@ impl Connection {
         receive: &mut Receive,
         state: &mut State,
         effects: &mut Effects,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Breach> {
         state.collect_returns();
         let mut backlog = state.has_backlog();
         if backlog {
@@ -200,19 +246,19 @@ impl Connection {
         receive: &mut Receive,
         words: &HeaderWords,
         header: &FrameHeader,
-    ) -> Result<Event<'static>, Violation> {
+    ) -> Result<Event<'static>, Breach> {
         receive.is_untidy = true;
         let mut destination = self.lock().machine.take_destination(header)?;
         match &mut destination {
             Destination::Buffer(buffer) => {
                 let before = buffer.len();
                 receive.consumer.copy_body(buffer);
-                check_crc(words, header, &buffer[before..])?;
+                check_crc(words, &buffer[before..])?;
             }
             Destination::Discard => {
                 receive.scratch.clear();
                 receive.consumer.copy_body(&mut receive.scratch);
-                check_crc(words, header, &receive.scratch)?;
+                check_crc(words, &receive.scratch)?;
             }
         }
         receive.consumer.advance();
@@ -384,7 +430,7 @@ impl State {
         };
         let ticket = self.tickets.get(key);
         match payload {
-            Payload::Borrowed(bytes) => ticket.set_small_reply(bytes),
+            Payload::Borrowed(bytes) => ticket.copy_small_reply(bytes),
             Payload::Loaned(_) => {
                 ticket.outcome = loan.map(|loan| Ok(Reply::Loaned(loan)));
                 ticket.over = true;
@@ -395,7 +441,7 @@ impl State {
             }
         }
         effects.wake(self.tickets.forget(key, Awaited::Arrival));
-        self.wake_others(id, effects);
+        self.wake_others(key, effects);
     }
 
     fn take_items(
@@ -426,7 +472,7 @@ impl State {
         effects.wake(self.tickets.forget(key, Awaited::Arrival));
         if over {
             self.outgoing.remove(id);
-            self.wake_others(id, effects);
+            self.wake_others(key, effects);
         }
     }
 
@@ -449,14 +495,19 @@ impl State {
             ticket.outcome = Some(Err(error));
         }
         effects.wake(self.tickets.forget(key, Awaited::Arrival));
-        self.wake_others(id, effects);
+        self.wake_others(key, effects);
         self.tickets.close_unowned(key);
     }
 
-    fn wake_others(&mut self, id: CallId, effects: &mut Effects) {
-        let Some(key) = self.tickets.find(id) else {
-            return;
-        };
+    #[inline]
+    pub(super) fn wake_others(&mut self, key: TicketKey, effects: &mut Effects) {
+        if self.tickets.get(key).has_others() {
+            self.wake_all_others(key, effects);
+        }
+    }
+
+    #[cold]
+    fn wake_all_others(&mut self, key: TicketKey, effects: &mut Effects) {
         if let Some(waker) = self.tickets.forget(key, Awaited::Credit) {
             effects.wake(Some(waker));
         }
@@ -483,20 +534,18 @@ fn failure(status: Status) -> CallError {
 }
 
 #[inline]
-pub(super) fn check_crc(
-    words: &HeaderWords,
-    header: &FrameHeader,
-    body: &[u8],
-) -> Result<(), Violation> {
-    let mut found = crc32c_header(words);
-    if header.covers_body() {
-        found = crc32c(found, body);
-    }
+pub(super) fn check_crc(words: &HeaderWords, body: &[u8]) -> Result<(), Breach> {
+    let covered = if FrameHeader::covers_body_in(words) {
+        body
+    } else {
+        &[]
+    };
+    let found = crc32c_record(words, covered);
     let announced = FrameHeader::crc_in(words);
     if found == announced {
         Ok(())
     } else {
-        Err(Violation::Checksum { announced, found })
+        Err(Violation::Checksum { announced, found }.into())
     }
 }
 

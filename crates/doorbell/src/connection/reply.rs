@@ -3,22 +3,28 @@
 use std::{cell::Cell, sync::atomic::Ordering};
 
 use bytes::Bytes;
-use doorbell_proto::{CallId, MessageType, frame::FrameHeader};
+use doorbell_proto::{
+    CallId, MessageType,
+    frame::{FrameHeader, HeaderWords},
+};
 
 use super::{
-    Answer, Connection, Effects, Outbound, Receive, Reply, StateGuard, TicketKey,
+    Answer, Awaited, Connection, Effects, Outbound, Receive, Reply, StateGuard, TicketKey,
     receive::check_crc, state::State,
 };
-use crate::error::{CallError, Violation};
+use crate::error::{Breach, CallError};
 
-/// What ended a wait for a reply.
-pub(crate) type Waited = Result<Reply, CallError>;
+/// What ended a wait for a reply, once it has ended. Whoever waits has a place for it, which is written once: handed from function to
+/// function it would be copied each time.
+pub(crate) type Outcome = Option<Result<Reply, CallError>>;
 
-/// Takes the outcome of a call and closes its ticket, if it has one.
-pub(crate) fn take_outcome(state: &mut State, key: TicketKey) -> Option<Waited> {
-    let outcome = state.ticket(key).outcome.take()?;
+/// Moves the outcome of a call, if it has one, to `outcome`, and closes its ticket.
+pub(crate) fn take_outcome(state: &mut State, key: TicketKey, outcome: &mut Outcome) -> Option<()> {
+    let ticket = state.ticket(key);
+    ticket.outcome.as_ref()?;
+    *outcome = ticket.outcome.take();
     state.close_ticket(key, SPARE.take());
-    Some(outcome)
+    Some(())
 }
 
 /// Lends the buffer of a small reply to the next one, so that small replies need no allocation.
@@ -94,7 +100,7 @@ impl State {
         reply: LeftReply,
         inline: &InlineReply,
         effects: &mut Effects,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Breach> {
         let is_large = reply.is_large();
         let LeftReply {
             id,
@@ -114,8 +120,8 @@ impl State {
 }
 
 impl Connection {
-    /// Takes the reply to the call `id` straight to its caller, if it is the next frame and small. Returns the state lock if it was;
-    /// the call has ended then and its ticket is closed. If not, nothing has changed, and the frame is for
+    /// Takes the reply to the call `id` straight to its caller's `outcome`, if it is the next frame and small. Returns the state lock if
+    /// it was; the call has ended then and its ticket is closed. If not, nothing has changed, and the frame is for
     /// [`drain_and_hold`](Self::drain_and_hold).
     ///
     /// # Errors
@@ -125,20 +131,21 @@ impl Connection {
         &self,
         receive: &mut Receive,
         (id, key): (CallId, TicketKey),
+        outcome: &mut Outcome,
         effects: &mut Effects,
-    ) -> Result<Option<(Reply, StateGuard<'_>)>, Violation> {
+    ) -> Result<Option<StateGuard<'_>>, Breach> {
         let consumer = &mut receive.consumer;
         let Some(words) = consumer.peek_words()? else {
             return Ok(None);
         };
         let body_bytes = consumer.body_bytes();
-        if !FrameHeader::is_bare_response(&words, id) || body_bytes > SMALL_BYTES {
+        if FrameHeader::bare_response(&words) != Some(id) || body_bytes > SMALL_BYTES {
             return Ok(None);
         }
         let mut buffer = SPARE.take();
         buffer.clear();
         consumer.copy_body(&mut buffer);
-        check_crc(&words, &FrameHeader::from_words(words)?, &buffer)?;
+        check_crc(&words, &buffer)?;
         let mut state = self.lock();
         if !state.machine.take_reply(id, body_bytes) {
             return Ok(None);
@@ -146,21 +153,89 @@ impl Connection {
         consumer.advance();
         self.read_to.store(consumer.head(), Ordering::Relaxed);
         state.counters.frames_received += 1;
-        let reply = Reply::Small(buffer);
-        if let Err(violation) = self.finish_batch(receive, &mut state, effects) {
+        if let Err(breach) = self.finish_batch(receive, &mut state, effects) {
             // The reply counts, whatever the peer did to our ring. It waits in the ticket until the connection has been ended.
             let ticket = state.tickets.get(key);
-            (ticket.outcome, ticket.over) = (Some(Ok(reply)), true);
-            return Err(violation);
+            (ticket.outcome, ticket.over) = (Some(Ok(Reply::Small(buffer))), true);
+            return Err(breach);
         }
+        *outcome = Some(Ok(Reply::Small(buffer)));
         state.tickets.close(key, Vec::new());
         doorbell_shm::failpoint!("reply.taken");
-        Ok(Some((reply, state)))
+        Ok(Some(state))
     }
 }
 
-/// Largest reply that is copied straight to its caller's thread: one that a buffer is kept for.
-const SMALL_BYTES: usize = 512;
+impl State {
+    /// Completes the call that the next frame answers, a small reply with nothing but its payload. Returns `false` if it is not that
+    /// simple; nothing has changed then.
+    ///
+    /// # Errors
+    ///
+    /// The peer broke the protocol.
+    #[inline]
+    pub(super) fn take_small_reply(
+        &mut self,
+        receive: &mut Receive,
+        words: &HeaderWords,
+        id: CallId,
+        effects: &mut Effects,
+    ) -> Result<bool, Breach> {
+        let Receive {
+            consumer, scratch, ..
+        } = receive;
+        scratch.clear();
+        consumer.copy_body(scratch);
+        check_crc(words, scratch)?;
+        if !self.machine.take_reply(id, scratch.len()) {
+            return Ok(false);
+        }
+        consumer.advance();
+        self.counters.frames_received += 1;
+        doorbell_shm::failpoint!("take.small");
+        if let Some(key) = self.tickets.find(id) {
+            let ticket = self.tickets.get(key);
+            ticket.set_small_reply(scratch);
+            effects.wake(self.tickets.forget(key, Awaited::Arrival));
+            self.wake_others(key, effects);
+        }
+        Ok(true)
+    }
+}
+
+impl State {
+    /// Opens the call that the next frame begins, with a small request that is nothing but its payload, which is copied to the scratch
+    /// buffer. Returns `false` if it is not that simple; nothing has changed then.
+    ///
+    /// # Errors
+    ///
+    /// The peer broke the protocol.
+    #[inline]
+    pub(super) fn take_small_request(
+        &mut self,
+        receive: &mut Receive,
+        words: &HeaderWords,
+        id: CallId,
+    ) -> Result<bool, Breach> {
+        let Receive {
+            consumer, scratch, ..
+        } = receive;
+        scratch.clear();
+        consumer.copy_body(scratch);
+        check_crc(words, scratch)?;
+        if !self.machine.take_request(id, scratch.len()) {
+            return Ok(false);
+        }
+        consumer.advance();
+        self.counters.frames_received += 1;
+        doorbell_shm::failpoint!("take.small");
+        self.producer.prefetch_room(); // for the answer
+        Ok(true)
+    }
+}
+
+/// Largest reply that is copied straight to its caller's thread, or into its ticket: one that a buffer is kept for.
+pub(super) const SMALL_BYTES: usize = 512;
 
 /// Largest buffer for encoding that is kept.
 const KEPT_BYTES: usize = 64 * 1024;

@@ -19,7 +19,7 @@ use super::{
     state::{State, header},
 };
 use crate::{
-    error::{CallError, Disconnected, NotifyError, Violation},
+    error::{Breach, CallError, Disconnected, NotifyError},
     pack::{Collected, PACK_BYTES, PackLimits},
 };
 
@@ -85,12 +85,13 @@ impl Connection {
         Ok(((id, key), turn))
     }
 
+    #[inline(always)] // saves moving what it returns
     fn write_request(
         &self,
         state: &mut State,
         call: NewCall<'_>,
         remaining: Option<Duration>,
-    ) -> Result<(CallId, TicketKey, Result<(), Violation>), CallError> {
+    ) -> Result<(CallId, TicketKey, Result<(), Breach>), CallError> {
         state.producer.prefetch_room();
         state.check_open()?;
         state.check_size(call.payload.len(), call.metadata)?;
@@ -324,7 +325,7 @@ impl Connection {
     }
 
     /// Publishes after something was written, makes sure that what could not be written will be, and wakes the peer if it sleeps.
-    pub(super) fn sent(&self, mut guard: StateGuard<'_>, result: Result<(), Violation>) {
+    pub(super) fn sent(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
         if result.is_err() || guard.has_backlog() || guard.is_watched() {
             return self.sent_with_more(guard, result);
         }
@@ -355,7 +356,7 @@ impl Connection {
     }
 
     /// As [`sent`](Self::sent), after blocks have been given back: wakes the peer only if it waits for room.
-    fn sent_quietly(&self, mut guard: StateGuard<'_>, result: Result<(), Violation>) {
+    fn sent_quietly(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
         if result.is_err() || guard.has_backlog() || guard.is_watched() {
             return self.sent_with_more(guard, result);
         }
@@ -368,7 +369,8 @@ impl Connection {
     }
 
     /// As [`sent`](Self::sent), if something could not be written, or somebody waits for what has changed.
-    fn sent_with_more(&self, mut guard: StateGuard<'_>, result: Result<(), Violation>) {
+    #[cold]
+    fn sent_with_more(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
         let result = result.and_then(|()| self.ensure_pumped(&mut guard));
         let notify = guard.publish();
         let backlog = guard.has_backlog();
@@ -383,15 +385,15 @@ impl Connection {
         if let Some(on) = notify {
             self.notify_peer(on);
         }
-        if let Err(violation) = result {
-            self.close(Disconnected::Protocol(std::sync::Arc::new(violation)));
+        if let Err(breach) = result {
+            self.close(breach.into());
         } else if adrift {
             self.find_driver();
         }
     }
 
     /// If frames wait and the driver sleeps without watching for room, makes it watch.
-    fn ensure_pumped(&self, state: &mut State) -> Result<(), Violation> {
+    fn ensure_pumped(&self, state: &mut State) -> Result<(), Breach> {
         if !state.has_backlog() {
             return Ok(());
         }
@@ -411,20 +413,27 @@ impl Connection {
 
 impl State {
     /// Somebody waits for room, or for everything to have been written.
+    #[inline]
     fn is_watched(&self) -> bool {
         !self.space_wakers.is_empty() || !self.quiet_wakers.is_empty()
     }
 
+    #[inline]
     pub(super) fn check_open(&self) -> Result<(), CallError> {
-        match (&self.end, &self.going_away) {
-            (Some(end), _) => Err(CallError::GoingAway {
-                text: end.to_string(),
-            }),
-            (None, Some(text)) => Err(CallError::GoingAway { text: text.clone() }),
-            (None, None) => Ok(()),
+        if self.end.is_none() && self.going_away.is_none() {
+            return Ok(());
         }
+        Err(self.why_not_open())
     }
 
+    #[cold]
+    fn why_not_open(&self) -> CallError {
+        let end = self.end.as_ref().map(Disconnected::to_string);
+        let text = end.or_else(|| self.going_away.clone()).unwrap_or_default();
+        CallError::GoingAway { text }
+    }
+
+    #[inline]
     fn check_size(&self, bytes: usize, metadata: Option<&Metadata>) -> Result<(), CallError> {
         let limit = self.terms.sent_message_bytes;
         if bytes as u64 > limit {
@@ -433,7 +442,11 @@ impl State {
                 limit,
             });
         }
-        let metadata_bytes = metadata.map_or(0, Metadata::encoded_bytes);
+        metadata.map_or(Ok(()), |metadata| self.check_metadata(metadata))
+    }
+
+    fn check_metadata(&self, metadata: &Metadata) -> Result<(), CallError> {
+        let metadata_bytes = metadata.encoded_bytes();
         let metadata_limit = self.max_body_bytes() / 2;
         if metadata_bytes > metadata_limit {
             return Err(CallError::TooLarge {
@@ -467,7 +480,7 @@ impl State {
         message_type: MessageType,
         answer: Answer<'_>,
         effects: &mut Effects,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Breach> {
         if self.end.is_some() {
             return Ok(());
         }
@@ -502,7 +515,7 @@ impl State {
         result
     }
 
-    fn fail(&mut self, id: CallId, status: Status) -> Result<(), Violation> {
+    fn fail(&mut self, id: CallId, status: Status) -> Result<(), Breach> {
         self.outgoing.remove(id);
         self.machine.fail(id, status);
         self.pump()
@@ -510,12 +523,14 @@ impl State {
 }
 
 /// Returns how much time a call has.
+#[inline]
 fn remaining(call: &NewCall<'_>) -> Result<Option<Duration>, CallError> {
-    let Some(deadline) = call.deadline else {
-        return Ok(None);
-    };
+    call.deadline.map(time_left).transpose()
+}
+
+fn time_left(deadline: Instant) -> Result<Duration, CallError> {
     match deadline.checked_duration_since(Instant::now()) {
-        Some(left) if !left.is_zero() => Ok(Some(left)),
+        Some(left) if !left.is_zero() => Ok(left),
         _ => Err(CallError::DeadlineBeforeSend),
     }
 }

@@ -75,8 +75,8 @@ impl Connection {
         if let Some(on) = due {
             self.notify_peer(on);
         }
-        if let Err(violation) = result {
-            self.close(Disconnected::Protocol(std::sync::Arc::new(violation)));
+        if let Err(breach) = result {
+            self.close(breach.into());
         }
         is_untidy
     }
@@ -122,8 +122,8 @@ impl Connection {
         state.counters.notifies += u64::from(due.is_none());
         drop(state);
         self.notify_peer(due.unwrap_or(SleepOn::Doorbell));
-        if let Err(violation) = result {
-            self.close(Disconnected::Protocol(std::sync::Arc::new(violation)));
+        if let Err(breach) = result {
+            self.close(breach.into());
         }
     }
 
@@ -158,8 +158,8 @@ impl Connection {
         if let Some(on) = due {
             self.notify_peer(on);
         }
-        if let Err(violation) = result {
-            self.close(Disconnected::Protocol(std::sync::Arc::new(violation)));
+        if let Err(breach) = result {
+            self.close(breach.into());
         }
         written
     }

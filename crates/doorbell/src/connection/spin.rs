@@ -6,7 +6,7 @@ use doorbell_proto::CallId;
 use doorbell_shm::SpinTurn;
 
 use super::{
-    Awaited, Connection, Effects, NewCall, Receive, StateGuard, TicketKey, Waited,
+    Awaited, Connection, Effects, NewCall, Outcome, Receive, StateGuard, TicketKey,
     drive::{BATCHES, DRAIN_FRAMES, Ready, take},
     take_outcome,
 };
@@ -23,8 +23,8 @@ pub(super) enum Spun<'r, T> {
 }
 
 impl Connection {
-    /// Sends a call and, if nobody else drives, waits for its end as the driver, for no longer than the spin budget. Returns its
-    /// ticket, and what ended it if that has come.
+    /// Sends a call and, if nobody else drives, waits for its end as the driver, for no longer than the spin budget. What ended it, if
+    /// that has come, is moved to `outcome`. Returns its ticket, which is closed then.
     ///
     /// # Errors
     ///
@@ -32,9 +32,10 @@ impl Connection {
     pub(crate) fn start_and_spin(
         &self,
         call: NewCall<'_>,
-    ) -> Result<(TicketKey, Option<Waited>), CallError> {
+        outcome: &mut Outcome,
+    ) -> Result<TicketKey, CallError> {
         let Some(mut receive) = self.try_receive() else {
-            return Ok((self.start(call)?, None));
+            return self.start(call);
         };
         let ((id, key), turn) = match self.start_driving(call, &mut receive) {
             Ok(started) => started,
@@ -43,18 +44,15 @@ impl Connection {
                 return Err(error);
             }
         };
-        match self.spin_for_reply(receive, turn, (id, key)) {
-            Spun::Value(value) => Ok((key, Some(value))),
+        match self.spin_for_reply(receive, turn, (id, key), outcome) {
+            Spun::Value(()) => {}
             Spun::Quiet(receive) => {
                 self.lock().tickets.get(key).spun = true;
                 self.leave(receive);
-                Ok((key, None))
             }
-            Spun::Busy(receive) => {
-                self.leave(receive);
-                Ok((key, None))
-            }
+            Spun::Busy(receive) => self.leave(receive),
         }
+        Ok(key)
     }
 
     /// As [`spin`](Self::spin), for the reply to a call that has just been sent: usually the very next frame.
@@ -63,7 +61,8 @@ impl Connection {
         mut receive: MutexGuard<'r, Receive>,
         mut turn: SpinTurn,
         call: (CallId, TicketKey),
-    ) -> Spun<'r, Waited> {
+        outcome: &mut Outcome,
+    ) -> Spun<'r, ()> {
         while self.looks_quiet() {
             if !turn.again() {
                 self.learn_from(&turn);
@@ -71,22 +70,22 @@ impl Connection {
             }
         }
         let mut effects = Effects::default();
-        match self.take_own_reply(&mut receive, call, &mut effects) {
-            Ok(Some((reply, mut state))) => {
+        match self.take_own_reply(&mut receive, call, outcome, &mut effects) {
+            Ok(Some(mut state)) => {
                 state.spin.paid(&turn);
                 self.leave_holding(receive, state);
                 self.apply(effects);
-                return Spun::Value(Ok(reply));
+                return Spun::Value(());
             }
             Ok(None) => {}
-            Err(violation) => {
+            Err(breach) => {
                 self.apply(effects);
-                self.end_for(violation);
+                self.end_for(breach);
             }
         }
         let (_, key) = call;
         self.spin(receive, turn, key, Awaited::Arrival, &mut |state| {
-            take_outcome(state, key)
+            take_outcome(state, key, outcome)
         })
     }
 
@@ -166,9 +165,9 @@ impl Connection {
                         break;
                     }
                 }
-                Err(violation) => {
+                Err(breach) => {
                     self.apply(effects);
-                    self.end_for(violation);
+                    self.end_for(breach);
                     break;
                 }
             }

@@ -8,7 +8,9 @@ use doorbell_proto::{
     connection::{Connection as Machine, ControlFrame, GoAwayReason},
     frame::{Flags, FrameHeader, FrameKind},
 };
-use doorbell_shm::{Announcer, Notifier, Producer, SleepOn, Spin, crc32c, crc32c_header};
+use doorbell_shm::{
+    Announcer, Notifier, Producer, SleepOn, Spin, crc32c, crc32c_header, crc32c_record,
+};
 
 use super::{
     loans::Pool,
@@ -16,7 +18,7 @@ use super::{
     ticket::{Ticket, TicketKey, Tickets},
 };
 use crate::{
-    error::{Disconnected, Violation},
+    error::{Breach, Disconnected, Violation},
     link::Terms,
     loan::Loaned,
     stats::Counters,
@@ -90,12 +92,13 @@ impl Outbound<'_> {
         }
     }
 
-    /// Returns the bytes; none of a loan.
-    fn as_slice(&self) -> &[u8] {
+    /// Returns the bytes, unless they are lent.
+    #[inline]
+    fn bytes(&self) -> Option<&[u8]> {
         match self {
-            Self::Copy(bytes) => bytes,
-            Self::Share(bytes) => bytes,
-            Self::Lend(_) => &[],
+            Self::Copy(bytes) => Some(bytes),
+            Self::Share(bytes) => Some(bytes),
+            Self::Lend(_) => None,
         }
     }
 
@@ -116,6 +119,11 @@ pub(crate) struct Preamble<'a> {
 }
 
 impl<'a> Preamble<'a> {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.remaining.is_none() && self.metadata.is_none()
+    }
+
     fn prefix(self, total_bytes: Option<u64>) -> Prefix<'a> {
         Prefix {
             remaining: self.remaining,
@@ -166,13 +174,41 @@ impl State {
     }
 
     /// Writes a message into the ring, or queues what does not fit. `header` says everything but lengths.
+    #[inline]
     pub(super) fn send(
         &mut self,
         header: FrameHeader,
         preamble: Preamble<'_>,
         payload: Outbound<'_>,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Breach> {
         self.counters.messages_sent += 1;
+        if preamble.is_empty()
+            && let Some(bytes) = payload.bytes()
+            && bytes.len() <= self.max_body_bytes()
+            && !self.has_queue()
+            && self.write_bare(header, bytes)?
+        {
+            self.release_slot(answered(&header));
+            return Ok(());
+        }
+        self.send_any(header, preamble, payload)
+    }
+
+    /// Writes a message that is nothing but a small payload. Returns `false` if there is no room.
+    #[inline]
+    fn write_bare(&mut self, mut header: FrameHeader, bytes: &[u8]) -> Result<bool, Breach> {
+        header.length = u32::try_from(bytes.len()).expect("a chunk is smaller than 4 GiB");
+        self.write(header, &[], bytes)
+    }
+
+    /// As [`send`](Self::send), whatever the message and the queue are.
+    #[inline(never)] // most messages are small and find the ring free
+    fn send_any(
+        &mut self,
+        header: FrameHeader,
+        preamble: Preamble<'_>,
+        payload: Outbound<'_>,
+    ) -> Result<(), Breach> {
         if let Outbound::Lend(loan) = payload {
             return self.send_loan(header, preamble, loan);
         }
@@ -185,7 +221,7 @@ impl State {
         mut header: FrameHeader,
         preamble: Preamble<'_>,
         loan: &Loaned,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Breach> {
         let Some(descriptor) = self.lend(loan) else {
             let bytes = loan.to_bytes();
             return self.send_bytes(header, preamble, Outbound::Share(&bytes));
@@ -203,13 +239,13 @@ impl State {
         mut header: FrameHeader,
         preamble: Preamble<'_>,
         payload: Outbound<'_>,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Breach> {
         if preamble.remaining.is_some() {
             header.flags.insert(Flags::DEADLINE);
         }
         header.metadata_bytes = preamble.metadata.map_or(0, metadata_bytes);
         let prefix = preamble.prefix(None);
-        let bytes = payload.as_slice();
+        let bytes = payload.bytes().unwrap_or_default();
         let body_bytes = prefix.encoded_bytes() + bytes.len();
         if body_bytes > self.max_body_bytes() {
             return self.send_large(header, preamble, payload);
@@ -246,7 +282,7 @@ impl State {
         mut header: FrameHeader,
         preamble: Preamble<'_>,
         payload: Outbound<'_>,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Breach> {
         self.is_untidy = true;
         let payload = payload.to_bytes();
         header.flags.insert(Flags::MORE);
@@ -261,7 +297,7 @@ impl State {
     }
 
     /// Writes as much of what waits as the ring takes. Does not publish.
-    pub(super) fn pump(&mut self) -> Result<(), Violation> {
+    pub(super) fn pump(&mut self) -> Result<(), Breach> {
         self.collect_returns();
         if self.stalled.is_some() || self.machine.has_control() {
             self.pump_control()?;
@@ -281,7 +317,7 @@ impl State {
         self.producer.publish();
     }
 
-    fn pump_control(&mut self) -> Result<(), Violation> {
+    fn pump_control(&mut self) -> Result<(), Breach> {
         while let Some(frame) = self.stalled.take().or_else(|| self.machine.poll_transmit()) {
             if !self.write(frame.header, &frame.body, &[])? {
                 self.stalled = Some(frame);
@@ -292,7 +328,7 @@ impl State {
         Ok(())
     }
 
-    fn pump_outgoing(&mut self) -> Result<(), Violation> {
+    fn pump_outgoing(&mut self) -> Result<(), Breach> {
         let chunk_bytes = self.max_body_bytes();
         while self.pump_smalls()?
             && let Some(large) = self.outgoing.first_large()
@@ -308,7 +344,7 @@ impl State {
     }
 
     /// Writes the small frames that wait. Returns `false` if the ring is full.
-    fn pump_smalls(&mut self) -> Result<bool, Violation> {
+    fn pump_smalls(&mut self) -> Result<bool, Breach> {
         while let Some(small) = self.outgoing.first_small() {
             if !write(
                 &mut self.producer,
@@ -326,6 +362,7 @@ impl State {
     }
 
     /// The answer of a call has been written: its slot may be used again.
+    #[inline]
     fn release_slot(&mut self, answered: Option<CallId>) {
         if let Some(id) = answered {
             self.machine.release(id);
@@ -338,8 +375,15 @@ impl State {
     }
 
     /// Returns `true` if something waits to be written.
+    #[inline]
     pub(super) fn has_backlog(&self) -> bool {
-        self.stalled.is_some() || !self.outgoing.is_empty() || self.machine.has_control()
+        self.has_queue() || self.machine.has_control()
+    }
+
+    /// Returns `true` if frames have found no room.
+    #[inline]
+    fn has_queue(&self) -> bool {
+        self.stalled.is_some() || !self.outgoing.is_empty()
     }
 
     /// Returns `true` if somebody must be woken when the peer does something.
@@ -458,12 +502,8 @@ impl State {
         }
     }
 
-    fn write(
-        &mut self,
-        header: FrameHeader,
-        head: &[u8],
-        payload: &[u8],
-    ) -> Result<bool, Violation> {
+    #[inline]
+    fn write(&mut self, header: FrameHeader, head: &[u8], payload: &[u8]) -> Result<bool, Breach> {
         write(&mut self.producer, self.terms, header, head, payload)
     }
 
@@ -478,25 +518,25 @@ fn metadata_bytes(metadata: &Metadata) -> u16 {
 }
 
 /// Writes one frame. Returns `false` if there is no room.
+#[inline]
 fn write(
     producer: &mut Producer,
     terms: Terms,
     mut header: FrameHeader,
     head: &[u8],
     payload: &[u8],
-) -> Result<bool, Violation> {
+) -> Result<bool, Breach> {
     let body_bytes = head.len() + payload.len();
     let covered = terms.body_crc && body_bytes > 0 && body_bytes <= BODY_CRC_BYTES;
     if covered {
         header.flags.insert(Flags::BODY_CRC);
     }
-    let mut crc = crc32c_header(&header.to_words(0));
-    if covered {
-        if !head.is_empty() {
-            crc = crc32c(crc, head);
-        }
-        crc = crc32c(crc, payload);
-    }
+    let words = header.to_words(0);
+    let crc = match (covered, head.is_empty()) {
+        (false, _) => crc32c_header(&words),
+        (true, true) => crc32c_record(&words, payload),
+        (true, false) => crc32c(crc32c_record(&words, head), payload),
+    };
     Ok(producer.push_words(header.to_words(crc), &[head, payload])?)
 }
 
@@ -514,7 +554,7 @@ fn write_chunk(
     terms: Terms,
     large: &mut Large,
     chunk_bytes: usize,
-) -> Result<bool, Violation> {
+) -> Result<bool, Breach> {
     let first = large.sent == 0;
     let mut header = large.header;
     if !first {

@@ -29,6 +29,9 @@ impl Connection {
         deadline: Option<Instant>,
         ready: Ready<'_, T>,
     ) -> Result<T, TimedOut> {
+        if let Some(value) = self.take_at_once(key, awaited, ready) {
+            return Ok(value);
+        }
         let timed_out = loop {
             let receive = if self.sleeper == Sleeper::Threads {
                 self.try_receive()

@@ -124,12 +124,29 @@ impl Ticket {
     }
 
     /// Ends the call with a small reply, which is copied.
-    pub(crate) fn set_small_reply(&mut self, payload: &[u8]) {
+    pub(crate) fn copy_small_reply(&mut self, payload: &[u8]) {
         let mut buffer = std::mem::take(&mut self.spare);
         buffer.clear();
         buffer.extend_from_slice(payload);
         self.outcome = Some(Ok(Reply::Small(buffer)));
         self.over = true;
+    }
+
+    /// As [`copy_small_reply`](Self::copy_small_reply), but takes the buffer and leaves another one for it, unless it has become large.
+    #[inline]
+    pub(crate) fn set_small_reply(&mut self, payload: &mut Vec<u8>) {
+        if payload.capacity() > SPARE_BYTES {
+            return self.copy_small_reply(payload);
+        }
+        let buffer = std::mem::replace(payload, std::mem::take(&mut self.spare));
+        self.outcome = Some(Ok(Reply::Small(buffer)));
+        self.over = true;
+    }
+
+    /// Returns `true` if somebody waits for anything but an arrival.
+    #[inline]
+    pub(super) fn has_others(&self) -> bool {
+        self.sender_waker.is_some() || !self.cancel_wakers.is_empty()
     }
 
     fn slot_of(&mut self, awaited: Awaited) -> &mut Option<Waker> {
@@ -155,6 +172,7 @@ impl Ticket {
 }
 
 impl Tickets {
+    #[inline]
     pub(crate) fn open(&mut self, id: CallId) -> TicketKey {
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Ticket::closed());
@@ -243,6 +261,12 @@ impl Tickets {
             Some(before) => self.aside.push(before),
             None => self.waiting += 1,
         }
+    }
+
+    /// Returns `true` if somebody waits.
+    #[inline]
+    pub(crate) fn is_registered(&mut self, key: TicketKey, awaited: Awaited) -> bool {
+        self.get(key).slot_of(awaited).is_some()
     }
 
     /// Forgets who waits; called when they have what they wanted or gave up.
@@ -346,7 +370,7 @@ mod tests {
     fn slot_used_again_before_the_ticket_is_closed_keeps_both() {
         let mut tickets = Tickets::default();
         let first = tickets.open(id(0, 1));
-        tickets.get(first).set_small_reply(b"one");
+        tickets.get(first).copy_small_reply(b"one");
         let second = tickets.open(id(0, 2));
         tickets.close(first, Vec::new());
         assert_eq!(tickets.find(id(0, 2)), Some(second));

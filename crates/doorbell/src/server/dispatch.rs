@@ -6,7 +6,7 @@ use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Status, connection
 
 use super::registry::{Handler, Request, Snapshot};
 use crate::{
-    connection::{Answer, Connection, Dispatch, InlineReply},
+    connection::{Answer, Connection, Dispatch, InlineReply, Outbound},
     message::Incoming,
 };
 
@@ -27,14 +27,9 @@ pub(super) fn dispatch(
             payload,
             loan,
         } => {
-            let handler = match find(handlers, message_type, kind) {
-                Ok(handler) => handler,
-                Err(status) => return refuse(connection, id, message_type, status),
-            };
-            let notification = handler.kind().is_none();
             let request = Request {
                 connection,
-                id: (!notification).then_some(id),
+                id: Some(id),
                 message_type,
                 deadline,
                 metadata,
@@ -42,16 +37,24 @@ pub(super) fn dispatch(
                 loan,
                 inline,
             };
-            handler.handle(request);
-            if notification {
-                // A notification too large for one frame travels as a call; nobody waits for the answer.
-                connection.answer(
-                    id,
-                    message_type,
-                    Answer::Reply(crate::connection::Outbound::Copy(&[])),
-                    false,
-                );
-            }
+            call(handlers, id, kind, request);
+        }
+        Dispatch::Small {
+            id,
+            message_type,
+            payload,
+        } => {
+            let request = Request {
+                connection,
+                id: Some(id),
+                message_type,
+                deadline: None,
+                metadata: None,
+                payload: Incoming::Borrowed(payload),
+                loan: None,
+                inline,
+            };
+            call(handlers, id, CallKind::Unary, request);
         }
         Dispatch::Notify {
             message_type,
@@ -85,6 +88,24 @@ pub(super) fn dispatch(
             }
         }
     }
+}
+
+/// Hands a call to its handler.
+#[inline]
+fn call(handlers: &mut Snapshot, id: CallId, kind: CallKind, mut request: Request<'_>) {
+    let (connection, message_type) = (request.connection, request.message_type);
+    let handler = match find(handlers, message_type, kind) {
+        Ok(handler) => handler,
+        Err(status) => return refuse(connection, id, message_type, status),
+    };
+    if handler.kind().is_some() {
+        return handler.handle(request);
+    }
+    // A notification too large for one frame travels as a call; nobody waits for the answer.
+    request.id = None;
+    handler.handle(request);
+    let nothing = Answer::Reply(Outbound::Copy(&[]));
+    connection.answer(id, message_type, nothing, false);
 }
 
 fn find(

@@ -569,7 +569,7 @@ fn serve_the_dead(
         notify @ (Dispatch::Notify { .. } | Dispatch::Notifies { .. }) => {
             dispatch(connection, handlers, notify, inline);
         }
-        Dispatch::Request { .. } => {}
+        Dispatch::Request { .. } | Dispatch::Small { .. } => {}
     };
     let frames = FRAMES_PER_TURN.min(*left);
     let count = connection

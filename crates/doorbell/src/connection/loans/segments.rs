@@ -17,7 +17,7 @@ use doorbell_shm::{
 use super::{Pool, Readable};
 use crate::{
     connection::{Connection, Effects, state::State},
-    error::{SegmentError, Violation},
+    error::{Breach, SegmentError},
 };
 
 impl State {
@@ -82,7 +82,7 @@ impl Connection {
         &self,
         event: &SegmentEvent,
         effects: &mut Effects,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Breach> {
         match *event {
             SegmentEvent::Wanted { pages } => {
                 if !self.make_segment(Role::Client, pages) {
