@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    future::IntoFuture,
+    time::{Duration, Instant},
+};
 
 use doorbell::{
     BindError, Client, ConnectError, NotifyError, Outcome, RefuseReason, blocking,
@@ -379,3 +382,39 @@ async fn notifications_without_a_connection_start_one_attempt_together() {
     })
     .await;
 }
+
+/// All on one thread: none may keep it from the one for whom they wait, and none may stop looking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn tasks_that_wait_on_many_connections_are_answered_by_what_one_of_them_does() {
+    let host = Host::start("server", &[]);
+    in_time(async {
+        let (mut waiting, mut callers) = (Vec::new(), Vec::new());
+        for _ in 0..CROWD {
+            let (one, other) = (host.client().await, host.client().await);
+            waiting.push(tokio::spawn(async move { one.call(Gate).await }));
+            callers.push(tokio::spawn(call_often(other)));
+        }
+        for caller in callers {
+            caller.await.unwrap();
+        }
+        host.client().await.call(Open).await.unwrap();
+        for waiting in waiting {
+            assert_eq!(waiting.await.unwrap().unwrap(), 1);
+        }
+    })
+    .await;
+}
+
+async fn call_often(client: Client) {
+    for number in 0..CALLS_IN_A_CROWD {
+        let (one, other) = tokio::join!(
+            client.call(Add(number, 1)).into_future(),
+            client.call(Add(number, 2)).send()
+        );
+        let sums = (one.unwrap(), other.unwrap().await.unwrap());
+        assert_eq!(sums, (number + 1, number + 2));
+    }
+}
+
+const CROWD: usize = 16;
+const CALLS_IN_A_CROWD: u32 = 200;

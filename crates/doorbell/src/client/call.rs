@@ -16,7 +16,7 @@ use super::{
     Bidirectional, Client, Streaming, Unary, Unsent, Uploading, call_settings, take_reply,
 };
 use crate::{
-    connection::{Awaited, Connection, State, TicketKey, take_outcome},
+    connection::{Awaited, Connection, Outcome, State, TicketKey, Turns, take_outcome},
     error::CallError,
     message::{Message, Upload},
     stream::{ItemError, ItemSender, ItemStream},
@@ -110,13 +110,19 @@ impl<'c, M: Message> Future for UnaryFuture<'c, M> {
         // A task that never has to wait for its replies lets others go ahead now and then.
         let budget = ready!(poll_proceed(cx));
         let mut unsent = self.call.take().expect("polled after completion").unsent;
+        let takes_turns = connection.is_one_of_many();
         let mut outcome = None;
-        let key = unsent.send_and_spin(&connection, &mut outcome)?;
+        let key = if takes_turns {
+            unsent.send(&connection, CallKind::Unary)?
+        } else {
+            unsent.send_and_spin(&connection, &mut outcome)?
+        };
         if outcome.is_some() {
             budget.made_progress();
             return Poll::Ready(take_reply(&mut outcome));
         }
         let mut pending = PendingReply::new(connection, key, unsent.deadline);
+        pending.waiting = Waiting::new(takes_turns);
         let polled = pending.poll_reply(cx);
         if polled.is_pending() {
             self.pending = Some(pending);
@@ -157,7 +163,28 @@ pub struct PendingReply<M: Message> {
     deadline: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
     slept_since: Option<Instant>,
+    waiting: Waiting,
     message: PhantomData<fn() -> M>,
+}
+
+/// How a task waits for its reply.
+enum Waiting {
+    /// It has not begun.
+    NotYet,
+    /// It looks, and lets other tasks go ahead.
+    InTurns(Turns),
+    /// It drives, or sleeps.
+    ForGood,
+}
+
+impl Waiting {
+    fn new(takes_turns: bool) -> Self {
+        if takes_turns {
+            Self::InTurns(Turns::default())
+        } else {
+            Self::ForGood
+        }
+    }
 }
 
 impl<M: Message> Unpin for PendingReply<M> {}
@@ -170,29 +197,42 @@ impl<M: Message> PendingReply<M> {
             deadline,
             alarm: None,
             slept_since: None,
+            waiting: Waiting::NotYet,
             message: PhantomData,
         }
     }
 
     fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<M::Reply, CallError>> {
-        let key = self.key.expect("polled after completion");
         let mut outcome = None;
-        let mut ended = |state: &mut State| take_outcome(state, key, &mut outcome);
-        loop {
-            let polled = self
-                .connection
-                .poll_until(cx, key, Awaited::Arrival, &mut ended);
-            if polled.is_ready() {
-                if let Some(since) = self.slept_since.take() {
-                    self.connection.slept(since);
-                }
-                self.key = None;
-                return Poll::Ready(take_reply(&mut outcome));
+        while self.poll_outcome(cx, &mut outcome).is_pending() {
+            if let Waiting::InTurns(_) = self.waiting {
+                return Poll::Pending;
             }
             self.slept_since.get_or_insert_with(Instant::now);
             ready!(self.poll_alarm(cx));
             self.connection.expire(); // gives this call its outcome
         }
+        if let Some(since) = self.slept_since.take() {
+            self.connection.slept(since);
+        }
+        self.key = None;
+        Poll::Ready(take_reply(&mut outcome))
+    }
+
+    fn poll_outcome(&mut self, cx: &mut Context<'_>, outcome: &mut Outcome) -> Poll<()> {
+        let key = self.key.expect("polled after completion");
+        let connection = &self.connection;
+        let mut ended = |state: &mut State| take_outcome(state, key, outcome);
+        if let Waiting::NotYet = self.waiting {
+            self.waiting = Waiting::new(connection.is_one_of_many());
+        }
+        if let Waiting::InTurns(turns) = &mut self.waiting {
+            if let Some(polled) = connection.poll_in_turn(cx, turns, &mut ended) {
+                return polled;
+            }
+            self.waiting = Waiting::ForGood;
+        }
+        connection.poll_until(cx, key, Awaited::Arrival, &mut ended)
     }
 
     /// Ready when the deadline has passed. The timer exists only once somebody really waits.

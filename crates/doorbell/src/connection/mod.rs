@@ -26,6 +26,8 @@ mod spin;
 mod state;
 mod thread;
 mod ticket;
+#[cfg(feature = "tokio")]
+mod turns;
 
 use std::{
     sync::{
@@ -58,6 +60,8 @@ pub(crate) use send::{Answer, NewCall};
 pub(crate) use serve::Rest;
 pub(crate) use state::{Outbound, Preamble, State};
 pub(crate) use ticket::{Awaited, Reply, TicketKey};
+#[cfg(feature = "tokio")]
+pub(crate) use turns::Turns;
 
 use crate::{
     error::Disconnected,
@@ -74,6 +78,8 @@ pub(crate) struct Connection {
     peer_bell: Doorbell,
     kick: Kick,
     sleeper: Sleeper,
+    #[cfg(feature = "tokio")]
+    never_spins: bool,
     closed: AtomicBool,
     /// The peer takes no new calls.
     leaving: AtomicBool,
@@ -145,6 +151,8 @@ impl Connection {
             Some(allowance) => Machine::with_allowance(config, allowance),
             None => Machine::new(config),
         };
+        #[cfg(feature = "tokio")]
+        let never_spins = spin == SpinMode::Never;
         let spin = Spin::new(spin, sys::cpu_count());
         let sleep_words = link.sleep_words();
         let control = Arc::new(link.control);
@@ -171,6 +179,8 @@ impl Connection {
             peer_bell: link.peer_bell,
             kick: Kick::new(),
             sleeper,
+            #[cfg(feature = "tokio")]
+            never_spins,
             closed: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             backlog: AtomicBool::new(false),
