@@ -69,10 +69,8 @@ impl Connection {
         let next = self.calls.peek(id.slot()).is_some_and(|slot| {
             slot.generation.wrapping_add(1) == id.generation() && slot.is_free()
         });
-        let may_come = self.config.role == Role::Server
-            && !self.closed
-            && !self.leaving
-            && !self.is_too_large(payload_bytes);
+        let may_come =
+            self.config.role == Role::Server && !self.leaving && !self.is_too_large(payload_bytes);
         let takes = next && may_come && self.purse.has_room(self.open_calls());
         if takes {
             self.calls.open(id, Phase::Active, CallKind::Unary, None);

@@ -117,6 +117,14 @@ fn call_beyond_the_allowance_is_refused_until_another_one_ends() {
 }
 
 #[test]
+fn call_for_which_the_allowance_must_be_asked_does_not_take_the_short_way() {
+    let (mut server, shared) = server(1);
+    assert!(call(&mut server, 0, 1, CallKind::Unary) && server.finish(id(0, 1)));
+    assert!(!server.take_request(id(0, 2), 1));
+    assert_eq!((shared.asked(), shared.left()), (1, ALL));
+}
+
+#[test]
 fn allowance_is_not_asked_for_each_call_and_gets_back_what_is_unused() {
     let (mut server, shared) = server(2);
     for generation in 1..100 {

@@ -5,6 +5,7 @@ mod client;
 mod loans;
 mod messages;
 mod server;
+mod short_way;
 mod streams;
 
 use super::*;
