@@ -210,6 +210,28 @@ fn every_kind_of_call_of_a_thread_reaches_a_server_of_threads() {
     host.child.finish();
 }
 
+/// A reply that does not fit into one frame frees its call's place with its last frame. A call that another thread starts there just
+/// then must not come between the reply and its caller.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn divided_replies_reach_their_callers_while_others_start_calls() {
+    let host = Host::start("server", &[]);
+    let client = host.client().await;
+    let payload = pattern((16 << 10) + 100);
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (client, payload) = (client.clone(), payload.clone());
+        callers.spawn(async move {
+            for number in 0..2000 {
+                let echoed = client.call(Echo(payload.clone())).await.unwrap();
+                assert_eq!(echoed.0, payload);
+                assert_eq!(client.call(Add(number, 1)).await.unwrap(), number + 1);
+            }
+        });
+    }
+    in_time(callers.join_all()).await;
+    host.child.finish();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_have_ended_leave_nothing_in_the_server() {
     let host = Host::start("server", &[]);

@@ -120,7 +120,9 @@ impl Connection {
             }
             let event = if header.flags.contains(Flags::CONTINUE) {
                 held = None;
-                self.continuation(receive, &words, &header)?
+                let (event, state) = self.continuation(receive, &words, &header)?;
+                held = Some(state);
+                event
             } else {
                 receive.scratch.clear();
                 receive.consumer.copy_body(&mut receive.scratch);
@@ -241,12 +243,15 @@ impl Connection {
     }
 
     /// Copies the body of a continuation straight to its place in the message that it continues.
+    ///
+    /// Returns the state lock with the event: the machine may have freed the call's slot, and a call that another thread starts there
+    /// would take the ticket's place before the event has found it.
     fn continuation(
         &self,
         receive: &mut Receive,
         words: &HeaderWords,
         header: &FrameHeader,
-    ) -> Result<Event<'static>, Breach> {
+    ) -> Result<(Event<'static>, StateGuard<'_>), Breach> {
         receive.is_untidy = true;
         let mut destination = self.lock().machine.take_destination(header)?;
         match &mut destination {
@@ -267,15 +272,15 @@ impl Connection {
         receive.consumer.release();
         let mut state = self.lock();
         let released = receive.must_look_for_space_waiter(&state);
-        let space = state.tell(false, released);
+        if let Some(on) = state.tell(false, released) {
+            drop(state);
+            self.notify_peer(on);
+            state = self.lock();
+        }
         let event = state
             .machine
             .handle_continuation(Time::default(), header, destination)?;
-        drop(state);
-        if let Some(on) = space {
-            self.notify_peer(on);
-        }
-        Ok(event)
+        Ok((event, state))
     }
 
     /// The time, looked up only if the frame has a deadline.
