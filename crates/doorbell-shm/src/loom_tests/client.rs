@@ -140,6 +140,46 @@ fn loom_cancel_word_is_seen_with_its_frame_and_means_one_call() {
     });
 }
 
+/// Calls of one slot: the machine's part, the table of tickets, and what has come for the first call.
+#[derive(Default)]
+struct Slot {
+    is_free: bool,
+    /// The call whose ticket is found there.
+    ticket_of: u32,
+    has_reply: bool,
+}
+
+/// `continuation` and `take_event` against `write_request`: the last frame of a reply frees the slot, and its ticket is found before another
+/// thread starts a call there.
+#[test]
+fn loom_reply_that_frees_its_slot_finds_its_caller() {
+    model(|| {
+        let state = Arc::new(Mutex::new(Slot::default()));
+        let starting = thread::spawn({
+            let state = Arc::clone(&state);
+            move || {
+                let mut slot = state.lock().unwrap();
+                if std::mem::take(&mut slot.is_free) {
+                    slot.ticket_of = 1;
+                }
+            }
+        });
+        let mut slot = state.lock().unwrap();
+        slot.is_free = true;
+        if !kept("complete-in-one") {
+            drop(slot);
+            slot = state.lock().unwrap();
+        }
+        if slot.ticket_of == 0 {
+            slot.has_reply = true;
+        }
+        drop(slot);
+        starting.join().unwrap();
+        let slot = state.lock().unwrap();
+        assert!(slot.has_reply, "the reply is missing");
+    });
+}
+
 /// `Connection::read_the_rest` against a driver that leaves, without the state lock (`leave`) or with it (`leave_holding`).
 fn peer_goes_while_somebody_drives(leaves: fn(&AtomicBool, &Mutex<bool>) -> bool) {
     model(move || {

@@ -119,7 +119,7 @@ impl Connection {
                 held = None;
             }
             let event = if header.flags.contains(Flags::CONTINUE) {
-                held = None;
+                drop(held.take());
                 let (event, state) = self.continuation(receive, &words, &header)?;
                 held = Some(state);
                 event
