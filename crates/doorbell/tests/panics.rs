@@ -1,8 +1,14 @@
-//! Code of the user's that panics while an answer is made costs its call and nothing else.
+//! Code of the user's that panics while an answer is made, or a notification is handled, costs that one message and nothing else.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use doorbell::{Client, Code, Context, ItemSender, Message, MessageType, Server, Status, blocking};
+use doorbell::{
+    Client, Code, Context, DecodeError, EncodeError, Incoming, ItemSender, Message, MessageType,
+    Payload, Server, Status, blocking,
+};
 use doorbell_testkit::{PATIENCE, Place};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -35,6 +41,52 @@ struct Stream;
 impl Message for Stream {
     const TYPE: MessageType = MessageType::new(4);
     type Reply = u32;
+}
+
+/// A notification. Some numbers cannot be decoded or make the decoder panic.
+struct Number(u8);
+impl Message for Number {
+    const TYPE: MessageType = MessageType::new(5);
+    type Reply = ();
+}
+
+impl Payload for Number {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.push(self.0);
+        Ok(())
+    }
+
+    fn decode(bytes: Incoming<'_>) -> Result<Self, DecodeError> {
+        match bytes.as_slice() {
+            [UNREADABLE] => Err(DecodeError::new("a number of the tests that is none")),
+            [FATAL] => panic!("a decoder of the tests panics, as it should"),
+            &[number] => Ok(Self(number)),
+            _ => Err(DecodeError::new("it is not one byte")),
+        }
+    }
+}
+
+const UNREADABLE: u8 = 3;
+const FATAL: u8 = 5;
+const UNBEARABLE: u8 = 8;
+
+/// What a handler of numbers has been given.
+#[derive(Clone, Default)]
+struct Handled(Arc<Mutex<Vec<u8>>>);
+
+impl Handled {
+    fn handle(&self, number: &Number) {
+        assert_ne!(
+            number.0, UNBEARABLE,
+            "a handler of the tests panics, as it should"
+        );
+        self.0.lock().unwrap().push(number.0);
+    }
+
+    /// A call that was sent after them has been answered.
+    fn assert_only_the_bad_ones_are_missing(&self) {
+        assert_eq!(*self.0.lock().unwrap(), [0, 1, 2, 4, 6, 7, 9]);
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -109,4 +161,40 @@ fn answer_of_a_thread_that_cannot_be_encoded_fails_its_call() {
             failed == 3 && client.call(Add(1, 2)).timeout(SOON).wait().unwrap() == 3
         }
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn panic_over_one_of_many_notifications_costs_a_server_of_tasks_that_one() {
+    let (place, handled) = (Place::new(), Handled::default());
+    let numbers = handled.clone();
+    let _server = Server::builder(place.name())
+        .on(|_: Context, add: Add| async move { Ok::<_, Status>(add.0 + add.1) })
+        .on_notify(move |_: Context, number: Number| {
+            let numbers = numbers.clone();
+            async move { numbers.handle(&number) }
+        })
+        .bind()
+        .await
+        .unwrap();
+    let client = Client::connect(place.name()).await.unwrap();
+    client.notify_all((0..10).map(Number)).await.unwrap();
+    let sum = client.call(Add(1, 2)).timeout(PATIENCE).await;
+    assert_eq!(sum.unwrap(), 3, "the server goes on");
+    handled.assert_only_the_bad_ones_are_missing();
+}
+
+#[test]
+fn panic_over_one_of_many_notifications_costs_a_server_of_threads_that_one() {
+    let (place, handled) = (Place::new(), Handled::default());
+    let numbers = handled.clone();
+    let _server = blocking::Server::builder(place.name())
+        .on(|_: Context, add: Add| Ok::<_, Status>(add.0 + add.1))
+        .on_notify(move |_: Context, number: Number| numbers.handle(&number))
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    client.notify_all((0..10).map(Number)).unwrap();
+    let sum = client.call(Add(1, 2)).timeout(PATIENCE).wait();
+    assert_eq!(sum.unwrap(), 3, "the server goes on");
+    handled.assert_only_the_bad_ones_are_missing();
 }

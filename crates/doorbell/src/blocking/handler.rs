@@ -17,7 +17,7 @@ use crate::{
     message::{Message, Upload},
     server::{
         Context,
-        registry::{Handler, Request},
+        registry::{Handler, Notifications, Request},
         reply::{ReplyTo, end, reply},
     },
 };
@@ -151,6 +151,12 @@ where
 
     fn handle(&self, request: Request<'_>) {
         ReplyTo::serve(request, |_, context, message: M| {
+            (self.run)(context, message);
+        });
+    }
+
+    fn handle_all(&self, notifications: Notifications<'_>) {
+        ReplyTo::serve_all(notifications, |_, context, message: M| {
             (self.run)(context, message);
         });
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Status, connection::Payload};
 
-use super::registry::{Handler, Request, Snapshot};
+use super::registry::{Handler, Notifications, Request, Snapshot};
 use crate::{
     connection::{Answer, Connection, Dispatch, InlineReply, Outbound},
     message::Incoming,
@@ -76,15 +76,12 @@ pub(super) fn dispatch(
             payloads,
         } => {
             if let Some(handler) = find_for_notify(handlers, message_type) {
-                for payload in payloads {
-                    handler.handle(notification(
-                        connection,
-                        message_type,
-                        None,
-                        payload,
-                        inline,
-                    ));
-                }
+                handler.handle_all(Notifications {
+                    connection,
+                    message_type,
+                    payloads,
+                    inline,
+                });
             }
         }
     }

@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Time};
+use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Time, frame::Packed};
 
 use crate::{
     connection::{Connection, Held, InlineReply, lock},
@@ -22,6 +22,9 @@ pub(crate) trait Handler: Send + Sync {
 
     /// Answers, now or later, through the connection. Runs on an I/O worker: must not block.
     fn handle(&self, request: Request<'_>);
+
+    /// Handles notifications, one after the other. Handlers of calls are never given any.
+    fn handle_all(&self, _notifications: Notifications<'_>) {}
 }
 
 /// A message that has arrived for a handler.
@@ -36,6 +39,15 @@ pub(crate) struct Request<'a> {
     /// The payload, if it is a loan.
     pub(crate) loan: Option<Held>,
     /// Where an answer that is given before `handle` returns may be left.
+    pub(crate) inline: &'a InlineReply,
+}
+
+/// Notifications of one type that have arrived together.
+#[derive(Clone, Copy)]
+pub(crate) struct Notifications<'a> {
+    pub(crate) connection: &'a Arc<Connection>,
+    pub(crate) message_type: MessageType,
+    pub(crate) payloads: Packed<'a>,
     pub(crate) inline: &'a InlineReply,
 }
 

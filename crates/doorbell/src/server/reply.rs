@@ -8,10 +8,13 @@ use std::{
 
 use doorbell_proto::{CallId, MessageType, Status};
 
-use super::{Context, registry::Request};
+use super::{
+    Context,
+    registry::{Notifications, Request},
+};
 use crate::{
     connection::{Answer, Connection, InlineReply},
-    message::{EncodeError, Payload},
+    message::{EncodeError, Incoming, Payload},
     scratch,
     stream::{ItemSender, ItemStream},
 };
@@ -79,6 +82,37 @@ impl<'a> ReplyTo<'a> {
             Ok(()) => {}
             Err(_) if is_decoded.get() => reply_to.panicked(),
             Err(_) => reply_to.refuse(Status::internal("decoding the request panicked")),
+        }
+    }
+
+    /// As [`serve`](Self::serve), for notifications that have come together. A panic costs the one that it happens to.
+    pub(crate) fn serve_all<M: Payload>(
+        notifications: Notifications<'a>,
+        handle: impl Fn(Self, Context, M),
+    ) {
+        let reply_to = Self {
+            connection: notifications.connection,
+            call: Call {
+                id: None,
+                message_type: notifications.message_type,
+                #[cfg(feature = "tokio")]
+                deadline: None,
+            },
+            inline: Some(notifications.inline),
+        };
+        let context = Context::new(Arc::clone(reply_to.connection), None, None, None);
+        let mut payloads = notifications.payloads;
+        let mut serve_rest = || {
+            for payload in &mut payloads {
+                match M::decode(Incoming::Borrowed(payload)) {
+                    Ok(message) => handle(reply_to, context.clone(), message),
+                    Err(error) => reply_to.refuse(Status::invalid_argument(error.to_string())),
+                }
+            }
+        };
+        // One guard for all of them, and another for those behind one that panics.
+        while catch_unwind(AssertUnwindSafe(&mut serve_rest)).is_err() {
+            reply_to.panicked();
         }
     }
 

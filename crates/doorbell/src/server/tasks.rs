@@ -14,7 +14,7 @@ use tokio::{runtime::Handle, time::Sleep};
 
 use super::{
     Context,
-    registry::{Handler, Request},
+    registry::{Handler, Notifications, Request},
     reply::{Call, ReplyTo, end, reply},
 };
 use crate::{
@@ -156,6 +156,12 @@ where
 
     fn handle(&self, request: Request<'_>) {
         ReplyTo::serve(request, |reply_to, context, message: M| {
+            reply_to.run(&self.runtime, || (self.run)(context, message), |_, ()| {});
+        });
+    }
+
+    fn handle_all(&self, notifications: Notifications<'_>) {
+        ReplyTo::serve_all(notifications, |reply_to, context, message: M| {
             reply_to.run(&self.runtime, || (self.run)(context, message), |_, ()| {});
         });
     }
