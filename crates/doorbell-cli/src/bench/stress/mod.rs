@@ -93,6 +93,8 @@ fn measure(args: &StressArgs) -> anyhow::Result<Found> {
     let runtime = Runtime::new().context("cannot make a runtime")?;
     progress.next(format!("{} connections are made", args.connections()));
     let workers = runtime.block_on(connect(&peer, args))?;
+    // All this takes a while on a loaded machine, and is no part of the time.
+    let (tally, bytes) = (Arc::new(Tally::new()), Bytes::of_seed(args.seed));
     let mut timeline = Timeline::start(peer.id());
     let before = timeline.look()?.1;
     let activity = || {
@@ -103,8 +105,6 @@ fn measure(args: &StressArgs) -> anyhow::Result<Found> {
     };
     let (activity_before, started) = (activity()?, Instant::now());
 
-    let tally = Arc::new(Tally::new());
-    let bytes = Bytes::of_seed(args.seed);
     let end = started + args.length();
     let mut clients = JoinSet::new();
     for (number, worker) in workers.into_iter().enumerate() {
@@ -154,7 +154,8 @@ fn watch(
     let between_looks = (args.length() / LOOKS).max(LEAST_BETWEEN_LOOKS);
     let mut rates = Vec::new();
     let (mut looked, mut known) = (started, 0);
-    while Instant::now() < end && !interrupted() {
+    // Once at least, however late it is.
+    while (rates.is_empty() || Instant::now() < end) && !interrupted() {
         thread::sleep(between_looks.min(end.saturating_duration_since(Instant::now())));
         if timeline.look().is_err() {
             break; // the server is gone, which the clients will have noticed
@@ -189,13 +190,16 @@ async fn connect(peer: &Peer, args: &StressArgs) -> anyhow::Result<Vec<Worker>> 
     Ok(workers)
 }
 
-/// Works until the end, and keeps the connection so that its memory can be looked at.
+/// Works until the end, and keeps the connection so that its memory can be looked at. However late its turn comes, it does something.
 async fn work(mut worker: Worker, mut mix: Mix, tally: Arc<Tally>, end: Instant) -> Worker {
-    while Instant::now() < end && !interrupted() {
+    while !interrupted() {
         let work = mix.next();
         let started = Instant::now();
         let result = worker.work(&work).await;
         tally.count(work.kind, started.elapsed(), &result);
+        if Instant::now() >= end {
+            break;
+        }
     }
     worker
 }
