@@ -93,7 +93,7 @@ stop-raise-first    loom_arrival_racing_with_a_stop_is_turned_away
 resume-put-first    loom_connection_that_is_resumed_is_looked_at
 register-with-look  loom_change_that_races_with_a_registration_wakes
 register-with-look  loom_handler_that_looks_for_room_while_a_segment_goes_has_some
-room-try-again      loom_handler_that_looks_for_room_while_a_segment_goes_has_some
+pay-with-look       loom_handler_that_looks_for_room_while_a_segment_goes_has_some
 version-read-first  loom_handler_that_was_replaced_is_the_one_that_is_called
 backlog-said        loom_frame_that_waits_when_the_worker_falls_asleep_is_written
 announce-fence      loom_frame_that_waits_when_the_worker_falls_asleep_is_written

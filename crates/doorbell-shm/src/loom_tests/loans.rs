@@ -205,43 +205,31 @@ impl Pool {
     }
 }
 
-/// `Connection::try_loan`.
-fn try_loan(pool: &Mutex<Pool>) -> bool {
-    if pool.lock().unwrap().allocate() {
-        return true;
-    }
-    if !pool.lock().unwrap().pay() {
-        return false;
-    }
-    let mut pool = pool.lock().unwrap();
-    pool.has_segment = true;
-    pool.allocate()
-}
-
 /// `Connection::try_and_look`. `None` if it has to wait.
 fn try_and_look(pool: &Mutex<Pool>) -> Option<()> {
-    let mut is_first = kept("room-try-again");
     loop {
-        if try_loan(pool) {
-            return Some(());
-        }
+        let paid_before = !kept("pay-with-look") && pool.lock().unwrap().pay();
         let mut looked = pool.lock().unwrap();
         if looked.allocate() {
             return Some(());
         }
-        if looked.is_used {
-            if !kept("register-with-look") {
-                drop(looked);
-                looked = pool.lock().unwrap();
-            }
-            looked.is_wanted = true;
-            return None;
+        if paid_before || kept("pay-with-look") && looked.pay() {
+            drop(looked);
+            pool.lock().unwrap().has_segment = true; // `Connection::make_paid`
+            continue;
         }
-        assert!(std::mem::take(&mut is_first), "room is refused");
+        assert!(looked.is_used, "room is refused");
+        if !kept("register-with-look") {
+            drop(looked);
+            looked = pool.lock().unwrap();
+        }
+        looked.is_wanted = true;
+        return None;
     }
 }
 
-/// A handler looks for room while the only block comes back and its segment is retired. It gets one, or is woken.
+/// A handler looks for room while the only block comes back and its segment is retired, after which somebody else takes what there is, and the
+/// same happens again. It gets one, or is woken.
 #[test]
 fn loom_handler_that_looks_for_room_while_a_segment_goes_has_some() {
     model(|| {
@@ -255,16 +243,28 @@ fn loom_handler_that_looks_for_room_while_a_segment_goes_has_some() {
         let worker = thread::spawn({
             let (pool, woken) = (Arc::clone(&pool), Arc::clone(&woken));
             move || {
+                for _ in 0..2 {
+                    let mut state = pool.lock().unwrap();
+                    state.is_used = false; // `Event::Released`
+                    if std::mem::take(&mut state.is_wanted) {
+                        woken.notify_one();
+                    }
+                    drop(state);
+                    let mut state = pool.lock().unwrap(); // `State::retire`
+                    if state.has_segment && !state.is_used {
+                        state.has_segment = false;
+                        state.has_budget = true;
+                    }
+                    drop(state);
+                    // Somebody else, if the handler has not got it: it is there to give it back then.
+                    if !pool.lock().unwrap().allocate() {
+                        return;
+                    }
+                }
                 let mut state = pool.lock().unwrap();
-                state.is_used = false; // `Event::Released`
+                state.is_used = false;
                 if std::mem::take(&mut state.is_wanted) {
                     woken.notify_one();
-                }
-                drop(state);
-                let mut state = pool.lock().unwrap(); // `State::retire`
-                if state.has_segment && !state.is_used {
-                    state.has_segment = false;
-                    state.has_budget = true;
                 }
             }
         });

@@ -93,7 +93,6 @@ pub(super) struct Registrant<'a> {
 }
 
 impl Registrant<'_> {
-    #[cfg(test)]
     pub(super) fn with_clone(waker: &Waker) -> Registrant<'_> {
         Registrant {
             waker,
@@ -142,5 +141,15 @@ impl Connection {
             }
             who.clone = Some(waker.clone());
         }
+    }
+
+    /// As [`look_or_register`](Self::look_or_register), for a look that must be made once because it changes something: the clone is made first.
+    pub(super) fn look_with_clone<T>(
+        &self,
+        waker: &Waker,
+        look: impl FnOnce(&mut State, &mut Registrant<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let mut who = Registrant::with_clone(waker);
+        look(&mut self.lock(), &mut who)
     }
 }

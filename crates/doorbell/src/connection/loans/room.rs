@@ -48,55 +48,99 @@ impl State {
         Ok(self.pool.allocate(length).map(SharedBytes::Own))
     }
 
-    /// Ready with a block, or when there will be none. Asks the server for room otherwise, and registers.
+    /// Takes a block, or pays for a segment of which one can be taken, if there is room for either now.
+    fn allocate_or_pay(&mut self, length: usize) -> Result<Option<Room>, LoanError> {
+        if let Some(bytes) = self.allocate(length)? {
+            return Ok(Some(Room::Block(bytes)));
+        }
+        Ok(self.pool.charge.take(pages(length)).map(Room::Paid))
+    }
+
+    /// As [`allocate_or_pay`](Self::allocate_or_pay), which it does in one step with the registration of who waits. There is hope while a
+    /// block is lent. Server only.
+    fn look_or_pay(
+        &mut self,
+        length: usize,
+        who: &mut Registrant<'_>,
+        pays: bool,
+    ) -> Poll<Result<Room, LoanError>> {
+        let found = if pays {
+            self.allocate_or_pay(length)
+        } else {
+            self.allocate(length).map(|bytes| bytes.map(Room::Block))
+        };
+        match found {
+            Ok(Some(room)) => Poll::Ready(Ok(room)),
+            Err(error) => Poll::Ready(Err(error)),
+            Ok(None) if self.pool.is_used() => {
+                self.wait_for_room(Some(who));
+                Poll::Pending
+            }
+            Ok(None) => Poll::Ready(Err(no_room(length))),
+        }
+    }
+
+    /// Ready with a block, or when there will be none. Asks the server for room otherwise, and registers. Client only.
     fn look_for_room(
         &mut self,
         length: usize,
         who: Option<&mut Registrant<'_>>,
-        asks: bool,
     ) -> Poll<Result<SharedBytes, LoanError>> {
         match self.allocate(length) {
             Ok(None) => {}
             Ok(Some(bytes)) => return Poll::Ready(Ok(bytes)),
             Err(error) => return Poll::Ready(Err(error)),
         }
-        let is_hopeless = !asks || self.pool.is_refused;
-        if is_hopeless && !self.pool.is_used() {
-            self.pool.is_refused = false; // the next may ask again
-            return Poll::Ready(Err(LoanError::NoRoom {
-                bytes: length as u64,
-            }));
-        }
-        if !is_hopeless {
+        if !self.pool.is_refused {
             self.machine.want_segment(pages(length));
+        } else if !self.pool.is_used() {
+            self.pool.is_refused = false; // the next may ask again
+            return Poll::Ready(Err(no_room(length)));
         }
+        self.wait_for_room(who);
+        Poll::Pending
+    }
+
+    fn wait_for_room(&mut self, who: Option<&mut Registrant<'_>>) {
         self.pool.is_wanted = true;
         if let Some(who) = who {
             who.join(&mut self.pool.wakers);
         }
-        Poll::Pending
+    }
+}
+
+/// What a server has found for a loan.
+enum Room {
+    Block(SharedBytes),
+    /// Nothing yet, but a segment of so many bytes can be made.
+    Paid(u32),
+}
+
+fn no_room(length: usize) -> LoanError {
+    LoanError::NoRoom {
+        bytes: length as u64,
     }
 }
 
 impl Connection {
     /// Takes a block if there is room now, or if a server can make some.
     pub(crate) fn try_loan(self: &Arc<Self>, length: usize) -> Result<Loan, LoanError> {
-        let no_room = LoanError::NoRoom {
-            bytes: length as u64,
-        };
-        if let Some(bytes) = self.lock().allocate(length)? {
-            return Ok(Loan::new(bytes, self));
-        }
-        if self.sleeper == Sleeper::Worker {
-            if !self.make_segment(Role::Server, pages(length)) {
-                return Err(no_room);
+        let mut room = self.lock().allocate_or_pay(length)?;
+        loop {
+            match room {
+                Some(Room::Block(bytes)) => return Ok(Loan::new(bytes, self)),
+                Some(Room::Paid(bytes)) if self.make_paid(Role::Server, bytes) => {
+                    room = self.lock().allocate_or_pay(length)?;
+                }
+                Some(Room::Paid(_)) => return Err(no_room(length)),
+                None => break,
             }
-            let made = self.lock().allocate(length)?;
-            return made.map(|bytes| Loan::new(bytes, self)).ok_or(no_room);
         }
-        self.lock().machine.want_segment(pages(length)); // so that there is room soon
-        self.send_control();
-        Err(no_room)
+        if self.sleeper != Sleeper::Worker {
+            self.lock().machine.want_segment(pages(length)); // so that there is room soon
+            self.send_control();
+        }
+        Err(no_room(length))
     }
 
     /// Waits as a task for a block.
@@ -107,41 +151,37 @@ impl Connection {
         length: usize,
     ) -> Poll<Result<Loan, LoanError>> {
         let polled = if self.sleeper == Sleeper::Worker {
-            match self.try_and_look(length, cx.waker()) {
-                Ok(loan) => return Poll::Ready(Ok(loan)),
-                Err(looked) => looked,
-            }
+            self.try_and_look(length, cx.waker())
         } else {
-            self.poll_state(cx, |state, who| state.look_for_room(length, who, true))
+            let looked = self.poll_state(cx, |state, who| state.look_for_room(length, who));
+            looked.map_ok(|bytes| Loan::new(bytes, self))
         };
         if polled.is_pending() {
             self.watch_for_room();
         }
-        polled.map_ok(|bytes| Loan::new(bytes, self))
+        polled
     }
 
     /// Takes a block on a server, or registers who waits for one.
     ///
-    /// There is hope while a block is lent. Between the try and the look the last one may have come back and its segment may have been
-    /// retired, so that a new one could be made: then both are done once more.
+    /// Room comes and goes: a block that comes back, a segment that is retired and leaves room for another one, somebody else who takes the
+    /// block of the segment that was made here. So what decides is one look at all of it. See `docs/orderings.md`.
     fn try_and_look(
         self: &Arc<Self>,
         length: usize,
         waker: &Waker,
-    ) -> Result<Loan, Poll<Result<SharedBytes, LoanError>>> {
-        let mut is_first = true;
+    ) -> Poll<Result<Loan, LoanError>> {
+        let mut pays = true;
         loop {
-            match self.try_loan(length) {
-                Ok(loan) => return Ok(loan),
-                Err(LoanError::NoRoom { .. }) => {}
-                Err(error) => return Err(Poll::Ready(Err(error))),
-            }
-            let looked = self.look_or_register(waker, |state, who| {
-                state.look_for_room(length, Some(who), false)
-            });
-            let is_hopeless = matches!(looked, Poll::Ready(Err(LoanError::NoRoom { .. })));
-            if !is_hopeless || !std::mem::replace(&mut is_first, false) {
-                return Err(looked);
+            let looked =
+                self.look_with_clone(waker, |state, who| state.look_or_pay(length, who, pays));
+            match looked {
+                Poll::Ready(Ok(Room::Paid(bytes))) => pays = self.make_paid(Role::Server, bytes),
+                Poll::Ready(Ok(Room::Block(bytes))) => {
+                    return Poll::Ready(Ok(Loan::new(bytes, self)));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -152,9 +192,7 @@ impl Connection {
         length: usize,
         deadline: Option<Instant>,
     ) -> Result<Result<Loan, LoanError>, TimedOut> {
-        let waited = self.wait_state(deadline, |state, who| {
-            state.look_for_room(length, who, true)
-        })?;
+        let waited = self.wait_state(deadline, |state, who| state.look_for_room(length, who))?;
         Ok(waited.map(|bytes| Loan::new(bytes, self)))
     }
 
@@ -167,12 +205,8 @@ impl Connection {
     ) -> Result<Result<Loan, LoanError>, TimedOut> {
         let waker = thread_waker();
         loop {
-            match self.try_and_look(length, &waker) {
-                Ok(loan) => return Ok(Ok(loan)),
-                Err(Poll::Ready(looked)) => {
-                    return Ok(looked.map(|bytes| Loan::new(bytes, self)));
-                }
-                Err(Poll::Pending) => {}
+            if let Poll::Ready(looked) = self.try_and_look(length, &waker) {
+                return Ok(looked);
             }
             let mut cx = Context::from_waker(&waker);
             if call.is_some_and(|id| self.poll_ended(&mut cx, id).is_ready()) {

@@ -99,10 +99,14 @@ impl Connection {
     }
 
     /// Makes a segment in which a block of `pages` fits, and sends it to the client. Returns `false` if that cannot be. Server only.
-    pub(super) fn make_segment(&self, writer: Role, pages: u32) -> bool {
-        let Some(bytes) = self.lock().pool.charge.take(pages) else {
-            return false;
-        };
+    fn make_segment(&self, writer: Role, pages: u32) -> bool {
+        let paid = self.lock().pool.charge.take(pages);
+        paid.is_some_and(|bytes| self.make_paid(writer, bytes))
+    }
+
+    /// Makes a segment of `bytes` that have been paid for, and sends it to the client. Returns `false` if that cannot be; they are given back
+    /// then.
+    pub(super) fn make_paid(&self, writer: Role, bytes: u32) -> bool {
         let made = Made::new(writer, bytes);
         doorbell_shm::failpoint!("segment.made");
         let mut state = self.lock();
