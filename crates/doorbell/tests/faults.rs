@@ -8,6 +8,7 @@ mod support;
 use std::{
     error::Error,
     fs,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use doorbell_shm::sys::faults::{self, Call, Fault};
 use doorbell_testkit::{
     Child, PATIENCE, Place, descriptors, eventually, mappings, role, say, setting, wait_for_parent,
 };
-use support::{messages::*, service};
+use support::{log, messages::*, service};
 
 #[test]
 #[ignore = "the body of the child processes"]
@@ -28,6 +29,17 @@ fn child_process() {
             call(|name, limit| runtime.block_on(call_as_task(name, limit)));
         }
         Some("thread") => call(call_as_thread),
+        Some("thread that is heard") => {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            log::listen(hear(&heard));
+            call(|name, limit| {
+                call_as_thread(name, limit)?;
+                match heard.lock().unwrap().pop() {
+                    None => Ok(()),
+                    Some(said) => Err(said.into()),
+                }
+            });
+        }
         other => panic!("no role {other:?}"),
     }
 }
@@ -101,6 +113,25 @@ fn connection_without_a_descriptor_for_the_other_process_is_not_made() {
         }
     }
 }
+
+/// What cannot be done is logged: whoever hears of it may make a client of threads, all of which are watched over together.
+#[test]
+fn listener_may_connect_when_a_thread_cannot_be_told_to_leave() {
+    let mut pair = Pair::start("thread that is heard");
+    let (hits, _) = pair.calm(Victim::Client);
+    let (_, last) = hits
+        .into_iter()
+        .find(|(call, _)| *call == Call::Write)
+        .expect("it is told by a write");
+    // It is the last one of a round, and what comes before it is not always the same.
+    let heard = (1..=last + 1).cycle().take(50).any(|hit| {
+        let round = pair.round(Victim::Client, &format!("Write 12 {hit}"));
+        round.called.is_err_and(|error| error == CONNECTED)
+    });
+    assert!(heard, "nothing was heard");
+}
+
+const CONNECTED: &str = "connected after: cannot end the thread that watches over connections";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
@@ -436,6 +467,21 @@ fn call_as_thread(name: String, limit: Duration) -> Result<(), Box<dyn Error>> {
     assert_eq!(client.call(Add(1, 2)).timeout(limit).wait()?, 3);
     client.close();
     Ok(())
+}
+
+/// Connects whenever something is logged that is an error.
+fn hear(heard: &Arc<Mutex<Vec<String>>>) -> impl Fn(&str) + Send + Sync + 'static {
+    let heard = Arc::clone(heard);
+    move |said| {
+        if said.starts_with("cannot") {
+            let client = blocking::Client::connect(setting("path")).unwrap();
+            assert_eq!(client.call(Add(1, 2)).wait().unwrap(), 3);
+            heard
+                .lock()
+                .unwrap()
+                .push(format!("connected after: {said}"));
+        }
+    }
 }
 
 /// An error with all its causes, in one line.

@@ -4,6 +4,8 @@
 //! `DOORBELL_DEATH_SEED` plays a run again as far as the processes allow.
 
 mod death;
+#[path = "support/log.rs"]
+mod log;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

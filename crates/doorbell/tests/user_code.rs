@@ -1,5 +1,5 @@
-//! The user's own code runs in places that are easily forgotten: when a waker is called or dropped, and when the owner of a payload is. It may
-//! call the same connection again there, which must neither lock up nor fail.
+//! The user's own code runs in places that are easily forgotten: when a waker is called or dropped, when the owner of a payload is, and when
+//! something is logged. It may call the same connection again there, which must neither lock up nor fail.
 //!
 //! (What cloning a waker runs can only be chosen by `unsafe` code, which there is none of here.)
 
@@ -20,11 +20,12 @@ use std::{
 
 use bytes::Bytes;
 use doorbell::{
-    Client, Context, NotifyError, Raw, Server, Status, blocking,
+    Client, Context, Message, NotifyError, Raw, Server, Status, blocking,
     client::{ConnectionState, PendingReply},
 };
-use doorbell_testkit::{PATIENCE, Place};
-use support::{Host, messages::*, server_has_seen};
+use doorbell_proto::frame::{FrameHeader, FrameKind};
+use doorbell_testkit::{PATIENCE, Place, RawClient, RawServer, eventually};
+use support::{Host, log, messages::*, server_has_seen};
 use tokio::runtime::Runtime;
 
 #[test]
@@ -34,13 +35,14 @@ fn child_process() {
 }
 
 /// Runs `scenario` in a thread of its own: one that has locked itself up can only be left behind.
-fn unless_stuck(scenario: impl FnOnce(&Runtime) + Send + 'static) {
+fn unless_stuck(scenario: impl FnOnce(Runtime) + Send + 'static) {
     let (done, ended) = mpsc::channel::<()>();
     let thread = thread::spawn(move || {
         let _done = done;
         let runtime = Runtime::new().unwrap();
-        let _entered = runtime.enter();
-        scenario(&runtime);
+        let handle = runtime.handle().clone();
+        let _entered = handle.enter();
+        scenario(runtime);
     });
     let waited = ended.recv_timeout(PATIENCE);
     assert_eq!(waited, Err(mpsc::RecvTimeoutError::Disconnected), "stuck");
@@ -56,19 +58,6 @@ struct Meddler {
 }
 
 impl Meddler {
-    fn new(runtime: &Runtime, client: &Client, times: &Arc<AtomicU32>) -> Self {
-        let other = runtime.block_on(client.call(Stuck).send()).unwrap();
-        Self {
-            client: client.clone(),
-            other: Mutex::new(Some(other)),
-            times: Arc::clone(times),
-        }
-    }
-
-    fn waker(runtime: &Runtime, client: &Client, times: &Arc<AtomicU32>) -> Waker {
-        Waker::from(Arc::new(Self::new(runtime, client, times)))
-    }
-
     fn meddle(&self) {
         let notified = self.client.notify(Remember(1));
         assert!(matches!(
@@ -129,190 +118,168 @@ fn poll_once<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output
     std::pin::Pin::new(future).poll(&mut TaskContext::from_waker(waker))
 }
 
-/// Waits until the meddler has been at work so often.
-fn meddled(times: &AtomicU32, least: u32) {
-    doorbell_testkit::eventually("the waker runs", || times.load(Ordering::SeqCst) >= least);
+/// A client of a server in another process, and how often a meddler has called it.
+struct Stage {
+    runtime: Runtime,
+    host: Host,
+    client: Client,
+    times: Arc<AtomicU32>,
+}
+
+/// Plays a scene, after which the client must be served as before.
+fn play(scene: impl FnOnce(&mut Stage) + Send + 'static) {
+    unless_stuck(move |runtime| {
+        let host = Host::start("server", &[]);
+        let client = runtime.block_on(Client::connect(host.name())).unwrap();
+        let mut stage = Stage {
+            runtime,
+            host,
+            client,
+            times: Arc::default(),
+        };
+        scene(&mut stage);
+        let call = stage.client.call(Add(1, 2));
+        assert_eq!(stage.runtime.block_on(call.into_future()).unwrap(), 3);
+    });
+}
+
+impl Stage {
+    fn send<M: Message>(&self, message: M) -> PendingReply<M> {
+        self.runtime
+            .block_on(self.client.call(message).send())
+            .unwrap()
+    }
+
+    fn meddler(&self) -> Meddler {
+        Meddler {
+            client: self.client.clone(),
+            other: Mutex::new(Some(self.send(Stuck))),
+            times: Arc::clone(&self.times),
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::new(self.meddler()))
+    }
+
+    fn times(&self) -> u32 {
+        self.times.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the meddler has been at work so often.
+    fn meddled(&self, least: u32) {
+        eventually("the meddler runs", || self.times() >= least);
+    }
 }
 
 #[test]
 fn waker_that_is_replaced_may_call_when_it_is_dropped() {
-    let host = Host::start("server", &[]);
-    let name = host.name();
-    unless_stuck(move |runtime| {
-        let client = runtime.block_on(Client::connect(name)).unwrap();
-        let times = Arc::default();
-        let mut pending = runtime.block_on(client.call(Stuck).send()).unwrap();
-        let waker = Meddler::waker(runtime, &client, &times);
+    play(|stage| {
+        let mut pending = stage.send(Stuck);
+        let waker = stage.waker();
         assert!(poll_once(&mut pending, &waker).is_pending());
         drop(waker);
         assert!(poll_once(&mut pending, Waker::noop()).is_pending());
-        assert_eq!(times.load(Ordering::SeqCst), 1, "it was the last");
-        assert_eq!(
-            runtime
-                .block_on(client.call(Add(1, 2)).into_future())
-                .unwrap(),
-            3
-        );
+        assert_eq!(stage.times(), 1, "it was the last");
     });
 }
 
 #[test]
 fn waker_of_a_call_that_is_given_up_may_call_when_it_is_dropped() {
-    let host = Host::start("server", &[]);
-    let name = host.name();
-    unless_stuck(move |runtime| {
-        let client = runtime.block_on(Client::connect(name)).unwrap();
-        let times = Arc::default();
-        let mut pending = runtime.block_on(client.call(Stuck).send()).unwrap();
-        let waker = Meddler::waker(runtime, &client, &times);
+    play(|stage| {
+        let mut pending = stage.send(Stuck);
+        let waker = stage.waker();
         assert!(poll_once(&mut pending, &waker).is_pending());
         drop(waker);
         drop(pending);
-        assert_eq!(times.load(Ordering::SeqCst), 1, "it was the last");
-        assert_eq!(
-            runtime
-                .block_on(client.call(Add(1, 2)).into_future())
-                .unwrap(),
-            3
-        );
+        assert_eq!(stage.times(), 1, "it was the last");
     });
 }
 
 #[test]
 fn waker_of_a_sender_that_waits_for_credit_may_call_when_it_is_dropped() {
-    let host = Host::start("server", &[]);
-    let name = host.name();
-    unless_stuck(move |runtime| {
-        let client = runtime.block_on(Client::connect(name)).unwrap();
-        let times = Arc::default();
-        let mut upload = runtime
-            .block_on(client.upload(StuckUpload).into_future())
-            .unwrap();
-        let waker = Meddler::waker(runtime, &client, &times);
+    play(|stage| {
+        let call = stage.client.upload(StuckUpload);
+        let mut upload = stage.runtime.block_on(call.into_future()).unwrap();
+        let waker = stage.waker();
         while poll_once(&mut Box::pin(upload.send(vec![0; 60_000])), &waker).is_ready() {}
         drop(waker);
         drop(upload);
-        assert_eq!(times.load(Ordering::SeqCst), 1, "it was the last");
-        assert_eq!(
-            runtime
-                .block_on(client.call(Add(1, 2)).into_future())
-                .unwrap(),
-            3
-        );
+        assert_eq!(stage.times(), 1, "it was the last");
     });
 }
 
 #[test]
 fn waker_may_call_when_it_is_woken() {
-    let host = Host::start("server", &[]);
-    let name = host.name();
-    unless_stuck(move |runtime| {
-        let client = runtime.block_on(Client::connect(name)).unwrap();
-        let times = Arc::default();
-        let mut pending = runtime.block_on(client.call(Gate).send()).unwrap();
-        let waker = Meddler::waker(runtime, &client, &times);
+    play(|stage| {
+        let mut pending = stage.send(Gate);
+        let waker = stage.waker();
         assert!(poll_once(&mut pending, &waker).is_pending());
-        runtime.block_on(async {
-            server_has_seen(
-                &client,
-                Seen {
-                    started: 1,
-                    ..Seen::default()
-                },
-            )
-            .await;
-            client.call(Open).await.unwrap();
+        stage.runtime.block_on(async {
+            let started = Seen {
+                started: 1,
+                ..Seen::default()
+            };
+            server_has_seen(&stage.client, started).await;
+            stage.client.call(Open).await.unwrap();
         });
-        meddled(&times, 1);
-        runtime.block_on(pending).unwrap();
+        stage.meddled(1);
+        stage.runtime.block_on(pending).unwrap();
     });
 }
 
 /// A large answer on its way wakes a task before it is there, so that it drives.
 #[test]
 fn waker_may_call_when_it_is_woken_to_drive() {
-    let host = Host::start("server", &[]);
-    let name = host.name();
-    unless_stuck(move |runtime| {
-        let client = runtime.block_on(Client::connect(name)).unwrap();
-        let times = Arc::default();
-        let echo = Echo(pattern(LARGE_BYTES));
-        let mut pending = runtime.block_on(client.call(echo).send()).unwrap();
-        let waker = Meddler::waker(runtime, &client, &times);
+    play(|stage| {
+        let mut pending = stage.send(Echo(pattern(LARGE_BYTES)));
+        let waker = stage.waker();
         assert!(poll_once(&mut pending, &waker).is_pending());
-        meddled(&times, 1);
-        assert_eq!(runtime.block_on(pending).unwrap().0.len(), LARGE_BYTES);
+        stage.meddled(1);
+        let reply = stage.runtime.block_on(pending).unwrap();
+        assert_eq!(reply.0.len(), LARGE_BYTES);
     });
 }
 
 #[test]
 fn waker_that_watches_the_connection_may_call_when_it_ends() {
-    let mut host = Host::start("server", &[]);
-    let name = host.name();
-    unless_stuck(move |runtime| {
-        let client = runtime.block_on(Client::connect(name)).unwrap();
-        let times = Arc::default();
-        let waker = Meddler::waker(runtime, &client, &times);
-        let mut state = client.state();
+    play(|stage| {
+        let waker = stage.waker();
+        let mut state = stage.client.state();
         assert_eq!(*state.borrow_and_update(), ConnectionState::Connected);
         let mut changed = Box::pin(state.changed());
         assert!(poll_once(&mut changed, &waker).is_pending());
-        host.child.kill();
-        meddled(&times, 1);
-        runtime.block_on(changed).unwrap();
-        host.restart("server");
-        assert_eq!(
-            runtime
-                .block_on(client.call(Add(1, 2)).into_future())
-                .unwrap(),
-            3
-        );
-        drop(waker);
+        stage.host.child.kill();
+        stage.meddled(1);
+        stage.runtime.block_on(changed).unwrap();
+        stage.host.restart("server");
     });
 }
 
 #[test]
 fn payload_may_call_when_its_last_byte_is_sent() {
-    let host = Host::start("server", &[]);
-    let name = host.name();
-    unless_stuck(move |runtime| {
-        let client = runtime.block_on(Client::connect(name)).unwrap();
-        let times = Arc::default();
-        let meddler = Meddler::new(runtime, &client, &times);
-        let payload = owned(move || meddler.meddle());
-        let pending = runtime.block_on(client.call(Echo(payload)).send()).unwrap();
-        assert_eq!(runtime.block_on(pending).unwrap().0.len(), LARGE_BYTES);
-        meddled(&times, 2);
+    play(|stage| {
+        let meddler = stage.meddler();
+        let pending = stage.send(Echo(owned(move || meddler.meddle())));
+        let reply = stage.runtime.block_on(pending).unwrap();
+        assert_eq!(reply.0.len(), LARGE_BYTES);
+        stage.meddled(2);
     });
 }
 
 #[test]
 fn payload_of_a_call_that_is_given_up_may_call() {
-    let host = Host::start("server", &[]);
-    let name = host.name();
-    unless_stuck(move |runtime| {
-        let client = runtime.block_on(Client::connect(name)).unwrap();
-        let times = Arc::default();
-        let meddler = Meddler::new(runtime, &client, &times);
-        let payload = owned(move || meddler.meddle());
-        let pending = runtime.block_on(client.call(Echo(payload)).send()).unwrap();
-        drop(pending);
-        meddled(&times, 2);
-        assert_eq!(
-            runtime
-                .block_on(client.call(Add(1, 2)).into_future())
-                .unwrap(),
-            3
-        );
+    play(|stage| {
+        let meddler = stage.meddler();
+        drop(stage.send(Echo(owned(move || meddler.meddle()))));
+        stage.meddled(2);
     });
 }
 
 #[test]
 fn payload_of_a_thread_may_call_when_its_last_byte_is_sent() {
-    let host = Host::start("server", &[]);
-    let name = host.name();
-    unless_stuck(move |_| {
-        let client = blocking::Client::connect(name).unwrap();
+    play(|stage| {
+        let client = blocking::Client::connect(stage.host.name()).unwrap();
         let times = Arc::new(AtomicU32::new(0));
         let payload = owned({
             let (client, times) = (client.clone(), Arc::clone(&times));
@@ -357,6 +324,53 @@ fn payload_of_a_handler_may_use_its_context_when_its_last_byte_is_sent() {
             runtime.block_on(call.into_future()).unwrap().0.len(),
             LARGE_BYTES
         );
-        meddled(&times, 1);
+        eventually("the payload is dropped", || {
+            times.load(Ordering::SeqCst) == 1
+        });
+    });
+}
+
+/// A client of threads logs what a server does that breaks the protocol, and the end of the connection: whoever hears of it waits for an answer of
+/// that client and makes another one.
+#[test]
+fn listener_to_the_log_may_call_when_it_hears() {
+    unless_stuck(|_| {
+        let (place, honest) = (Place::new(), Host::start("server", &[]));
+        let listener = RawServer::listen(&place.socket());
+        let breaking = thread::spawn(move || {
+            let mut server = RawServer::accept(&listener);
+            server.wait_for_frame();
+            let reply = FrameHeader::new(FrameKind::Response, 0, 0);
+            server.push(&RawClient::seal(reply, &[]), &[]);
+            server.ring();
+            server.wait_for_end();
+        });
+        let builder = blocking::Client::builder(place.name());
+        let client = builder.reconnect_timeout(Duration::ZERO).connect().unwrap();
+        let pending = Mutex::new(Some(client.call(Stuck).send().unwrap()));
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        log::listen({
+            let (client, heard, name) = (client.clone(), Arc::clone(&heard), honest.name());
+            let this = thread::current().id();
+            move |said| {
+                if thread::current().id() != this {
+                    return; // of another test
+                }
+                drop(pending.lock().unwrap().take());
+                client.call(Add(1, 2)).wait().unwrap_err();
+                let other = blocking::Client::connect(&*name).unwrap();
+                assert_eq!(other.call(Add(1, 2)).wait().unwrap(), 3);
+                heard.lock().unwrap().push(said.to_owned());
+            }
+        });
+        client.call(Add(1, 2)).wait().unwrap_err();
+        breaking.join().unwrap();
+        let heard = heard.lock().unwrap();
+        for said in [
+            "connection ended with calls under way",
+            "closed the connection",
+        ] {
+            assert!(heard.iter().any(|heard| heard == said), "{heard:?}");
+        }
     });
 }

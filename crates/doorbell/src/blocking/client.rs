@@ -252,6 +252,9 @@ impl Dialer {
         give_up: Instant,
         limit: Option<Instant>,
     ) -> Result<Arc<Connection>, ConnectError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(ConnectError::Closed); // not after the turn of whoever is closing it, which may be the caller
+        }
         let _turn = self.wait_for_turn(limit)?;
         let mut back_off = BackOff::new();
         loop {

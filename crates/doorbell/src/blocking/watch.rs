@@ -91,11 +91,13 @@ fn forget(token: u64) {
     if let Some((_, watched)) = removed {
         watch.remove(&watched);
     }
-    if lock(&watch.watched).is_empty() {
-        current.watch = None;
-        if let Err(error) = watch.poller.wake() {
-            tracing::error!(%error, "cannot end the thread that watches over connections");
-        }
+    if !lock(&watch.watched).is_empty() {
+        return;
+    }
+    current.watch = None;
+    drop(current); // whoever listens to what is logged may connect or close a client
+    if let Err(error) = watch.poller.wake() {
+        tracing::error!(%error, "cannot end the thread that watches over connections");
     }
 }
 

@@ -84,6 +84,9 @@ impl Dialer {
         self: &Arc<Self>,
         give_up: Instant,
     ) -> Result<Arc<Connection>, ConnectError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(ConnectError::Closed); // not after the turn of whoever is closing it, which may be the caller
+        }
         let _turn = self.dialing.lock().await;
         let mut back_off = BackOff::new();
         loop {

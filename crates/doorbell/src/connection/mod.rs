@@ -264,12 +264,12 @@ impl Connection {
         };
         doorbell_shm::failpoint!("close.marked");
         self.kick.raise();
-        tracing::debug!(calls, "connection ended with calls under way");
         wakers.into_iter().for_each(Waker::wake);
         if self.sleeper == Sleeper::Worker {
             self.ask_to_resume(); // it gives back what it watches, also if the peer never stirs again
         }
         self.run_on_close();
+        tracing::debug!(calls, "connection ended with calls under way");
         doorbell_shm::failpoint!("close.after");
     }
 

@@ -195,8 +195,8 @@ impl Connection {
     /// Closes the connection of a peer that broke the protocol.
     pub(super) fn end_for(&self, breach: Breach) -> Disconnected {
         let reason = Disconnected::from(breach);
-        tracing::warn!(%reason, peer = self.identity.pid, "closing the connection");
         self.close(reason.clone());
+        tracing::warn!(%reason, peer = self.identity.pid, "closed the connection");
         reason
     }
 

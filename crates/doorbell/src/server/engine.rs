@@ -204,12 +204,13 @@ impl Engine {
     }
 
     fn connections(&self) -> Vec<Arc<Connection>> {
-        let connections = lock(&self.door.connections);
-        connections
+        let upgrade = std::sync::Weak::upgrade;
+        let mut connections: Vec<_> = lock(&self.door.connections)
             .iter()
-            .filter_map(std::sync::Weak::upgrade)
-            .filter(|connection| !connection.is_closed())
-            .collect()
+            .filter_map(upgrade)
+            .collect();
+        connections.retain(|connection| !connection.is_closed()); // ours may be the last handle: what is dropped with it is the user's
+        connections
     }
 
     /// Takes no more connections and no more calls. Those under way go on.

@@ -1,24 +1,21 @@
 //! Frames that the library itself found to be broken. A peer that is killed leaves whole ones, so there must be none.
 
-use std::{
-    fmt,
-    sync::{
-        Once,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Once,
+    atomic::{AtomicU64, Ordering},
 };
 
-use tracing::{
-    Event, Level, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-};
+use crate::log;
 
 /// Counts, from now on, what this process closes connections for.
 pub(crate) fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        tracing::subscriber::set_global_default(Watcher).expect("nobody else listens");
+        log::listen(|said| {
+            let is_broken =
+                said == "closed the connection" || said == "a dead client left nonsense";
+            BROKEN.fetch_add(u64::from(is_broken), Ordering::AcqRel);
+        });
     });
 }
 
@@ -28,34 +25,3 @@ pub(crate) fn take() -> u64 {
 }
 
 static BROKEN: AtomicU64 = AtomicU64::new(0);
-
-struct Watcher;
-
-impl Subscriber for Watcher {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= Level::DEBUG
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        struct Says(bool);
-        impl Visit for Says {
-            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-                let said = format!("{value:?}");
-                self.0 |= field.name() == "message"
-                    && (said == "closing the connection" || said == "a dead client left nonsense");
-            }
-        }
-        let mut says = Says(false);
-        event.record(&mut says);
-        BROKEN.fetch_add(u64::from(says.0), Ordering::AcqRel);
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}

@@ -1,6 +1,7 @@
 //! What the tests with two processes share: messages, a server for them, and the body of a child process.
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+pub(crate) mod log;
 pub(crate) mod messages;
 pub(crate) mod roles;
 pub(crate) mod service;
