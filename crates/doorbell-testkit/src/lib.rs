@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub use child::{Child, role, say, setting, wait_for_parent};
 pub use place::Place;
 pub use proc::{
-    descriptors, is_asleep, kill_process, limit_descriptors, mappings, memory_bytes,
+    cpu_time, descriptors, is_asleep, kill_process, limit_descriptors, mappings, memory_bytes,
     resident_bytes, second_user, stop_process, threads,
 };
 pub use raw_client::{RawClient, RawControl};

@@ -1,6 +1,6 @@
 //! What a process holds, as `/proc` tells.
 
-use std::{os::unix::fs::MetadataExt, path::PathBuf};
+use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
 /// Returns how many descriptors the process has open. Of this process, the one needed to look is not counted.
 ///
@@ -100,6 +100,22 @@ pub fn memory_bytes(process: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kibibytes.expect("a line of the kernel") * 1024
+}
+
+/// Returns how long the process has kept processors busy, in steps of the kernel's 10 ms.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn cpu_time(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(path(process, "stat")).expect("the process lives");
+    // The name may have anything in it; after it come the state, ten numbers, and the times of user and system.
+    let (_, fields) = stat.rsplit_once(')').expect("a line of the kernel");
+    let times = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = times
+        .map(|time| time.parse::<u64>().expect("a number"))
+        .sum();
+    Duration::from_millis(10 * ticks)
 }
 
 /// Lets this process have so many descriptors and no more, for good.

@@ -5,10 +5,12 @@
 //! can be told; the witness must have gone on without an error; a fresh client must be served; and the victim must hold what it held
 //! before: descriptors, mappings, threads, tasks, connections. It must not have panicked.
 //!
-//! `DOORBELL_HOSTILE_ONLY` chooses the rows whose name contains it, `DOORBELL_HOSTILE_SCALE` multiplies the storms.
+//! `DOORBELL_HOSTILE_ONLY` chooses the rows whose name contains it, `DOORBELL_HOSTILE_SCALE` multiplies the storms, and
+//! `DOORBELL_HOSTILE_SECONDS` measures what the witness feels of each attack: see [`calm`].
 #![allow(dead_code, reason = "every test uses a part of it")]
 
 pub(crate) mod account;
+pub(crate) mod calm;
 pub(crate) mod lies;
 pub(crate) mod trap;
 pub(crate) mod victim;
@@ -49,8 +51,10 @@ impl Attack {
 /// Lets a server suffer all attacks, one after the other.
 pub(crate) fn suffer(attacks: &[Attack], settings: &[(&str, &str)]) {
     let mut scene = Scene::start(settings);
-    for attack in attacks.iter().filter(|attack| is_chosen(attack.name)) {
-        scene.suffer(attack);
+    let chosen = attacks.iter().filter(|attack| is_chosen(attack.name));
+    match calm::length() {
+        Some(length) => calm::measure(&mut scene, chosen, length),
+        None => chosen.for_each(|attack| scene.suffer(attack)),
     }
     scene.end();
 }
@@ -61,28 +65,35 @@ pub(crate) fn suffer_in_threads(attacks: &[Attack]) {
 }
 
 /// The body of the child processes.
-pub(crate) fn child(tables: &[&[Attack]]) {
+pub(crate) fn child(tables: &[&'static [Attack]]) {
     child_with(tables, |builder| builder);
 }
 
 /// As [`child`], with handlers that only these tables need.
-pub(crate) fn child_with(tables: &[&[Attack]], more: fn(server::Builder) -> server::Builder) {
+pub(crate) fn child_with(
+    tables: &[&'static [Attack]],
+    more: fn(server::Builder) -> server::Builder,
+) {
     match role().as_deref() {
         Some("victim") => victim::serve(more),
         Some("victim of threads") => victim::serve_of_threads(),
         Some("enemy") => {
-            let name = setting("attack");
-            let row = tables
-                .iter()
-                .copied()
-                .flatten()
-                .find(|attack| attack.name == name);
-            let account = (row.expect("a row of the table").run)(&path());
+            let account = (row(tables).run)(&path());
             say(&format!("SAW {}", account.replace('\n', " ")));
             while wait_for_parent().is_some() {}
         }
+        Some("enemy that goes on") => calm::go_on(row(tables), &path()),
+        Some("busy") => calm::keep_busy(),
         _ => {}
     }
+}
+
+/// In a child: the attack that it is to make.
+fn row(tables: &[&'static [Attack]]) -> &'static Attack {
+    let name = setting("attack");
+    let mut rows = tables.iter().copied().flatten();
+    rows.find(|attack| attack.name == name)
+        .expect("a row of the table")
 }
 
 /// In a child: the path of the server.
@@ -123,13 +134,14 @@ impl Scene {
 
     /// Starts the enemy and waits for its account.
     pub(crate) fn attack(&self, name: &str) -> (Child, String) {
-        let settings = [("path", self.place.name()), ("attack", name.to_owned())];
-        let settings = settings
-            .each_ref()
-            .map(|(key, value)| (*key, value.as_str()));
-        let enemy = Child::start("child_process", "enemy", &settings);
+        let enemy = self.child("enemy", name);
         let saw = enemy.hear("SAW");
         (enemy, saw)
+    }
+
+    fn child(&self, role: &str, attack: &str) -> Child {
+        let settings = [("path", &*self.place.name()), ("attack", attack)];
+        Child::start("child_process", role, &settings)
     }
 
     fn suffer(&mut self, attack: &Attack) {
