@@ -22,8 +22,8 @@ use doorbell_shm::{
 use super::{
     Admission, Policy,
     ledger::{Charge, Ledger, Shortage, User, Users, UsersShare},
+    mailbox::{Arrival, Mailbox},
     resource::Resource,
-    worker::{Arrival, Mailbox},
 };
 use crate::{
     connection::{Connection, Sleeper, Spending, lock},

@@ -15,10 +15,11 @@ use doorbell_shm::sys::{self, Listener, SocketAccess};
 use super::{
     acceptor::{Acceptor, Door, Reception},
     ledger::Ledger,
+    mailbox::Mailbox,
     options::Options,
     registry::Registry,
     resource::{PerResource, Resource, ResourceStats},
-    worker::{Duties, Mailbox, Worker},
+    worker::{Duties, Worker},
 };
 use crate::{
     connection::{Connection, lock},

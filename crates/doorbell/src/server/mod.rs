@@ -6,6 +6,7 @@ mod context;
 mod dispatch;
 mod engine;
 mod ledger;
+mod mailbox;
 mod options;
 mod quiet;
 pub(crate) mod registry;
@@ -13,6 +14,7 @@ pub(crate) mod reply;
 mod resource;
 #[cfg(feature = "tokio")]
 mod tasks;
+mod turn;
 mod worker;
 
 pub(crate) use admission::Policy;

@@ -5,48 +5,28 @@
 //! With nothing hot the worker sleeps in the poller, for as long as nothing happens.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use doorbell_shm::{
     Spin, SpinMode, SpinTurn,
-    sys::{self, Event, Mode, Poller, Wait},
+    sys::{self, Event, Mode, Wait},
 };
 
 use super::{
-    dispatch::dispatch,
     ledger::Charge,
+    mailbox::{Arrival, Mailbox},
     quiet::{Quiet, TIME_QUIET},
     registry::{Registry, Snapshot},
+    turn::{Served, serve, serve_the_dead},
 };
 use crate::{
-    connection::{Connection, Dispatch, InlineReply, Rest, Watched, lock},
+    connection::{Connection, Rest, Watched, lock},
     deadline::{after, after_since},
     error::Disconnected,
     stats::Stats,
 };
-
-/// What a worker shares with the rest of the server.
-pub(super) struct Mailbox {
-    poller: Poller,
-    arrivals: Mutex<Vec<Arrival>>,
-    /// Connections that may be read again.
-    resumed: Mutex<Vec<usize>>,
-    pub(super) stop: AtomicBool,
-    pub(super) polls: AtomicU64,
-}
-
-/// A new connection for a worker.
-pub(super) struct Arrival {
-    pub(super) connection: Arc<Connection>,
-    pub(super) watched: Watched,
-    /// What was charged for it.
-    pub(super) charges: [Charge; 2],
-}
 
 /// What a worker needs to know.
 pub(super) struct Duties {
@@ -60,47 +40,6 @@ pub(super) struct Duties {
 }
 
 type Ended = dyn Fn(&Connection, Stats) + Send + Sync;
-
-impl Mailbox {
-    pub(super) fn new() -> std::io::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
-            poller: Poller::new()?,
-            arrivals: Mutex::default(),
-            resumed: Mutex::default(),
-            stop: AtomicBool::new(false),
-            polls: AtomicU64::new(0),
-        }))
-    }
-
-    /// Puts a connection down for the worker, then looks whether there is one: the steps are in `docs/orderings.md`.
-    pub(super) fn deliver(&self, arrival: Arrival) {
-        lock(&self.arrivals).push(arrival);
-        if self.stop.load(Ordering::Relaxed) {
-            return self.turn_away(); // its worker may have left, and looks here no more
-        }
-        self.wake();
-    }
-
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.wake();
-    }
-
-    /// Closes the connections that no worker has taken in, and never will.
-    pub(super) fn turn_away(&self) {
-        let arrivals = std::mem::take(&mut *lock(&self.arrivals));
-        for arrival in arrivals {
-            arrival.connection.close(Disconnected::Closed);
-        }
-    }
-
-    /// Makes the worker look at everything again.
-    pub(super) fn wake(&self) {
-        if let Err(error) = self.poller.wake() {
-            tracing::error!(%error, "cannot wake an I/O worker");
-        }
-    }
-}
 
 /// The thread's own state.
 pub(super) struct Worker {
@@ -530,73 +469,6 @@ impl Drop for Leaving {
         self.0.turn_away();
     }
 }
-
-/// What a turn of a connection brought.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Served {
-    Nothing,
-    /// Credit, and nothing else. A handler sends items meanwhile, and may want this very CPU: the next credit is not worth a spin.
-    Credit,
-    Messages,
-}
-
-impl Served {
-    fn messages(any: bool) -> Self {
-        if any { Self::Messages } else { Self::Nothing }
-    }
-}
-
-fn serve(connection: &Arc<Connection>, handlers: &mut Snapshot) -> Result<Served, Disconnected> {
-    let Some(mut receive) = connection.try_receive() else {
-        return Ok(Served::Nothing);
-    };
-    if connection.is_congested() {
-        // Answers wait for room: no new requests until they are on their way.
-        return Ok(Served::messages(connection.relieve()));
-    }
-    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| {
-        dispatch(connection, handlers, message, inline);
-    };
-    let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
-    if count > 0 && count == receive.credits {
-        return Ok(Served::Credit);
-    }
-    Ok(Served::messages(count > 0 || connection.relieve()))
-}
-
-/// Reads a turn of what a dead client has left: its notifications count, its calls have nobody to answer to.
-///
-/// # Errors
-///
-/// There is no more, or as much as there may be has been read.
-fn serve_the_dead(
-    connection: &Arc<Connection>,
-    handlers: &mut Snapshot,
-    left: &mut usize,
-) -> Result<Served, Disconnected> {
-    let Some(mut receive) = connection.try_receive() else {
-        return Ok(Served::Nothing); // it stays hot
-    };
-    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| match message {
-        notify @ (Dispatch::Notify { .. } | Dispatch::Notifies { .. }) => {
-            dispatch(connection, handlers, notify, inline);
-        }
-        Dispatch::Request { .. } | Dispatch::Small { .. } => {}
-    };
-    let frames = FRAMES_PER_TURN.min(*left);
-    let count = connection
-        .drain(&mut receive, frames, &mut hand_over)
-        .inspect_err(|reason| tracing::debug!(%reason, "a dead client left nonsense"))?;
-    *left = left.saturating_sub(count);
-    if count == 0 || *left == 0 {
-        doorbell_shm::failpoint!("peer.gone.after");
-        return Err(Disconnected::PeerGone);
-    }
-    Ok(Served::Messages)
-}
-
-/// Frames read from one connection before the next one has its turn.
-const FRAMES_PER_TURN: usize = 64;
 
 /// Turns without traffic after which a connection leaves the hot set while others stay.
 const QUIET_TURNS: u32 = 256;

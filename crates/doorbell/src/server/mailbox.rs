@@ -1,0 +1,73 @@
+//! Where connections are put down for a worker, and how it is told to look.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use doorbell_shm::sys::Poller;
+
+use super::ledger::Charge;
+use crate::{
+    connection::{Connection, Watched, lock},
+    error::Disconnected,
+};
+
+/// What a worker shares with the rest of the server.
+pub(super) struct Mailbox {
+    pub(super) poller: Poller,
+    pub(super) arrivals: Mutex<Vec<Arrival>>,
+    /// Connections that may be read again.
+    pub(super) resumed: Mutex<Vec<usize>>,
+    pub(super) stop: AtomicBool,
+    pub(super) polls: AtomicU64,
+}
+
+/// A new connection for a worker.
+pub(super) struct Arrival {
+    pub(super) connection: Arc<Connection>,
+    pub(super) watched: Watched,
+    /// What was charged for it.
+    pub(super) charges: [Charge; 2],
+}
+
+impl Mailbox {
+    pub(super) fn new() -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            poller: Poller::new()?,
+            arrivals: Mutex::default(),
+            resumed: Mutex::default(),
+            stop: AtomicBool::new(false),
+            polls: AtomicU64::new(0),
+        }))
+    }
+
+    /// Puts a connection down for the worker, then looks whether there is one: the steps are in `docs/orderings.md`.
+    pub(super) fn deliver(&self, arrival: Arrival) {
+        lock(&self.arrivals).push(arrival);
+        if self.stop.load(Ordering::Relaxed) {
+            return self.turn_away(); // its worker may have left, and looks here no more
+        }
+        self.wake();
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Closes the connections that no worker has taken in, and never will.
+    pub(super) fn turn_away(&self) {
+        let arrivals = std::mem::take(&mut *lock(&self.arrivals));
+        for arrival in arrivals {
+            arrival.connection.close(Disconnected::Closed);
+        }
+    }
+
+    /// Makes the worker look at everything again.
+    pub(super) fn wake(&self) {
+        if let Err(error) = self.poller.wake() {
+            tracing::error!(%error, "cannot wake an I/O worker");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A turn of a connection: some of its frames are read, and the requests among them dispatched.
+
+use std::sync::Arc;
+
+use super::{dispatch::dispatch, registry::Snapshot};
+use crate::{
+    connection::{Connection, Dispatch, InlineReply},
+    error::Disconnected,
+};
+
+/// What a turn of a connection brought.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Served {
+    Nothing,
+    /// Credit, and nothing else. A handler sends items meanwhile, and may want this very CPU: the next credit is not worth a spin.
+    Credit,
+    Messages,
+}
+
+impl Served {
+    fn messages(any: bool) -> Self {
+        if any { Self::Messages } else { Self::Nothing }
+    }
+}
+
+pub(super) fn serve(
+    connection: &Arc<Connection>,
+    handlers: &mut Snapshot,
+) -> Result<Served, Disconnected> {
+    let Some(mut receive) = connection.try_receive() else {
+        return Ok(Served::Nothing);
+    };
+    if connection.is_congested() {
+        // Answers wait for room: no new requests until they are on their way.
+        return Ok(Served::messages(connection.relieve()));
+    }
+    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| {
+        dispatch(connection, handlers, message, inline);
+    };
+    let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
+    if count > 0 && count == receive.credits {
+        return Ok(Served::Credit);
+    }
+    Ok(Served::messages(count > 0 || connection.relieve()))
+}
+
+/// Reads a turn of what a dead client has left: its notifications count, its calls have nobody to answer to.
+///
+/// # Errors
+///
+/// There is no more, or as much as there may be has been read.
+pub(super) fn serve_the_dead(
+    connection: &Arc<Connection>,
+    handlers: &mut Snapshot,
+    left: &mut usize,
+) -> Result<Served, Disconnected> {
+    let Some(mut receive) = connection.try_receive() else {
+        return Ok(Served::Nothing); // it stays hot
+    };
+    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| match message {
+        notify @ (Dispatch::Notify { .. } | Dispatch::Notifies { .. }) => {
+            dispatch(connection, handlers, notify, inline);
+        }
+        Dispatch::Request { .. } | Dispatch::Small { .. } => {}
+    };
+    let frames = FRAMES_PER_TURN.min(*left);
+    let count = connection
+        .drain(&mut receive, frames, &mut hand_over)
+        .inspect_err(|reason| tracing::debug!(%reason, "a dead client left nonsense"))?;
+    *left = left.saturating_sub(count);
+    if count == 0 || *left == 0 {
+        doorbell_shm::failpoint!("peer.gone.after");
+        return Err(Disconnected::PeerGone);
+    }
+    Ok(Served::Messages)
+}
+
+/// Frames read from one connection before the next one has its turn.
+const FRAMES_PER_TURN: usize = 64;
