@@ -203,6 +203,11 @@ impl RawServer {
         bell::sleeps_on(self.peer.load_sleep())
     }
 
+    /// Returns the generation of the call that the client shows as the last cancelled one of a slot.
+    pub fn cancel_generation(&self, slot: u32) -> u32 {
+        self.peer.cancel_generation(slot)
+    }
+
     /// Writes a frame without looking at it, publishes it and wakes the client however it sleeps.
     pub fn push(&mut self, header: &[u8; HEADER_BYTES], body: &[u8]) {
         self.write(header, body);

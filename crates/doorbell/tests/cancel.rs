@@ -2,8 +2,10 @@
 
 mod support;
 
-use doorbell::{Code, Outcome};
-use support::{Host, in_time, messages::*, server_has_seen};
+use doorbell::{CallError, Client, Code, Message as _, Outcome};
+use doorbell_proto::frame::{CallId, FrameHeader, FrameKind};
+use doorbell_testkit::{Place, RawServer, eventually};
+use support::{Host, SHORT, in_time, messages::*, server_has_seen};
 
 #[test]
 #[ignore = "the body of the child processes"]
@@ -255,6 +257,80 @@ async fn killed_client_drops_the_handlers_of_its_calls() {
             },
         )
         .await;
+    })
+    .await;
+}
+
+/// Returns a client whose ring is full, and its server.
+async fn client_without_room(place: &Place) -> (Client, RawServer) {
+    let listener = RawServer::listen(&place.socket());
+    let builder = Client::builder(place.name()).ring_capacity_bytes(4096);
+    let connecting = tokio::spawn(builder.connect());
+    let server = RawServer::accept(&listener);
+    let client = connecting.await.unwrap().unwrap();
+    while client.notify(Remember(0)).is_ok() {}
+    (client, server)
+}
+
+/// Reads until a frame comes that is no notification.
+fn next_frame(server: &mut RawServer) -> FrameHeader {
+    let mut frame = None;
+    eventually("the client sends a frame", || {
+        frame = server.read().map(|(header, _)| header);
+        server.wake_for_room();
+        frame.is_some_and(|header| header.kind != FrameKind::Notify)
+    });
+    frame.unwrap()
+}
+
+/// A call that is given up while it waits for room has never been: its id is that of the next call, which nobody has cancelled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn call_after_one_that_was_given_up_unsent_is_not_cancelled() {
+    async fn drop_it(client: &Client) {
+        drop(client.call(Stuck).send().await.unwrap());
+    }
+    async fn let_it_expire(client: &Client) {
+        let error = client.call(Stuck).timeout(SHORT).await.unwrap_err();
+        assert!(matches!(error, CallError::DeadlineExceeded), "{error:?}");
+    }
+    in_time(async {
+        for expires in [false, true] {
+            let place = Place::new();
+            let (client, mut server) = client_without_room(&place).await;
+            if expires {
+                let_it_expire(&client).await;
+            } else {
+                drop_it(&client).await;
+            }
+            let _next = client.call(Gate).send().await.unwrap();
+            let call = next_frame(&mut server);
+            assert_eq!((call.kind, call.value), (FrameKind::Call, Gate::TYPE.get()));
+            let id = CallId::from_raw(call.id);
+            assert_ne!(
+                server.cancel_generation(id.slot()),
+                id.generation(),
+                "expires: {expires}"
+            );
+        }
+    })
+    .await;
+}
+
+/// As above: whoever has a half of the call that was given up cannot end the items of the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_of_a_stream_that_was_given_up_unsent_leaves_the_next_alone() {
+    in_time(async {
+        let place = Place::new();
+        let (client, mut server) = client_without_room(&place).await;
+        let (upload, doubled) = client.bidi(Double).await.unwrap();
+        drop(doubled);
+        let (mut next, _doubled) = client.bidi(Double).await.unwrap();
+        drop(upload);
+        next.send(1).await.unwrap();
+        assert_eq!(next_frame(&mut server).kind, FrameKind::Call);
+        assert_eq!(next_frame(&mut server).kind, FrameKind::Data);
+        next.finish();
+        assert_eq!(next_frame(&mut server).kind, FrameKind::End);
     })
     .await;
 }

@@ -125,8 +125,9 @@ impl Connection {
     pub(crate) fn end_items(&self, key: TicketKey) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let id = state.tickets.get(key).id;
-        if state.end.is_some() || !state.machine.end_items(id) {
+        let ticket = state.tickets.get(key);
+        let (id, over) = (ticket.id, ticket.over);
+        if over || state.end.is_some() || !state.machine.end_items(id) {
             return;
         }
         let header = header(FrameKind::End, Flags::default(), id.raw(), 0);

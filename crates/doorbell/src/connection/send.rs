@@ -191,9 +191,10 @@ impl Connection {
         }
         state.counters.cancelled += 1;
         doorbell_shm::failpoint!("abandon.before");
-        self.own.set_cancel(id.slot(), id.generation());
-        doorbell_shm::failpoint!("cancel.word.after");
-        state.cancel(id);
+        if state.cancel(id) {
+            self.own.set_cancel(id.slot(), id.generation());
+            doorbell_shm::failpoint!("cancel.word.after");
+        }
         let mut effects = Effects::default();
         state.end_call(id, None, &mut effects); // for the other half of a stream, which may be in use still
         let result = state.pump();
@@ -213,12 +214,11 @@ impl Connection {
             let id = expired.id;
             if state.outgoing.remove(id) {
                 state.machine.abort_start(id);
+            } else if self.sleeper != Sleeper::Worker {
+                self.own.set_cancel(id.slot(), id.generation());
             }
             if let Some(ticket) = state.tickets.find_mut(id) {
                 ticket.cancelled = true;
-            }
-            if self.sleeper != Sleeper::Worker {
-                self.own.set_cancel(id.slot(), id.generation());
             }
             state.end_call(id, Some(CallError::DeadlineExceeded), &mut effects);
         }

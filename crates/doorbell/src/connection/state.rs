@@ -493,13 +493,14 @@ impl State {
         (over || self.end.is_some() || self.machine.may_begin_item(id)).then_some(())
     }
 
-    /// Takes back everything of a call that its owner gives up, and tells the peer.
-    pub(super) fn cancel(&mut self, id: CallId) {
+    /// Takes back everything of a call that its owner gives up. Returns `true` if the peer has to be told. Otherwise it has never heard of
+    /// the call, and the next one will have the same id.
+    pub(super) fn cancel(&mut self, id: CallId) -> bool {
         if self.outgoing.remove(id) {
             self.machine.abort_start(id);
-        } else {
-            self.machine.cancel(id);
+            return false;
         }
+        self.machine.cancel(id)
     }
 
     #[inline]
