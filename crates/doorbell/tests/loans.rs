@@ -2,10 +2,18 @@
 
 mod lending;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
-use doorbell::{Disconnected, LoanError, Payload};
-use doorbell_testkit::{PATIENCE, eventually, mappings};
+use doorbell::{Context, Disconnected, LoanError, Loaned, Payload, Status, blocking};
+use doorbell_testkit::{PATIENCE, Place, eventually, mappings};
 use lending::*;
 
 #[test]
@@ -310,4 +318,51 @@ async fn message_larger_than_the_server_accepts_is_no_loan() {
     let client = host.client().await;
     let error = client.loan((64 << 20) + 1).await.unwrap_err();
     assert!(matches!(error, LoanError::TooLarge { .. }), "{error}");
+}
+
+/// Handlers on several threads make segments at once. What one has made for itself, another may not take before it has.
+#[test]
+fn room_that_is_made_for_a_handler_is_not_taken_by_another() {
+    const HANDLERS: usize = 4;
+    const BLOCK_BYTES: usize = 128 << 10; // two in the smallest segment
+    /// Two blocks in each of 64 segments, without those that are begun at once at the end.
+    const MOST_BLOCKS: usize = 128 - 4 * HANDLERS;
+    let (contexts, streams) = mpsc::channel();
+    let contexts = Mutex::new(contexts);
+    let place = Place::new();
+    let _server = blocking::Server::builder(place.name())
+        .max_loan_bytes(64 << 20)
+        .on_stream(
+            move |context: Context, _: Produce, _: blocking::ItemSender<Loaned>| {
+                let (over, until_dropped) = mpsc::channel::<()>();
+                contexts.lock().unwrap().send((context, over)).unwrap();
+                let _ = until_dropped.recv();
+                Ok::<_, Status>(())
+            },
+        )
+        .bind()
+        .unwrap();
+    for _ in 0..20 {
+        let client = blocking::Client::connect(place.name()).unwrap();
+        let _stream = client.stream(Produce(0, 0)).open().unwrap();
+        let (context, _over) = streams.recv().unwrap();
+        let taken = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..HANDLERS {
+                scope.spawn(|| {
+                    let mut loans = Vec::new();
+                    while let Ok(loan) = context.try_loan(BLOCK_BYTES) {
+                        loans.push(loan);
+                        taken.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let taken = taken.load(Ordering::Relaxed);
+                    assert!(
+                        taken >= MOST_BLOCKS,
+                        "there is no room beside {taken} blocks"
+                    );
+                    loans
+                });
+            }
+        });
+    }
 }
