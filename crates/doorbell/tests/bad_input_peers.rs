@@ -375,7 +375,7 @@ async fn client_that_hangs_up_and_goes_on_writing_holds_nobody_up() {
         witness.ping().await.unwrap();
         // A large ring, so that there is always something left to read.
         let hello = doorbell_proto::handshake::Hello {
-            ring_capacity_bytes: 16 << 20,
+            ring_capacity_bytes: 4 << 20,
             ..RawControl::hello()
         };
         let mut flood = RawControl::connect(&host.place.socket()).finish_with(hello);

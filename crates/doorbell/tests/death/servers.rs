@@ -34,8 +34,8 @@ struct Calling {
     cycle: u64,
     killed: AtomicBool,
     begun: AtomicU64,
-    /// Calls that did not fail.
-    done: AtomicU64,
+    /// Calls that did not fail, of tasks and of threads.
+    done: [AtomicU64; 2],
 }
 
 impl<'a> Servers<'a> {
@@ -48,11 +48,12 @@ impl<'a> Servers<'a> {
         }
     }
 
-    /// Starts a server, lets it answer some calls, and kills it.
+    /// Starts a server, lets it answer some calls of each kind, and kills it. Afterwards either client holds what one holds that has lost
+    /// its server.
     pub(crate) fn run_once(&mut self, random: &mut Random, cycle: u64) {
         let clients = self.clients.clone();
         self.live(random, cycle, clients, &mut |_, calling| {
-            await_calls(calling, 20)
+            await_calls(calling, 10, |[tasks, threads]| tasks.min(threads));
         });
     }
 
@@ -69,7 +70,9 @@ impl<'a> Servers<'a> {
             if random.below(4) == 0 {
                 spin(Duration::from_micros(random.below(15_000)));
             } else {
-                await_calls(calling, random.below(40));
+                await_calls(calling, random.below(40), |[tasks, threads]| {
+                    tasks + threads
+                });
                 spin(Duration::from_micros(random.below(200)));
             }
         });
@@ -93,7 +96,7 @@ impl<'a> Servers<'a> {
             cycle,
             killed: AtomicBool::new(false),
             begun: AtomicU64::new(0),
-            done: AtomicU64::new(0),
+            done: Default::default(),
         });
         let answers = self.start_callers(&calling, clients);
         until(random, &calling);
@@ -119,7 +122,7 @@ impl<'a> Servers<'a> {
                 while let Some((shape, message)) = calling.next(caller) {
                     let id = message.id;
                     let answer = asking::ask(&client, shape, message).await;
-                    let _ = sender.send(calling.ended(id, answer));
+                    let _ = sender.send(calling.ended(&calling.done[0], id, answer));
                 }
             });
         }
@@ -130,7 +133,7 @@ impl<'a> Servers<'a> {
                 while let Some((shape, message)) = calling.next(caller) {
                     let id = message.id;
                     let answer = ask(&client, shape, message);
-                    let _ = sender.send(calling.ended(id, answer));
+                    let _ = sender.send(calling.ended(&calling.done[1], id, answer));
                 }
             });
         }
@@ -203,12 +206,18 @@ impl Calling {
         Some((shape, Sealed::new(number(self.cycle, caller, call), length)))
     }
 
-    fn ended(&self, id: u64, answer: Answer) -> Ended {
+    fn ended(&self, done: &AtomicU64, id: u64, answer: Answer) -> Ended {
         let at = Instant::now();
         if !matches!(answer, Answer::Failed(_)) {
-            self.done.fetch_add(1, Ordering::AcqRel);
+            done.fetch_add(1, Ordering::AcqRel);
         }
         Ended { id, answer, at }
+    }
+
+    fn done(&self) -> [u64; 2] {
+        self.done
+            .each_ref()
+            .map(|done| done.load(Ordering::Acquire))
     }
 }
 
@@ -225,9 +234,10 @@ fn connect_later(socket: &str) -> (Client, blocking::Client) {
     (tasks, threads)
 }
 
-fn await_calls(calling: &Calling, calls: u64) {
+/// Waits until so many calls have not failed, as `count` counts those of tasks and of threads.
+fn await_calls(calling: &Calling, calls: u64, count: impl Fn([u64; 2]) -> u64) {
     let began = Instant::now();
-    while calling.done.load(Ordering::Acquire) < calls {
+    while count(calling.done()) < calls {
         assert!(
             began.elapsed() < Duration::from_secs(10),
             "no call can be made"
