@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -56,8 +56,8 @@ pub(super) struct Door {
     pub(super) open: AtomicUsize,
     pub(super) accepted: AtomicU64,
     pub(super) refused: AtomicU64,
-    /// All connections, for a drain.
-    pub(super) connections: Mutex<Vec<std::sync::Weak<Connection>>>,
+    /// Those connections, for a drain.
+    pub(super) connections: Mutex<Vec<Weak<Connection>>>,
 }
 
 impl Door {
@@ -81,7 +81,14 @@ impl Door {
     }
 
     /// A connection has ended: there is room, and a descriptor, for another one.
-    pub(super) fn connection_ended(&self) {
+    pub(super) fn connection_ended(&self, connection: &Connection) {
+        let mut connections = lock(&self.connections);
+        // What a weak reference points to keeps its memory.
+        let is_it = |other: &Weak<Connection>| std::ptr::eq(other.as_ptr(), connection);
+        if let Some(place) = connections.iter().position(is_it) {
+            connections.swap_remove(place);
+        }
+        drop(connections);
         self.open.fetch_sub(1, Ordering::Relaxed);
         let _ = self.poller.wake(); // an acceptor that ran out of descriptors tries again
     }
@@ -264,13 +271,7 @@ impl Acceptor {
         );
         door.accepted.fetch_add(1, Ordering::Relaxed);
         door.open.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut connections = lock(&door.connections);
-            if connections.len() == connections.capacity() {
-                connections.retain(|connection| connection.strong_count() > 0);
-            }
-            connections.push(Arc::downgrade(&connection));
-        }
+        lock(&door.connections).push(Arc::downgrade(&connection));
         if door.stop.load(Ordering::Relaxed) {
             // The drain has begun while we shook hands, and may have looked at the list before we came.
             connection.go_away(GoAwayReason::ShuttingDown, "the server is shutting down");

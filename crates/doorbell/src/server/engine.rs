@@ -142,9 +142,9 @@ impl Engine {
             spin: options.spin,
             idle_timeout: options.idle_timeout,
             trims_heap: options.trims_heap,
-            ended: Arc::new(move |_: &Connection, stats| {
+            ended: Arc::new(move |connection: &Connection, stats| {
                 lock(&ended).add(&stats);
-                door.connection_ended();
+                door.connection_ended(connection);
             }),
         };
         let (report, pinned) = std::sync::mpsc::sync_channel(1);
@@ -291,3 +291,29 @@ fn offer(options: &Options) -> ServerOffer {
 
 /// Handlers are polled on workers and may want some stack; untouched pages cost nothing.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use doorbell_testkit::{Place, eventually};
+
+    use super::*;
+    use crate::{blocking, server::registry::Table};
+
+    #[test]
+    fn server_keeps_nothing_of_a_connection_that_has_ended() {
+        let place = Place::new();
+        let registry = Registry::new(Table::default());
+        let engine = Engine::start(&place.name(), &Options::default(), registry).unwrap();
+        let known = || lock(&engine.door.connections).len(); // a weak reference keeps the memory, too
+        let stays = blocking::Client::connect(place.name()).unwrap();
+        for _ in 0..3 {
+            let leaves = blocking::Client::connect(place.name()).unwrap();
+            eventually("it is known", || known() == 2);
+            drop(leaves);
+            eventually("it is forgotten", || known() == 1);
+        }
+        assert_eq!(engine.connections().len(), 1);
+        drop(stays);
+        eventually("the last one is forgotten", || known() == 0);
+    }
+}
