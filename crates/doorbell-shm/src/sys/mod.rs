@@ -52,7 +52,7 @@ pub use imp::{AsyncDoorbell, AsyncPeer};
 pub use imp::{
     BorrowedHandle, ControlStream, Doorbell, Listener, Mapping, OwnedHandle, PeerIdentity, Poller,
     ProcessHandle, RegionHandle, Source, check_region, cpu_count, create_empty_region,
-    create_region, current_process_id, futex_wait, futex_wait_any, futex_wake,
+    create_region, current_process_id, futex_wait, futex_wait_any, futex_wake, heap_bytes_in_use,
     is_out_of_descriptors, page_bytes, pin_current_thread, raise_descriptor_limit,
     runtime_directory, seal_size, seal_writable_by_us_only, trim_heap,
 };

@@ -95,6 +95,7 @@ const _HOST: () = {
     let _: fn(&io::Error) -> bool = is_out_of_descriptors;
     let _: fn() -> u32 = current_process_id;
     let _: fn() -> bool = trim_heap;
+    let _: fn() -> Option<u64> = heap_bytes_in_use;
 };
 
 #[cfg(feature = "tokio")]

@@ -139,6 +139,23 @@ pub fn trim_heap() -> bool {
     false
 }
 
+/// Returns the bytes that the allocator of the process has handed out and not got back, those that it keeps ready for each thread
+/// included; above 4 GiB it starts again from 0 for blocks within its heaps. `None` where the system's allocator has no such call, or is not the
+/// one in use.
+pub fn heap_bytes_in_use() -> Option<u64> {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: `mallinfo` may be called at any time from any thread; it takes the allocator's own locks and changes nothing. The newer
+        // `mallinfo2` has wider fields, but programs that use it do not start where the C library is older than 2.33.
+        let info = unsafe { libc::mallinfo() };
+        let wide = |bytes: libc::c_int| u64::from(bytes.cast_unsigned());
+        let in_use = wide(info.uordblks) + wide(info.hblkhd);
+        (in_use > 0).then_some(in_use) // nothing at all is what it says when another allocator stands before it
+    }
+    #[cfg(not(target_env = "gnu"))]
+    None
+}
+
 /// Raises the number of descriptors that the process may open to the most that the system allows, and returns it.
 ///
 /// # Errors
@@ -187,6 +204,26 @@ mod tests {
 
     fn chosen(ours: &str, base: &str) -> PathBuf {
         choose_directory(Some(ours.into()), Some(base.into()), 7)
+    }
+
+    #[test]
+    fn memory_that_is_allocated_is_in_use() {
+        let Some(before) = heap_bytes_in_use() else {
+            let sanitizers = ["ASAN_OPTIONS", "TSAN_OPTIONS"];
+            let has_its_own = sanitizers.iter().any(|name| env::var_os(name).is_some());
+            assert!(has_its_own || cfg!(not(target_env = "gnu")));
+            return;
+        };
+        let ours = std::hint::black_box(vec![1_u8; 256 << 20]);
+        let during = heap_bytes_in_use().unwrap();
+        drop(ours);
+        let after = heap_bytes_in_use().unwrap();
+        // Other tests allocate meanwhile, but not that much.
+        let half = 128 << 20;
+        assert!(
+            during > before + half && after + half < during,
+            "{before} {during} {after}"
+        );
     }
 
     #[test]
