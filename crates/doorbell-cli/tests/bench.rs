@@ -335,7 +335,14 @@ fn bench_soak_watches_both_sides() {
     assert_eq!(sides, ["server", "clients"]);
     for row in &rows {
         assert_eq!(row["errors"], 0, "{row}");
-        assert_eq!(row["private_bytes_by_tenth"].as_array().unwrap().len(), 10);
+        for memory in ["at_rest", "at_work"] {
+            let memory = &row[memory];
+            assert_eq!(memory["bytes_by_tenth"].as_array().unwrap().len(), 10);
+            for key in ["first_bytes", "last_bytes", "most_bytes"] {
+                assert!(memory[key].as_f64() > Some(1_048_576.0), "{key}: {row}");
+            }
+            assert!(memory["slope_bytes_per_hour"].is_number(), "{row}");
+        }
         assert!(
             row["growth"].is_number() && row["verdict"].is_string(),
             "{row}"

@@ -167,6 +167,9 @@ impl What {
 ///
 /// If a row cannot be measured. The rows before it are printed.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    if let What::Soak(_) = args.what {
+        soak::prepare()?;
+    }
     interrupt::raise_flag_on_ctrl_c()?;
     // Each connection takes a few descriptors. If this is not enough, the connection that fails says so.
     _ = sys::raise_descriptor_limit();

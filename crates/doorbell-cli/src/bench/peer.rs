@@ -11,8 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
+use doorbell_shm::sys;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{busy, load, reference, subject};
@@ -64,6 +65,7 @@ pub(crate) fn run(part: &str) -> anyhow::Result<()> {
     for request in io::stdin().lock().lines() {
         match request?.as_str() {
             REPORT => answer(&report()?.to_string())?,
+            REST => answer(&json!(rest()).to_string())?,
             at => {
                 sleep_until(at)?;
                 answer(&report()?.to_string())?;
@@ -72,6 +74,12 @@ pub(crate) fn run(part: &str) -> anyhow::Result<()> {
     }
     // Threads that spin for the first process know nothing of its end.
     std::process::exit(0)
+}
+
+/// Lets the allocator of this process give back what it keeps of freed memory. Returns the bytes that are in use, if it tells.
+pub(crate) fn rest() -> Option<u64> {
+    sys::trim_heap();
+    sys::heap_bytes_in_use()
 }
 
 /// Runs `work` on a thread of the second process; its failure ends the process with a message.
@@ -194,6 +202,16 @@ impl Peer {
         self.reported()
     }
 
+    /// Lets the process [rest](rest).
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub(crate) fn rest(&mut self) -> anyhow::Result<Option<u64>> {
+        self.ask(REST)?;
+        Ok(self.reported()?.as_u64())
+    }
+
     fn ask(&mut self, request: &str) -> anyhow::Result<()> {
         let requests = self
             .requests
@@ -289,6 +307,7 @@ impl Drop for Peers {
 
 const READY: &str = "ready";
 const REPORT: &str = "report";
+const REST: &str = "rest";
 const ENDED_EARLY: &str = "the second process has ended too early; its own message stands above";
 
 /// Asking takes far less, also when every process asked wakes up for it.

@@ -13,6 +13,8 @@ pub(crate) struct Memory {
     pub(crate) private_bytes: u64,
     /// Bytes of connections' regions that the process has touched.
     pub(crate) region_bytes: u64,
+    /// All bytes that the process has in memory: those two, and what it has of the program and of other files.
+    pub(crate) resident_bytes: u64,
 }
 
 /// What a process has used since it was started.
@@ -48,6 +50,9 @@ impl Memory {
                 is_region = line.contains(REGION_MAPPING); // a line without a key begins the next mapping
                 continue;
             };
+            if key == "Rss" {
+                memory.resident_bytes += kibibytes(value);
+            }
             match key {
                 "Rss" if is_region => memory.region_bytes += kibibytes(value),
                 "Private_Clean" | "Private_Dirty" if !is_region => {
@@ -250,7 +255,8 @@ Private_Dirty:         8 kB
             memory,
             Memory {
                 private_bytes: 40 << 10,
-                region_bytes: 8 << 10
+                region_bytes: 8 << 10,
+                resident_bytes: 48 << 10,
             }
         );
     }

@@ -23,6 +23,20 @@ impl Timeline {
         }
     }
 
+    /// As [`start`](Self::start), with memory for `looks` that has been written to: a process that watches itself must not see that grow.
+    pub(crate) fn with_room(process: u32, looks: usize) -> Self {
+        let full = Memory {
+            resident_bytes: u64::MAX,
+            ..Memory::default()
+        };
+        let mut moments = vec![(Duration::MAX, full); looks];
+        moments.clear();
+        Self {
+            moments,
+            ..Self::start(process)
+        }
+    }
+
     /// Looks at the process and returns what it holds now.
     ///
     /// # Errors

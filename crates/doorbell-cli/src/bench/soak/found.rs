@@ -5,11 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::descriptors::Descriptors;
-use super::slope::slope_per_hour;
+use super::series::{Part, Series};
 use crate::bench::options::Waiting;
 use crate::bench::output::Section;
-use crate::bench::process_cost::Memory;
-use crate::bench::sample::median;
+use crate::bench::plot::Plot;
 use crate::bench::stress::tally::Count;
 use crate::bench::table::{Sheet, duration, memory, rate};
 use crate::bench::timeline::{self, Timeline};
@@ -29,7 +28,12 @@ pub(super) struct Found {
 /// A process that was watched.
 pub(super) struct Side {
     pub(super) name: &'static str,
-    pub(super) timeline: Timeline,
+    /// What it held while the clients worked.
+    pub(super) at_work: Timeline,
+    /// What it held while they [rested](super::rest).
+    pub(super) at_rest: Timeline,
+    /// What its allocator had handed out then, where it tells.
+    pub(super) heap_in_use: Series,
     pub(super) descriptors: Descriptors,
 }
 
@@ -44,60 +48,90 @@ pub(super) enum Verdict {
 }
 
 impl Side {
-    /// Returns the median of one tenth of all looks.
-    fn typical(&self, tenth: usize, part: Part) -> Option<f64> {
-        let moments = self.timeline.moments();
-        let at = |tenth| tenth * moments.len() / 10;
-        let moments = moments[at(tenth)..at(tenth + 1)].iter();
-        median(moments.map(|(_, memory)| part(memory) as f64))
-    }
-
-    pub(super) fn verdict(&self) -> Verdict {
-        let all = Memory::all;
-        match self.typical(1, all).zip(self.typical(9, all)) {
-            Some((early, late)) if early > 0.0 => match late / early - 1.0 {
-                growth if growth > MOST_GROWTH => Verdict::Grows(growth),
-                growth => Verdict::Steady(growth),
-            },
-            _ => Verdict::Unknown,
+    /// Counts the descriptors of a process that has no connection yet. There is room for so many looks.
+    pub(super) fn new(name: &'static str, process: u32, looks: usize) -> Self {
+        Self {
+            name,
+            at_work: Timeline::with_room(process, looks),
+            at_rest: Timeline::with_room(process, looks),
+            heap_in_use: Series::with_room(looks),
+            descriptors: Descriptors::of_process(process),
         }
     }
 
-    /// Returns by how much of what it holds the process grows in an hour, after the first tenth of the time.
-    pub(super) fn slope(&self) -> Option<f64> {
-        let moments = self.timeline.moments();
-        slope_per_hour(&moments[moments.len() / 10..])
+    /// Returns all memory at rest, which is what may not grow.
+    pub(super) fn resident(&self) -> Series {
+        Series::of(&self.at_rest, RESIDENT)
     }
 
-    /// Returns what the process held in each tenth.
-    fn tenths(&self, part: Part) -> Vec<Option<f64>> {
-        (0..10).map(|tenth| self.typical(tenth, part)).collect()
+    pub(super) fn verdict(&self) -> Verdict {
+        match self.resident().growth() {
+            Some(growth) if growth > MOST_GROWTH => Verdict::Grows(growth),
+            Some(growth) => Verdict::Steady(growth),
+            None => Verdict::Unknown,
+        }
     }
 
-    /// Returns a line of a table for each part of the memory, and one for all, with the verdict.
-    fn lines(&self) -> [Vec<String>; 3] {
-        let verdict = self.verdict();
-        let percent = |part: f64, unit: &str| format!("{:+.2} %{unit}, ", part * 100.0);
-        let growth = verdict.growth().map(|growth| percent(growth, ""));
-        let slope = self.slope().map(|slope| percent(slope, "/h"));
-        let verdict = [growth, slope, Some(verdict.name().to_owned())];
-        let verdict = verdict.into_iter().flatten().collect();
-        let parts: [(&str, Part, String); 3] = [
-            ("private", |memory| memory.private_bytes, String::new()),
-            ("regions", |memory| memory.region_bytes, String::new()),
-            ("together", |memory| memory.all(), verdict),
+    /// Returns every kind of memory, with its name.
+    fn memory(&self) -> Vec<(&'static str, Series)> {
+        let private: Part = |memory| memory.private_bytes;
+        let regions: Part = |memory| memory.region_bytes;
+        let mut all = vec![
+            (AT_REST, self.resident()),
+            ("– private", Series::of(&self.at_rest, private)),
+            ("– regions", Series::of(&self.at_rest, regions)),
+            ("heap in use", self.heap_in_use.clone()),
+            ("at work", Series::of(&self.at_work, RESIDENT)),
         ];
-        parts.map(|(name, part, verdict)| {
-            let cells = self.tenths(part).into_iter();
+        all.retain(|(_, series)| series.first().is_some());
+        all
+    }
+
+    fn plot(&self) -> Plot {
+        let name = format!("memory of the {}", self.name);
+        timeline::plot(
+            &name,
+            &[("at work", &self.at_work), ("at rest", &self.at_rest)],
+        )
+    }
+
+    /// Returns a line of a table for each kind of memory: its ends, and how fast it grows.
+    fn ends(&self) -> Vec<Vec<String>> {
+        let line = |(name, series): (&str, Series)| {
+            let slope = series.slope();
+            let cells = [
+                series.first().map(memory),
+                series.last().map(memory),
+                series.most().map(memory),
+                series
+                    .growth()
+                    .map(|part| format!("{:+.2} %", part * 100.0)),
+                slope.map(|slope| format!("{:+.2} %/h", slope.part * 100.0)),
+                slope.map(|slope| format!("{:+.1} KiB/h", slope.bytes / 1024.0)),
+            ];
+            let names = [self.name.to_owned(), name.to_owned()];
+            let cells = cells.map(|cell| cell.unwrap_or_else(|| "–".into()));
+            let verdict = match name {
+                AT_REST => self.verdict().name(),
+                _ => "",
+            };
+            let cells = names.into_iter().chain(cells);
+            cells.chain([verdict.to_owned()]).collect()
+        };
+        self.memory().into_iter().map(line).collect()
+    }
+
+    /// Returns a line of a table for each kind of memory: what there was of it in each tenth.
+    fn tenths(&self) -> Vec<Vec<String>> {
+        let line = |(name, series): (&str, Series)| {
+            let cells = series.tenths().into_iter();
             let cells = cells.map(|bytes| bytes.map_or_else(|| "–".into(), memory));
             let names = [self.name.to_owned(), name.to_owned()];
-            names.into_iter().chain(cells).chain([verdict]).collect()
-        })
+            names.into_iter().chain(cells).collect()
+        };
+        self.memory().into_iter().map(line).collect()
     }
 }
-
-/// A part of the memory of a process.
-type Part = fn(&Memory) -> u64;
 
 impl Verdict {
     fn growth(self) -> Option<f64> {
@@ -136,10 +170,11 @@ impl Found {
                 "errors": all.map(|count| count.errors),
                 "unfinished": self.unfinished,
                 "per_s": all.map(|count| self.per_s(count)),
-                "private_bytes_by_tenth": side.tenths(|memory| memory.private_bytes),
-                "region_bytes_by_tenth": side.tenths(|memory| memory.region_bytes),
+                "at_rest": side.resident().json(),
+                "at_work": Series::of(&side.at_work, RESIDENT).json(),
+                "heap_in_use": side.heap_in_use.json(),
                 "growth": side.verdict().growth(),
-                "slope_per_hour": side.slope(),
+                "slope_per_hour": side.resident().slope().map(|slope| slope.part),
                 "descriptors_before": side.descriptors.before,
                 "descriptors_after": side.descriptors.after,
                 "verdict": side.verdict().name(),
@@ -166,35 +201,40 @@ impl Found {
             let Descriptors { before, after, .. } = side.descriptors;
             vec![side.name.into(), before.to_string(), after.to_string()]
         });
-        let [server, clients] = &self.sides;
         Section {
             bench: "soak",
-            about: "Messages at a steady rate for a long time. Memory may not grow by more than 1 % from the second tenth of \
-                    the time to the last; what it grows in an hour is the median of the slopes between any two looks after the first \
-                    tenth.",
+            about: "Messages at a steady rate for a long time. Now and then all clients rest, connections and allocators give back what \
+                    they keep, and everything is counted that both processes have in memory. After the first tenth of the time this \
+                    may not grow by more than 1 % to the last tenth. A slope is the median of those between any two moments after the \
+                    first tenth, in parts of the median (Theil and Sen).",
             sheets: vec![
+                Sheet::new(
+                    "Memory",
+                    &ENDS_HEADER,
+                    2,
+                    self.sides.iter().flat_map(Side::ends),
+                ),
                 Sheet::new(
                     "Memory in each tenth of the time",
                     &TENTHS_HEADER,
                     2,
-                    self.sides.iter().flat_map(Side::lines),
+                    self.sides.iter().flat_map(Side::tenths),
                 ),
                 Sheet::new("Work done", &WORK_HEADER, 1, lines),
                 Sheet::new("Open descriptors", &DESCRIPTORS_HEADER, 1, descriptors),
             ],
-            plots: vec![
-                timeline::plot("memory of the server", &[(server.name, &server.timeline)]),
-                timeline::plot(
-                    "memory of the clients",
-                    &[(clients.name, &clients.timeline)],
-                ),
-            ],
+            plots: self.sides.iter().map(Side::plot).collect(),
         }
     }
 }
 
-const TENTHS_HEADER: [&str; 13] = [
-    "process", "memory", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "growth",
+const AT_REST: &str = "at rest";
+
+const ENDS_HEADER: [&str; 9] = [
+    "process", "memory", "first", "last", "most", "growth", "slope", "that is", "",
+];
+const TENTHS_HEADER: [&str; 12] = [
+    "process", "memory", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10",
 ];
 const WORK_HEADER: [&str; 7] = ["work", "messages", "per s", "p50", "p99", "p99.9", "errors"];
 
@@ -202,3 +242,5 @@ const DESCRIPTORS_HEADER: [&str; 3] = ["process", "before", "after all clients h
 
 /// How much more than after the warm-up a process may hold in the end, in parts of that.
 const MOST_GROWTH: f64 = 0.01;
+
+const RESIDENT: Part = |memory| memory.resident_bytes;

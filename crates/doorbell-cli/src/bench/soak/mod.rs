@@ -1,11 +1,15 @@
 //! What `bench soak` measures: whether anything is left over when work comes at a steady rate for a long time.
 //!
-//! The first tenth is warm-up. The second tenth is compared with the last one, by their medians, for the server and for the
-//! clients, and a line is laid through everything after the warm-up. All clients connect at once; when they have left, both sides
-//! must have as many descriptors as before.
+//! All clients connect at once, and work. Now and then all of them [rest], and everything is counted that the server and the clients have in
+//! memory, and what their [allocators](heap) have handed out of it. The first tenth is warm-up. The second tenth is compared with the last
+//! one, by their medians, and a [line](slope) is laid through everything after the warm-up. When the clients have left, both sides must have as
+//! many descriptors as before.
 
 mod descriptors;
 mod found;
+mod heap;
+mod rest;
+mod series;
 mod slope;
 
 use std::sync::Arc;
@@ -18,19 +22,19 @@ use futures_util::future::try_join_all;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use self::descriptors::Descriptors;
 use self::found::{Found, Side, Verdict};
+use self::rest::Gate;
 use super::case::explain_connection;
 use super::options::Common;
 use super::output::Output;
 use super::peer::{self, Peer};
+use super::process_cost::Memory;
 use super::progress::Progress;
 use super::stress::client::Worker;
 use super::stress::mix::{self, Bytes, Mix, Weights};
 use super::stress::tally::Tally;
 use super::stress::wait_for;
 use super::subject::{Api, Role};
-use super::timeline::Timeline;
 use crate::interrupt::interrupted;
 
 /// Options of `bench soak`.
@@ -53,7 +57,8 @@ pub(crate) struct SoakArgs {
     /// What the clients do: the same seed gives the same work
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Fails if memory grows by so many percent an hour, or more
+    /// Fails if memory at rest grows by so many percent an hour, or more: the median of the slopes between any two rests after the
+    /// first tenth of the time [default: 1 from ten minutes on; the slope of a shorter time says nothing]
     #[arg(long, value_name = "PERCENT")]
     max_slope: Option<f64>,
 }
@@ -103,6 +108,18 @@ impl SoakArgs {
         self.rate.unwrap_or(natural)
     }
 
+    /// Returns what the slope has to be below, in percent an hour.
+    fn max_slope(&self) -> Option<f64> {
+        let natural = (self.length() >= LONG_ENOUGH_FOR_A_SLOPE).then_some(1.0);
+        self.max_slope.or(natural)
+    }
+
+    /// Returns how many looks there will be at most.
+    fn looks(&self) -> usize {
+        let rests = self.length().as_secs_f64() / rest::between(self.length()).as_secs_f64();
+        LOOKS.max(rests as u32) as usize + 2
+    }
+
     /// Returns how long each client waits from the beginning of one piece of work to the next.
     fn period(&self) -> Duration {
         Duration::from_secs_f64(60.0 * f64::from(self.connections) / f64::from(self.rate()))
@@ -116,7 +133,16 @@ fn minutes(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Lets the clients work, and puts out how memory went.
+/// Prepares the process, which may begin anew for it.
+///
+/// # Errors
+///
+/// If it cannot.
+pub(crate) fn prepare() -> anyhow::Result<()> {
+    heap::set_up()
+}
+
+/// Lets the clients work, and puts out how memory went. Without [`prepare`] nobody judges that: the allocator keeps too much.
 ///
 /// # Errors
 ///
@@ -143,7 +169,7 @@ pub(crate) fn run(args: &SoakArgs, output: &mut Output) -> anyhow::Result<()> {
         );
     }
     // A moment shows no growth, and neither does a run that was cut short.
-    if !args.common.quick && !interrupted() {
+    if !args.common.quick && !interrupted() && heap::is_set_up() {
         found
             .sides
             .iter()
@@ -157,8 +183,12 @@ fn check_growth(side: &Side, args: &SoakArgs) -> anyhow::Result<()> {
     if let Verdict::Grows(growth) = side.verdict() {
         bail!("memory of the {name} grew by {:.1} %", growth * 100.0);
     }
-    if let Some(limit) = args.max_slope {
-        let slope = side.slope().context("there were too few looks")? * 100.0;
+    if let Some(limit) = args.max_slope() {
+        let slope = side
+            .resident()
+            .slope()
+            .context("there were too few looks")?;
+        let slope = slope.part * 100.0;
         ensure!(
             slope < limit,
             "memory of the {name} grows by {slope:.2} % an hour"
@@ -169,51 +199,65 @@ fn check_growth(side: &Side, args: &SoakArgs) -> anyhow::Result<()> {
 
 fn measure(args: &SoakArgs) -> anyhow::Result<Found> {
     let progress = Progress::start(args.length().as_secs().max(1));
-    let peer = Peer::start(
+    let mut peer = Peer::start(
         peer::Role::Subject(Role {
             api: Api::Awaiting,
             waiting: args.common.waiting(),
         }),
         None,
     )?;
-    let runtime = Runtime::new().context("cannot make a runtime")?;
-    let ids = [("server", peer.id()), ("clients", std::process::id())];
-    let mut descriptors = ids.map(|(_, id)| Descriptors::of_process(id));
+    let runtime = runtime()?;
+    let mut sides = [("server", peer.id()), ("clients", std::process::id())]
+        .map(|(name, process)| Side::new(name, process, args.looks()));
     let (tally, bytes) = (Arc::new(Tally::new()), Bytes::of_seed(args.seed));
     let workers = runtime.block_on(connect_at_once(peer.name()?, args))?;
     let (started, period) = (Instant::now(), args.period());
-    let end = started + args.length();
+    let (end, gate) = (started + args.length(), Arc::new(Gate::default()));
     let mut clients = JoinSet::new();
     for (worker, number) in workers.into_iter().zip(0..) {
         let paced = Paced {
             worker,
             mix: Mix::new(args.work.weights(), &bytes, args.seed, number as usize),
+            gate: Arc::clone(&gate),
             first: started + period * number / args.connections,
             period,
         };
         clients.spawn_on(paced.work(Arc::clone(&tally), end), runtime.handle());
     }
-    let mut timelines = ids.map(|(_, id)| Timeline::start(id));
-    watch(args, &tally, &mut timelines, &progress);
-    progress.finish();
-    let length = started.elapsed();
-    let finished = runtime.block_on(wait_for(&mut clients)).len();
-    drop(clients);
-    descriptors.iter_mut().for_each(Descriptors::wait_for_end);
-    let [server, own] = timelines;
-    let side = |place: usize, timeline| Side {
-        name: ids[place].0,
-        timeline,
-        descriptors: descriptors[place],
+    let mut watch = Watch {
+        args,
+        peer: &mut peer,
+        gate: &gate,
+        runtime: &runtime,
+        sides: &mut sides,
     };
+    // A server that is gone is something the clients will have noticed.
+    _ = watch.run(&tally, &progress);
+    let length = started.elapsed();
+    progress.finish();
+    let finished = runtime.block_on(wait_for(&mut clients)).len(); // and closed with that
+    drop(clients);
+    for side in &mut sides {
+        side.descriptors.wait_for_end();
+    }
     Ok(Found {
         work: args.work.name(),
         unfinished: args.connections as usize - finished,
         waiting: args.common.waiting(),
         length,
         counts: tally.counts(),
-        sides: [side(0, server), side(1, own)],
+        sides,
     })
+}
+
+/// Returns a runtime whose threads for what blocks, such as making a connection, end at a rest: how many there are depends on how much came at
+/// once, and each has a stack.
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_keep_alive(rest::TIME_TO_GIVE_BACK / 2)
+        .build()
+        .context("cannot make a runtime")
 }
 
 /// Makes all connections at the same time.
@@ -226,19 +270,69 @@ async fn connect_at_once(name: &str, args: &SoakArgs) -> anyhow::Result<Vec<Work
     try_join_all((1..=count).map(connect)).await
 }
 
-/// Looks at both sides until the time is over.
-fn watch(args: &SoakArgs, tally: &Tally, sides: &mut [Timeline], progress: &Progress) {
-    let started = Instant::now();
-    let end = started + args.length();
-    while Instant::now() < end && !interrupted() {
-        for side in &mut *sides {
-            if side.look().is_err() {
-                return; // it is gone, which the clients will have noticed
+/// What looks at both sides.
+struct Watch<'a> {
+    args: &'a SoakArgs,
+    peer: &'a mut Peer,
+    gate: &'a Gate,
+    runtime: &'a Runtime,
+    sides: &'a mut [Side; 2],
+}
+
+impl Watch<'_> {
+    /// Looks until the time is over, and lets the clients rest now and then, at the beginning and at the end too.
+    fn run(&mut self, tally: &Tally, progress: &Progress) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let end = started + self.args.length();
+        let mut next_rest = started;
+        while Instant::now() < end && !interrupted() {
+            if Instant::now() >= next_rest {
+                self.rest()?;
+                next_rest += rest::between(self.args.length());
+            }
+            for side in &mut *self.sides {
+                side.at_work.look()?;
+            }
+            progress.reach(started.elapsed().as_secs());
+            progress.next(format!("{} messages", tally.messages()));
+            nap(self.args.length() / LOOKS);
+        }
+        self.rest()
+    }
+
+    /// Waits until connections give nothing back any more, which takes longer the more they are.
+    fn wait_for_quiet(&self) -> anyhow::Result<()> {
+        let regions = || anyhow::Ok(Memory::of_process(self.peer.id())?.region_bytes);
+        nap(rest::TIME_TO_GIVE_BACK);
+        let mut before = regions()?;
+        for _ in 0..rest::MOST_WAITS {
+            nap(rest::BETWEEN_WAITS);
+            let now = regions()?;
+            if now >= before {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
+    }
+
+    /// Lets everybody rest, and looks at what both sides keep.
+    fn rest(&mut self) -> anyhow::Result<()> {
+        let _closed = self
+            .gate
+            .close(self.runtime)
+            .context("a client does not finish")?;
+        if !self.args.common.quick {
+            self.wait_for_quiet()?;
+        }
+        let in_use = [self.peer.rest()?, peer::rest()];
+        for (side, in_use) in self.sides.iter_mut().zip(in_use) {
+            let (at, _) = side.at_rest.look()?;
+            if let Some(bytes) = in_use {
+                side.heap_in_use.push(at, bytes);
             }
         }
-        progress.reach(started.elapsed().as_secs());
-        progress.next(format!("{} messages", tally.messages()));
-        nap(args.length() / LOOKS);
+        Ok(())
     }
 }
 
@@ -254,25 +348,30 @@ fn nap(length: Duration) {
 struct Paced {
     worker: Worker,
     mix: Mix,
+    gate: Arc<Gate>,
     first: Instant,
     period: Duration,
 }
 
 impl Paced {
-    async fn work(mut self, tally: Arc<Tally>, end: Instant) {
+    /// Works until the end, and returns the connection.
+    async fn work(mut self, tally: Arc<Tally>, end: Instant) -> Worker {
         let mut due = self.first;
         while due < end && Instant::now() < end && !interrupted() {
             tokio::time::sleep_until(due.into()).await;
+            let _working = self.gate.work().await;
             let work = self.mix.next();
             let started = Instant::now();
             let result = self.worker.work(&work).await;
             tally.count(work.kind, started.elapsed(), &result);
             due += self.period; // a late one is made up for
         }
+        self.worker
     }
 }
 
 /// How often the processes are looked at.
 const LOOKS: u32 = 600;
 const LOOK_FOR_INTERRUPT: Duration = Duration::from_millis(100);
+const LONG_ENOUGH_FOR_A_SLOPE: Duration = Duration::from_secs(10 * 60);
 const QUICK_LENGTH: Duration = Duration::from_millis(600);
