@@ -124,9 +124,7 @@ impl Connection {
                 held = Some(state);
                 event
             } else {
-                receive.scratch.clear();
-                receive.consumer.copy_body(&mut receive.scratch);
-                check_crc(&words, &receive.scratch)?;
+                receive.copy_body(&words)?;
                 receive.consumer.advance();
                 doorbell_shm::failpoint!("take.before");
                 let now = self.time_for(&header);
@@ -260,11 +258,7 @@ impl Connection {
                 receive.consumer.copy_body(buffer);
                 check_crc(words, &buffer[before..])?;
             }
-            Destination::Discard => {
-                receive.scratch.clear();
-                receive.consumer.copy_body(&mut receive.scratch);
-                check_crc(words, &receive.scratch)?;
-            }
+            Destination::Discard => receive.copy_body(words)?,
         }
         receive.consumer.advance();
         doorbell_shm::failpoint!("take.chunk");
@@ -294,6 +288,14 @@ impl Connection {
 }
 
 impl Receive {
+    /// Copies the body of the next frame to the scratch buffer, and checks it.
+    #[inline]
+    pub(super) fn copy_body(&mut self, words: &HeaderWords) -> Result<(), Breach> {
+        self.scratch.clear();
+        self.consumer.copy_body(&mut self.scratch);
+        check_crc(words, &self.scratch)
+    }
+
     /// Gives consumed room back to the peer, unless that can wait.
     ///
     /// Telling the peer makes it fetch the cache line of our positions, so it is told together with the next thing that we

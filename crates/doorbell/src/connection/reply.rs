@@ -181,29 +181,22 @@ impl State {
         id: CallId,
         effects: &mut Effects,
     ) -> Result<bool, Breach> {
-        let Receive {
-            consumer, scratch, ..
-        } = receive;
-        scratch.clear();
-        consumer.copy_body(scratch);
-        check_crc(words, scratch)?;
-        if !self.machine.take_reply(id, scratch.len()) {
+        receive.copy_body(words)?;
+        if !self.machine.take_reply(id, receive.scratch.len()) {
             return Ok(false);
         }
-        consumer.advance();
+        receive.consumer.advance();
         self.counters.frames_received += 1;
         doorbell_shm::failpoint!("take.small");
         if let Some(key) = self.tickets.find(id) {
             let ticket = self.tickets.get(key);
-            ticket.set_small_reply(scratch);
+            ticket.set_small_reply(&mut receive.scratch);
             effects.wake(self.tickets.forget(key, Awaited::Arrival));
             self.wake_others(key, effects);
         }
         Ok(true)
     }
-}
 
-impl State {
     /// Opens the call that the next frame begins, with a small request that is nothing but its payload, which is copied to the scratch
     /// buffer. Returns `false` if it is not that simple; nothing has changed then.
     ///
@@ -217,16 +210,11 @@ impl State {
         words: &HeaderWords,
         id: CallId,
     ) -> Result<bool, Breach> {
-        let Receive {
-            consumer, scratch, ..
-        } = receive;
-        scratch.clear();
-        consumer.copy_body(scratch);
-        check_crc(words, scratch)?;
-        if !self.machine.take_request(id, scratch.len()) {
+        receive.copy_body(words)?;
+        if !self.machine.take_request(id, receive.scratch.len()) {
             return Ok(false);
         }
-        consumer.advance();
+        receive.consumer.advance();
         self.counters.frames_received += 1;
         doorbell_shm::failpoint!("take.small");
         self.producer.prefetch_room(); // for the answer
