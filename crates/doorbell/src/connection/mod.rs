@@ -258,7 +258,7 @@ impl Connection {
             if let Disconnected::Protocol(violation) = &reason {
                 state.say_what_was_wrong(violation);
             }
-            state.end = Some(reason);
+            state.end = Some(reason.clone());
             self.closed.store(true, Ordering::Relaxed);
             end_everything(&mut state)
         };
@@ -269,6 +269,9 @@ impl Connection {
             self.ask_to_resume(); // it gives back what it watches, also if the peer never stirs again
         }
         self.run_on_close();
+        if matches!(reason, Disconnected::Protocol(_)) {
+            tracing::warn!(%reason, peer = self.identity.pid, "closed the connection");
+        }
         tracing::debug!(calls, "connection ended with calls under way");
         doorbell_shm::failpoint!("close.after");
     }

@@ -194,7 +194,6 @@ impl Connection {
     pub(super) fn end_for(&self, breach: Breach) -> Disconnected {
         let reason = Disconnected::from(breach);
         self.close(reason.clone());
-        tracing::warn!(%reason, peer = self.identity.pid, "closed the connection");
         reason
     }
 
