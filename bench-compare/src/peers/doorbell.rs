@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, ensure};
-use doorbell::{Client, NotifyError, Raw, Server, Status, server};
+use doorbell::{Client, Raw, Server, Status, server};
 
 use super::doorbell_messages::{BLOCK_BYTES, Block, Body, CompletionRequest, Echo, Pour, Tell};
 use super::runtime::{all_at_once, run, runtime};
@@ -43,7 +43,7 @@ fn with_handlers<B: Body>(builder: server::Builder) -> server::Builder {
         .on_stream(|_context, request: Pour<B>, mut items| async move {
             let size_bytes = request.0.bytes().len();
             for number in 0_u64.. {
-                items.send(B::new(size_bytes, number)).await?;
+                items.feed(B::new(size_bytes, number)).await?;
             }
             Ok::<_, Status>(())
         })
@@ -202,6 +202,9 @@ async fn stream<B: Body>(
     Ok(counter.finish())
 }
 
+/// Notifications that are handed over in one go.
+pub(super) const TOGETHER: u64 = 1000;
+
 async fn notifications<B: Body>(
     client: Client,
     limit: Limit,
@@ -209,16 +212,10 @@ async fn notifications<B: Body>(
 ) -> anyhow::Result<Figures> {
     let (mut counter, mut number) = (Counter::start(limit), 0);
     loop {
-        let body = B::new(size_bytes, number);
-        match client.notify(Tell(body)) {
-            Ok(()) => number += 1,
-            Err(NotifyError::Full { .. }) => {
-                client.writable().await?;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if !counter.add(1) {
+        let together = (number..number + TOGETHER).map(|number| Tell(B::new(size_bytes, number)));
+        client.notify_all(together).await?;
+        number += TOGETHER;
+        if !counter.add(TOGETHER) {
             break;
         }
     }

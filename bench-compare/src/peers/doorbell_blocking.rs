@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use doorbell::blocking::{Client, Server, ServerBuilder};
 use doorbell::{Raw, Spin, Status};
 
-use super::doorbell::Told;
+use super::doorbell::{TOGETHER, Told};
 use super::doorbell_messages::{BLOCK_BYTES, Block, Body, Echo, Pour, Tell};
 use super::{Mode, doorbell_loans, not_measured};
 use crate::clock::{Counter, closed_loop};
@@ -37,7 +37,7 @@ fn with_handlers<B: Body>(builder: ServerBuilder) -> ServerBuilder {
         .on_stream(|_context, request: Pour<B>, mut items| {
             let size_bytes = request.0.bytes().len();
             for number in 0_u64.. {
-                items.send(B::new(size_bytes, number))?;
+                items.feed(B::new(size_bytes, number))?;
             }
             Ok::<_, Status>(())
         })
@@ -138,9 +138,11 @@ fn stream<B: Body>(client: &Client, part: &Part) -> anyhow::Result<Figures> {
 
 fn notifications<B: Body>(client: &Client, part: &Part) -> anyhow::Result<Figures> {
     let (mut counter, mut number) = (Counter::start(part.limit), 0);
-    while counter.add(1) {
-        client.notify(Tell(B::new(part.size_bytes, number)))?;
-        number += 1;
+    while counter.add(TOGETHER) {
+        let together =
+            (number..number + TOGETHER).map(|number| Tell(B::new(part.size_bytes, number)));
+        client.notify_all(together)?;
+        number += TOGETHER;
     }
     // When this is answered, everything before it has been handled.
     let last = client.call(Echo(B::new(part.size_bytes, number))).wait()?;

@@ -62,13 +62,13 @@ pub(crate) enum Mode {
     Spinning,
     /// Threads, as they wait by default.
     Blocking,
-    /// Threads and notifications instead of a stream.
+    /// Threads and notifications, handed over together, instead of a stream.
     BlockingNotify,
     /// Tasks on a runtime of several threads.
     MultiThread,
     /// Tasks on a runtime of one thread.
     CurrentThread,
-    /// Tasks and notifications instead of a stream.
+    /// Tasks and notifications, handed over together, instead of a stream.
     MultiThreadNotify,
     /// Request-response, both sides ask again and again.
     CallPolled,
@@ -91,10 +91,10 @@ impl Mode {
         match self {
             Self::Spinning => "blocking-spin",
             Self::Blocking => "blocking",
-            Self::BlockingNotify => "blocking-notify",
+            Self::BlockingNotify => "blocking-notify-all",
             Self::MultiThread => "async-mt",
             Self::CurrentThread => "async-ct",
-            Self::MultiThreadNotify => "async-mt-notify",
+            Self::MultiThreadNotify => "async-mt-notify-all",
             Self::CallPolled => "req-res-polled",
             Self::CallWoken => "req-res-woken",
             Self::TopicPolled => "pub-sub-polled",
