@@ -202,7 +202,7 @@ impl Peer {
         self.reported()
     }
 
-    /// Lets the process [rest](rest).
+    /// Lets the process [rest].
     ///
     /// # Errors
     ///
