@@ -110,7 +110,8 @@ impl SoakArgs {
 
     /// Returns what the slope has to be below, in percent an hour.
     fn max_slope(&self) -> Option<f64> {
-        let natural = (self.length() >= LONG_ENOUGH_FOR_A_SLOPE).then_some(1.0);
+        let says_something = self.length() >= LONG_ENOUGH_FOR_A_SLOPE && heap::is_set_up();
+        let natural = says_something.then_some(1.0);
         self.max_slope.or(natural)
     }
 
@@ -142,7 +143,8 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
     heap::set_up()
 }
 
-/// Lets the clients work, and puts out how memory went. Without [`prepare`] nobody judges that: the allocator keeps too much.
+/// Lets the clients work, and puts out how memory went. Without [`prepare`] the allocator keeps more, and the slope is judged only if a
+/// limit is given; growth always is.
 ///
 /// # Errors
 ///
@@ -169,7 +171,7 @@ pub(crate) fn run(args: &SoakArgs, output: &mut Output) -> anyhow::Result<()> {
         );
     }
     // A moment shows no growth, and neither does a run that was cut short.
-    if !args.common.quick && !interrupted() && heap::is_set_up() {
+    if !args.common.quick && !interrupted() {
         found
             .sides
             .iter()
