@@ -1,11 +1,12 @@
 //! The two processes whose instructions are counted.
 
-use std::{hint::black_box, io::Read as _};
+use std::{collections::VecDeque, hint::black_box, io::Read as _};
 
 use anyhow::{Context as _, bail, ensure};
 use doorbell::{
     Client, Context, Incoming, ItemSender, ItemStream, Message, MessageType, Payload, Server, Spin,
-    Status, Upload, blocking,
+    Status, Upload,
+    blocking::{self, PendingReply},
 };
 
 /// Sixty-four bytes, encoded by hand: what is counted shall be Doorbell's.
@@ -118,6 +119,19 @@ pub(crate) fn run_client(path: &str, kind: &str, count: &str) -> anyhow::Result<
                 black_box(client.call(Echo(block())).wait()?.0);
             }
         }
+        "pipelined call" => {
+            let mut window = VecDeque::with_capacity(WINDOW);
+            for _ in 0..count {
+                if window.len() == WINDOW {
+                    let oldest: PendingReply<Echo> = window.pop_front().expect("it is full");
+                    black_box(oldest.wait()?.0);
+                }
+                window.push_back(client.call(Echo(block())).send()?);
+            }
+            for last in window {
+                black_box(last.wait()?.0);
+            }
+        }
         "item received" => {
             let items = client.stream(Pour(block())).open()?;
             for item in items.take(count) {
@@ -141,6 +155,8 @@ pub(crate) fn run_client(path: &str, kind: &str, count: &str) -> anyhow::Result<
 }
 
 const WAKING_CALLS: usize = 100;
+/// Calls under way at once.
+const WINDOW: usize = 256;
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
