@@ -132,6 +132,12 @@ pub(crate) fn run_client(path: &str, kind: &str, count: &str) -> anyhow::Result<
                 black_box(last.wait()?.0);
             }
         }
+        "call among many" => {
+            let calls = client.call_all((0..count).map(|_| Echo(block())));
+            for reply in calls.window(WINDOW).open()? {
+                black_box(reply?.0);
+            }
+        }
         "item received" => {
             let items = client.stream(Pour(block())).open()?;
             for item in items.take(count) {

@@ -135,6 +135,12 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
         Ok(self.unread() != 0)
     }
 
+    /// Returns `true` if something is published behind what has been consumed, as far as it is known without a look at the peer's tail.
+    #[inline]
+    pub fn knows_of_more(&self) -> bool {
+        self.unread() != 0
+    }
+
     /// Returns how many consumed bytes the peer has not been given back yet.
     #[inline]
     pub fn unreleased_bytes(&self) -> u32 {

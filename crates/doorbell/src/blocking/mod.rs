@@ -33,6 +33,7 @@
 
 mod bytes;
 mod call;
+mod call_all;
 mod client;
 mod handler;
 mod server;
@@ -41,6 +42,7 @@ mod watch;
 
 pub use bytes::{ByteReader, ByteStream, ByteWriter};
 pub use call::{Call, PendingReply, UploadStream};
+pub use call_all::{CallAll, Replies};
 pub use client::{Builder as ClientBuilder, Client};
 pub use server::{Builder as ServerBuilder, Server};
 pub use stream::{ItemSender, ItemStream};

@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Bidirectional, Call, ConnectionState, Notifications, Options, Streaming, Unary, Uploading,
-    dialer::Dialer, option_methods,
+    Bidirectional, Call, CallAll, ConnectionState, Notifications, Options, Streaming, Unary,
+    Uploading, dialer::Dialer, option_methods,
 };
 use crate::{
     connection::Connection,
@@ -62,6 +62,43 @@ impl Client {
     /// Calls a handler that answers with one reply. Await the result.
     pub fn call<M: Message>(&self, message: M) -> Call<'_, M, Unary> {
         Call::new(self, message)
+    }
+
+    /// Calls a handler once for each message, with many calls under way at a time. Awaiting gives the [`Replies`](super::Replies), in the
+    /// order of the messages.
+    ///
+    /// The same as a [`call`](Self::call) for each, at less than half of the cost: calls are sent, and replies taken, many at a time. The
+    /// handlers may run in any order.
+    ///
+    /// ```
+    /// # use doorbell::{Client, Context, Message, MessageType, Server, Status};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Square(u64);
+    /// # impl Message for Square { const TYPE: MessageType = MessageType::new(1); type Reply = u64; }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = std::env::temp_dir().join(format!("doorbell-doc-call-all-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory)?;
+    /// # let name = format!("{}/squares.sock", directory.display());
+    /// # let server = Server::builder(&name).on(|_: Context, n: Square| async move { Ok::<_, Status>(n.0 * n.0) }).bind().await?;
+    /// let client = Client::connect(&name).await?;
+    /// let mut squares = client.call_all((0..1000).map(Square)).await?;
+    /// let mut sum = 0;
+    /// while let Some(square) = squares.next().await {
+    ///     sum += square?;
+    /// }
+    /// assert_eq!(sum, (0..1000).map(|n| n * n).sum());
+    /// # drop((squares, client));
+    /// # server.shutdown(std::time::Duration::from_secs(1)).await;
+    /// # std::fs::remove_dir_all(&directory)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn call_all<I: IntoIterator>(&self, messages: I) -> CallAll<'_, I::IntoIter>
+    where
+        I::Item: Message,
+    {
+        CallAll::new(self, messages.into_iter())
     }
 
     /// Calls a handler that answers with a stream. Awaiting gives an [`ItemStream`](crate::ItemStream); dropping that cancels.

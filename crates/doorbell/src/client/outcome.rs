@@ -9,16 +9,24 @@ use crate::{
 };
 
 /// Decodes the reply, of a call that has ended.
+#[inline]
 pub(crate) fn take_reply<T: Payload>(outcome: &mut Outcome) -> Result<T, CallError> {
-    let decoded = match outcome.take().expect("the call has ended") {
-        Ok(Reply::Small(bytes)) => {
+    outcome
+        .take()
+        .expect("the call has ended")
+        .and_then(decode_reply)
+}
+
+/// Decodes a reply.
+pub(super) fn decode_reply<T: Payload>(reply: Reply) -> Result<T, CallError> {
+    let decoded = match reply {
+        Reply::Small(bytes) => {
             let value = T::decode(Incoming::Borrowed(&bytes));
             recycle(bytes);
             value
         }
-        Ok(Reply::Large(bytes)) => T::decode(Incoming::Owned(bytes)),
-        Ok(Reply::Loaned(loan)) => T::decode_loaned(loan.into()),
-        Err(error) => return Err(error),
+        Reply::Large(bytes) => T::decode(Incoming::Owned(bytes)),
+        Reply::Loaned(loan) => T::decode_loaned(loan.into()),
     };
     decoded.map_err(CallError::Decode)
 }

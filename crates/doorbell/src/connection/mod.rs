@@ -26,6 +26,7 @@ mod spin;
 mod state;
 mod thread;
 mod ticket;
+mod together;
 #[cfg(feature = "tokio")]
 mod turns;
 
@@ -55,11 +56,13 @@ pub(crate) use items::ItemRefused;
 pub(crate) use loans::{Held, Purse, Spending};
 use loans::{Pool, Returns};
 pub(crate) use receive::Dispatch;
-pub(crate) use reply::{InlineReply, Outcome, recycle, take_outcome};
+use reply::Requests;
+pub(crate) use reply::{InlineReplies, Outcome, recycle, take_outcome};
 pub(crate) use send::{Answer, NewCall};
 pub(crate) use serve::Rest;
 pub(crate) use state::{Outbound, Preamble, State};
 pub(crate) use ticket::{Awaited, Reply, TicketKey};
+pub(crate) use together::{Encoded, Ended, Together};
 #[cfg(feature = "tokio")]
 pub(crate) use turns::Turns;
 
@@ -99,7 +102,8 @@ pub(crate) struct Connection {
 pub(crate) struct Receive {
     consumer: Consumer,
     scratch: Vec<u8>,
-    inline: InlineReply,
+    requests: Requests,
+    inline: InlineReplies,
     /// What we had released when we last looked whether the peer waits for room.
     checked_release: u32,
     /// How many of the frames that were read last gave credit.
@@ -169,7 +173,8 @@ impl Connection {
             receive: Mutex::new(Receive {
                 consumer,
                 scratch: Vec::new(),
-                inline: InlineReply::default(),
+                requests: Requests::default(),
+                inline: InlineReplies::default(),
                 checked_release: 0,
                 credits: 0,
                 is_untidy: false,

@@ -10,8 +10,8 @@ use doorbell_proto::{
 use doorbell_shm::{crc32c_record, memory::PeerMemory};
 
 use super::{
-    Awaited, Connection, Effects, Held, Inbox, InlineReply, Receive, Reply, StateGuard, TicketKey,
-    loans::SegmentEvent, reply::SMALL_BYTES, serve::LIGHT_USE_BYTES, state::State,
+    Awaited, Connection, Effects, Held, Inbox, InlineReplies, Receive, Reply, StateGuard,
+    TicketKey, loans::SegmentEvent, reply::SMALL_BYTES, serve::LIGHT_USE_BYTES, state::State,
 };
 use crate::error::{Breach, CallError, Disconnected, Violation};
 
@@ -58,7 +58,7 @@ impl Connection {
         &self,
         receive: &mut Receive,
         max_frames: usize,
-        dispatch: &mut dyn FnMut(Dispatch<'_>, &InlineReply),
+        dispatch: &mut dyn FnMut(Dispatch<'_>, &InlineReplies),
     ) -> Result<usize, Disconnected> {
         let mut effects = Effects::default();
         let drained = self.drain_and_hold(receive, max_frames, dispatch, &mut effects);
@@ -77,7 +77,7 @@ impl Connection {
         &self,
         receive: &mut Receive,
         max_frames: usize,
-        dispatch: &mut dyn FnMut(Dispatch<'_>, &InlineReply),
+        dispatch: &mut dyn FnMut(Dispatch<'_>, &InlineReplies),
         effects: &mut Effects,
     ) -> Result<(usize, Option<StateGuard<'_>>), Breach> {
         let mut count = 0;
@@ -97,18 +97,22 @@ impl Connection {
             }
             if let Some((id, message_type)) = FrameHeader::bare_call(&words).filter(|_| is_small) {
                 let state = held.get_or_insert_with(|| self.lock());
-                if state.take_small_request(receive, &words, id)? {
-                    count += 1;
+                state.take_requests(receive, words, (id, message_type), max_frames - count)?;
+                if receive.requests.len() > 0 {
+                    count += receive.requests.len();
+                    state.producer.prefetch_room(); // for the answers
                     held = None;
-                    let request = Dispatch::Small {
-                        id,
-                        message_type,
-                        payload: &receive.scratch,
-                    };
-                    doorbell_shm::failpoint!("dispatch.before");
-                    dispatch(request, &receive.inline);
-                    doorbell_shm::failpoint!("dispatch.after");
-                    if self.take_answer(receive, &mut held, effects)? {
+                    for (id, message_type, payload) in receive.requests.iter() {
+                        let request = Dispatch::Small {
+                            id,
+                            message_type,
+                            payload,
+                        };
+                        doorbell_shm::failpoint!("dispatch.before");
+                        dispatch(request, &receive.inline);
+                        doorbell_shm::failpoint!("dispatch.after");
+                    }
+                    if self.take_answers(receive, &mut held, effects)? {
                         break;
                     }
                     continue;
@@ -150,7 +154,7 @@ impl Connection {
                     dispatch(request, &receive.inline);
                 }
                 doorbell_shm::failpoint!("dispatch.after");
-                if self.take_answer(receive, &mut held, effects)? {
+                if self.take_answers(receive, &mut held, effects)? {
                     break;
                 }
             }
@@ -170,22 +174,21 @@ impl Connection {
         Ok((count, Some(state)))
     }
 
-    /// Writes the reply that a handler has left, if it has. Returns `true` if it is to be published at once: the client makes room for the
-    /// rest of a large one while we go on.
+    /// Writes the replies that handlers have left, if they have. Returns `true` if they are to be published at once: the client makes room
+    /// for the rest of a large one while we go on.
     #[inline]
-    fn take_answer<'a>(
+    fn take_answers<'a>(
         &'a self,
         receive: &Receive,
         held: &mut Option<StateGuard<'a>>,
         effects: &mut Effects,
     ) -> Result<bool, Breach> {
-        let Some(reply) = receive.inline.take() else {
+        if receive.inline.is_empty() {
             return Ok(false);
-        };
+        }
         let state = held.get_or_insert_with(|| self.lock());
-        let is_large = reply.is_large();
         doorbell_shm::failpoint!("answer.before");
-        state.answer_inline(reply, &receive.inline, effects)?;
+        let is_large = state.answer_inline(&receive.inline, effects)?;
         doorbell_shm::failpoint!("answer.written");
         Ok(is_large)
     }

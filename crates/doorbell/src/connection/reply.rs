@@ -36,15 +36,31 @@ thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// The reply that a handler gives while the I/O worker waits for it. The worker writes it under a lock that it takes anyway, and
-/// publishes it together with others.
+/// The replies that handlers give while the I/O worker waits for them. The worker writes them under a lock that it takes anyway, and
+/// publishes them together.
 #[derive(Default)]
-pub(crate) struct InlineReply {
-    call: Cell<Option<(CallId, MessageType)>>,
+pub(crate) struct InlineReplies {
+    calls: Cell<Vec<InBuffer>>,
+    /// Their payloads, one behind the other.
     body: Cell<Vec<u8>>,
 }
 
-impl InlineReply {
+/// A call, and which part of a buffer is its request or its reply.
+struct InBuffer {
+    id: CallId,
+    message_type: MessageType,
+    /// Where that ends, and the next one begins.
+    end: usize,
+}
+
+/// The buffer of the replies, taken out while one is encoded. It goes back with nothing but whole replies, even if that panics.
+struct Encoding<'a> {
+    replies: &'a InlineReplies,
+    body: Vec<u8>,
+    whole_bytes: usize,
+}
+
+impl InlineReplies {
     /// Leaves a reply.
     ///
     /// # Errors
@@ -56,66 +72,70 @@ impl InlineReply {
         message_type: MessageType,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut body = self.body.take();
-        body.clear();
-        encode(&mut body)?;
-        self.body.set(body);
-        self.call.set(Some((id, message_type)));
+        let body = self.body.take();
+        let mut encoding = Encoding {
+            whole_bytes: body.len(),
+            body,
+            replies: self,
+        };
+        encode(&mut encoding.body)?;
+        let end = encoding.body.len();
+        encoding.whole_bytes = end;
+        let mut calls = self.calls.take();
+        calls.push(InBuffer {
+            id,
+            message_type,
+            end,
+        });
+        self.calls.set(calls);
         Ok(())
     }
 
-    /// Takes the reply, if there is one.
+    /// Returns `true` if there is none.
     #[inline]
-    pub(super) fn take(&self) -> Option<LeftReply> {
-        let (id, message_type) = self.call.take()?;
-        let body = self.body.take();
-        Some(LeftReply {
-            id,
-            message_type,
-            body,
-        })
+    pub(super) fn is_empty(&self) -> bool {
+        let calls = self.calls.take();
+        let is_empty = calls.is_empty();
+        self.calls.set(calls);
+        is_empty
     }
 }
 
-/// A reply that a handler has left.
-pub(super) struct LeftReply {
-    id: CallId,
-    message_type: MessageType,
-    body: Vec<u8>,
-}
-
-impl LeftReply {
-    /// Returns `true` if its buffer is not worth keeping.
+impl Drop for Encoding<'_> {
     #[inline]
-    pub(super) fn is_large(&self) -> bool {
-        self.body.capacity() > KEPT_BYTES
+    fn drop(&mut self) {
+        self.body.truncate(self.whole_bytes);
+        self.replies.body.set(std::mem::take(&mut self.body));
     }
 }
 
 impl State {
-    /// Writes a reply that a handler has left. A small one gives its buffer back for the next; a large one gives it away, so that it
-    /// is not copied while it waits for room.
+    /// Writes the replies that handlers have left. Small ones give their buffer back for the next; large ones give it away, so that they
+    /// are not copied while they wait for room. Returns `true` if they were large.
     pub(super) fn answer_inline(
         &mut self,
-        reply: LeftReply,
-        inline: &InlineReply,
+        inline: &InlineReplies,
         effects: &mut Effects,
-    ) -> Result<(), Breach> {
-        let is_large = reply.is_large();
-        let LeftReply {
-            id,
-            message_type,
-            body,
-        } = reply;
-        if is_large {
-            let body = Bytes::from(body);
-            let answer = Answer::Reply(Outbound::Share(&body));
-            return self.answer(id, message_type, answer, effects);
-        }
-        let answer = Answer::Reply(Outbound::Copy(&body));
-        let answered = self.answer(id, message_type, answer, effects);
+    ) -> Result<bool, Breach> {
+        let (mut calls, mut body) = (inline.calls.take(), inline.body.take());
+        let is_large = body.capacity() > KEPT_BYTES;
+        let shared = is_large.then(|| Bytes::from(std::mem::take(&mut body)));
+        let mut start = 0;
+        let answered = calls.iter().try_for_each(|left| {
+            let range = start..left.end;
+            start = left.end;
+            let slice = shared.as_ref().map(|bytes| bytes.slice(range.clone()));
+            let payload = match &slice {
+                Some(bytes) => Outbound::Share(bytes),
+                None => Outbound::Copy(&body[range]),
+            };
+            self.answer(left.id, left.message_type, Answer::Reply(payload), effects)
+        });
+        calls.clear();
+        body.clear();
+        inline.calls.set(calls);
         inline.body.set(body);
-        answered
+        answered.map(|()| is_large)
     }
 }
 
@@ -197,30 +217,110 @@ impl State {
         Ok(true)
     }
 
-    /// Opens the call that the next frame begins, with a small request that is nothing but its payload, which is copied to the scratch
-    /// buffer. Returns `false` if it is not that simple; nothing has changed then.
+    /// Opens the calls that the next frames begin, each with a small request that is nothing but its payload: `first`, whose header is `words`,
+    /// and those behind it that have been published already, `most` together. Their payloads are copied to where the requests of the
+    /// receive half are, so that their handlers can run one after the other without a lock in between. Takes none if the first is not that
+    /// simple; nothing has changed then.
     ///
     /// # Errors
     ///
-    /// The peer broke the protocol.
-    #[inline]
-    pub(super) fn take_small_request(
+    /// The peer broke the protocol with the first. What is wrong with a later one is found when it is the first.
+    pub(super) fn take_requests(
         &mut self,
         receive: &mut Receive,
-        words: &HeaderWords,
-        id: CallId,
-    ) -> Result<bool, Breach> {
-        receive.copy_body(words)?;
-        if !self.machine.take_request(id, receive.scratch.len()) {
-            return Ok(false);
+        mut words: HeaderWords,
+        first: (CallId, MessageType),
+        most: usize,
+    ) -> Result<(), Breach> {
+        let requests = &mut receive.requests;
+        let consumer = &mut receive.consumer;
+        requests.clear();
+        let (mut id, mut message_type) = first;
+        loop {
+            let start = requests.bodies.len();
+            consumer.copy_body(&mut requests.bodies);
+            let payload = &requests.bodies[start..];
+            if let Err(breach) = check_crc(&words, payload) {
+                return requests.end_at(start, breach);
+            }
+            if !self.machine.take_request(id, payload.len()) {
+                requests.bodies.truncate(start);
+                return Ok(());
+            }
+            consumer.advance();
+            self.counters.frames_received += 1;
+            doorbell_shm::failpoint!("take.small");
+            requests.push(id, message_type);
+            if requests.len() == most.min(REQUESTS_PER_RUN) || !consumer.knows_of_more() {
+                return Ok(());
+            }
+            words = match consumer.peek_words() {
+                Ok(Some(words)) => words,
+                Ok(None) => return Ok(()),
+                Err(corrupt) => return requests.end_at(requests.bodies.len(), corrupt.into()),
+            };
+            let is_small = consumer.body_bytes() <= SMALL_BYTES;
+            match FrameHeader::bare_call(&words).filter(|_| is_small) {
+                Some(next) => (id, message_type) = next,
+                None => return Ok(()),
+            }
         }
-        receive.consumer.advance();
-        self.counters.frames_received += 1;
-        doorbell_shm::failpoint!("take.small");
-        self.producer.prefetch_room(); // for the answer
-        Ok(true)
     }
 }
+
+/// Small requests that have been taken out of the ring and have not been handed to their handlers.
+#[derive(Default)]
+pub(super) struct Requests {
+    calls: Vec<InBuffer>,
+    /// Their payloads, one behind the other.
+    bodies: Vec<u8>,
+}
+
+impl Requests {
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (CallId, MessageType, &[u8])> {
+        let starts = std::iter::once(0).chain(self.calls.iter().map(|call| call.end));
+        let of = |(call, start): (&InBuffer, usize)| {
+            (call.id, call.message_type, &self.bodies[start..call.end])
+        };
+        self.calls.iter().zip(starts).map(of)
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        self.calls.clear();
+        self.bodies.clear();
+    }
+
+    #[inline]
+    fn push(&mut self, id: CallId, message_type: MessageType) {
+        let end = self.bodies.len();
+        self.calls.push(InBuffer {
+            id,
+            message_type,
+            end,
+        });
+    }
+
+    /// Forgets what lies behind `start`. What was wrong with it matters now only if it is the first.
+    #[cold]
+    fn end_at(&mut self, start: usize, breach: Breach) -> Result<(), Breach> {
+        self.bodies.truncate(start);
+        if self.calls.is_empty() {
+            Err(breach)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Most requests that are taken out of the ring together: enough to share the locks, few enough that what is told of the room and
+/// of the answers is not late.
+const REQUESTS_PER_RUN: usize = 16;
 
 /// Largest reply that is copied straight to its caller's thread, or into its ticket: one that a buffer is kept for.
 pub(super) const SMALL_BYTES: usize = 512;

@@ -86,7 +86,7 @@ impl Connection {
     }
 
     #[inline(always)] // saves moving what it returns
-    fn write_request(
+    pub(super) fn write_request(
         &self,
         state: &mut State,
         call: NewCall<'_>,
@@ -528,7 +528,7 @@ fn remaining(call: &NewCall<'_>) -> Result<Option<Duration>, CallError> {
     call.deadline.map(time_left).transpose()
 }
 
-fn time_left(deadline: Instant) -> Result<Duration, CallError> {
+pub(super) fn time_left(deadline: Instant) -> Result<Duration, CallError> {
     match deadline.checked_duration_since(Instant::now()) {
         Some(left) if !left.is_zero() => Ok(left),
         _ => Err(CallError::DeadlineBeforeSend),

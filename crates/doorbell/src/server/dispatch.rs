@@ -6,7 +6,7 @@ use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Status, connection
 
 use super::registry::{Handler, Notifications, Request, Snapshot};
 use crate::{
-    connection::{Answer, Connection, Dispatch, InlineReply, Outbound},
+    connection::{Answer, Connection, Dispatch, InlineReplies, Outbound},
     message::Incoming,
 };
 
@@ -15,7 +15,7 @@ pub(super) fn dispatch(
     connection: &Arc<Connection>,
     handlers: &mut Snapshot,
     message: Dispatch<'_>,
-    inline: &InlineReply,
+    inline: &InlineReplies,
 ) {
     match message {
         Dispatch::Request {
@@ -144,7 +144,7 @@ fn notification<'a>(
     message_type: MessageType,
     metadata: Option<Metadata>,
     payload: &'a [u8],
-    inline: &'a InlineReply,
+    inline: &'a InlineReplies,
 ) -> Request<'a> {
     Request {
         connection,

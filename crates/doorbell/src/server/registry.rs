@@ -11,7 +11,7 @@ use std::sync::{
 use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Time, frame::Packed};
 
 use crate::{
-    connection::{Connection, Held, InlineReply, lock},
+    connection::{Connection, Held, InlineReplies, lock},
     message::Incoming,
 };
 
@@ -39,7 +39,7 @@ pub(crate) struct Request<'a> {
     /// The payload, if it is a loan.
     pub(crate) loan: Option<Held>,
     /// Where an answer that is given before `handle` returns may be left.
-    pub(crate) inline: &'a InlineReply,
+    pub(crate) inline: &'a InlineReplies,
 }
 
 /// Notifications of one type that have arrived together.
@@ -48,7 +48,7 @@ pub(crate) struct Notifications<'a> {
     pub(crate) connection: &'a Arc<Connection>,
     pub(crate) message_type: MessageType,
     pub(crate) payloads: Packed<'a>,
-    pub(crate) inline: &'a InlineReply,
+    pub(crate) inline: &'a InlineReplies,
 }
 
 /// Handlers, sorted by message type: servers have tens of them, and a binary search beats hashing then.

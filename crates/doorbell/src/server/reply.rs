@@ -13,7 +13,7 @@ use super::{
     registry::{Notifications, Request},
 };
 use crate::{
-    connection::{Answer, Connection, InlineReply},
+    connection::{Answer, Connection, InlineReplies},
     message::{EncodeError, Incoming, Payload},
     scratch,
     stream::{ItemSender, ItemStream},
@@ -34,7 +34,7 @@ pub(crate) struct ReplyTo<'a> {
     pub(crate) connection: &'a Arc<Connection>,
     pub(crate) call: Call,
     /// Where the answer is left while an I/O worker waits for it. Later answers are published at once.
-    inline: Option<&'a InlineReply>,
+    inline: Option<&'a InlineReplies>,
 }
 
 impl<'a> ReplyTo<'a> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{dispatch::dispatch, registry::Snapshot};
 use crate::{
-    connection::{Connection, Dispatch, InlineReply},
+    connection::{Connection, Dispatch, InlineReplies},
     error::Disconnected,
 };
 
@@ -34,7 +34,7 @@ pub(super) fn serve(
         // Answers wait for room: no new requests until they are on their way.
         return Ok(Served::messages(connection.relieve()));
     }
-    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| {
+    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| {
         dispatch(connection, handlers, message, inline);
     };
     let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
@@ -57,7 +57,7 @@ pub(super) fn serve_the_dead(
     let Some(mut receive) = connection.try_receive() else {
         return Ok(Served::Nothing); // it stays hot
     };
-    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReply| match message {
+    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| match message {
         notify @ (Dispatch::Notify { .. } | Dispatch::Notifies { .. }) => {
             dispatch(connection, handlers, notify, inline);
         }

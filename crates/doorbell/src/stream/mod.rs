@@ -14,3 +14,5 @@ mod turns;
 pub use bytes::{ByteReader, ByteStream, ByteWriter};
 pub use receiver::ItemStream;
 pub use sender::{ItemError, ItemSender};
+#[cfg(feature = "tokio")]
+pub(crate) use turns::Turns;

@@ -7,14 +7,14 @@ use std::task::{Context, Poll};
 /// Waiting does so by itself, with one unit of the task's budget at tokio (128 in a turn) for each wait. An item that needs none is much
 /// cheaper than what such a unit stands for.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     items: u32,
 }
 
 impl Turns {
     /// Ready when the next item may be sent or received.
     #[inline]
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.items < ITEMS {
             self.items += 1;
             return Poll::Ready(());
