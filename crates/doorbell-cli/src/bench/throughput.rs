@@ -49,6 +49,8 @@ fn pipelined(options: &Options, size: usize) -> Group {
         subjects: vec![
             case("doorbell", "blocking", blocking::pipelined),
             case("doorbell", "async", awaiting::pipelined),
+            case("doorbell", "blocking-call-all", blocking::calls_together),
+            case("doorbell", "async-call-all", awaiting::calls_together),
         ],
         compared: Compared::Typical,
     }

@@ -114,6 +114,12 @@ impl FrameHeader {
         ]
     }
 
+    /// Returns the last word of a header with this checksum instead of none.
+    #[inline]
+    pub fn with_crc(last: u64, crc: u32) -> u64 {
+        last | u64::from(crc) << 32
+    }
+
     /// Returns the checksum in the words of a header.
     #[inline]
     pub fn crc_in(words: &HeaderWords) -> u32 {

@@ -17,7 +17,7 @@ use crate::{
     message::{Message, Upload},
     server::{
         Context,
-        registry::{Handler, Notifications, Request},
+        registry::{Handler, Notifications, Request, SmallRequest},
         reply::{ReplyTo, end, reply},
     },
 };
@@ -58,6 +58,12 @@ where
 
     fn handle(&self, request: Request<'_>) {
         ReplyTo::serve(request, |reply_to, context, message: M| {
+            reply(&reply_to, (self.run)(context, message));
+        });
+    }
+
+    fn handle_small(&self, request: &SmallRequest<'_>) {
+        ReplyTo::serve_small(request, |reply_to, context, message: M| {
             reply(&reply_to, (self.run)(context, message));
         });
     }

@@ -66,10 +66,9 @@ impl<M: Message, I: Iterator<Item = M>> Pipeline<I> {
     /// Starts calls until so many are under way, or the connection takes no more.
     pub(crate) fn fill(&mut self) {
         while !self.is_over {
-            if self.encoded.is_full() || self.after.is_some() || self.is_window_full() {
-                if !self.start() || self.is_window_full() {
-                    return;
-                }
+            let is_due = self.encoded.is_full() || self.after.is_some() || self.is_window_full();
+            if is_due && (!self.start() || self.is_window_full()) {
+                return;
             }
             match self.rest.next() {
                 Some(message) => self.add(message),

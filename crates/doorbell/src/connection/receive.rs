@@ -102,7 +102,7 @@ impl Connection {
                     count += receive.requests.len();
                     state.producer.prefetch_room(); // for the answers
                     held = None;
-                    for (id, message_type, payload) in receive.requests.iter() {
+                    receive.requests.for_each(|id, message_type, payload| {
                         let request = Dispatch::Small {
                             id,
                             message_type,
@@ -111,7 +111,7 @@ impl Connection {
                         doorbell_shm::failpoint!("dispatch.before");
                         dispatch(request, &receive.inline);
                         doorbell_shm::failpoint!("dispatch.after");
-                    }
+                    });
                     if self.take_answers(receive, &mut held, effects)? {
                         break;
                     }

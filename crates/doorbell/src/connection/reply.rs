@@ -1,6 +1,9 @@
 //! The short ways of a reply: from its handler into the ring, and from the ring to its caller.
 
-use std::{cell::Cell, sync::atomic::Ordering};
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    sync::atomic::Ordering,
+};
 
 use bytes::Bytes;
 use doorbell_proto::{
@@ -40,9 +43,9 @@ thread_local! {
 /// publishes them together.
 #[derive(Default)]
 pub(crate) struct InlineReplies {
-    calls: Cell<Vec<InBuffer>>,
+    calls: RefCell<Vec<InBuffer>>,
     /// Their payloads, one behind the other.
-    body: Cell<Vec<u8>>,
+    body: RefCell<Vec<u8>>,
 }
 
 /// A call, and which part of a buffer is its request or its reply.
@@ -53,10 +56,9 @@ struct InBuffer {
     end: usize,
 }
 
-/// The buffer of the replies, taken out while one is encoded. It goes back with nothing but whole replies, even if that panics.
+/// The buffer of the replies while one is encoded. It is left with nothing but whole ones, even if that panics.
 struct Encoding<'a> {
-    replies: &'a InlineReplies,
-    body: Vec<u8>,
+    body: RefMut<'a, Vec<u8>>,
     whole_bytes: usize,
 }
 
@@ -66,38 +68,33 @@ impl InlineReplies {
     /// # Errors
     ///
     /// Those of `encode`; nothing is left then.
+    #[inline]
     pub(crate) fn leave<E>(
         &self,
         id: CallId,
         message_type: MessageType,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let body = self.body.take();
+        let body = self.body.borrow_mut(); // by nobody else: `encode` has no way to come here
         let mut encoding = Encoding {
             whole_bytes: body.len(),
             body,
-            replies: self,
         };
         encode(&mut encoding.body)?;
         let end = encoding.body.len();
         encoding.whole_bytes = end;
-        let mut calls = self.calls.take();
-        calls.push(InBuffer {
+        self.calls.borrow_mut().push(InBuffer {
             id,
             message_type,
             end,
         });
-        self.calls.set(calls);
         Ok(())
     }
 
     /// Returns `true` if there is none.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        let calls = self.calls.take();
-        let is_empty = calls.is_empty();
-        self.calls.set(calls);
-        is_empty
+        self.calls.borrow().is_empty()
     }
 }
 
@@ -105,37 +102,50 @@ impl Drop for Encoding<'_> {
     #[inline]
     fn drop(&mut self) {
         self.body.truncate(self.whole_bytes);
-        self.replies.body.set(std::mem::take(&mut self.body));
     }
 }
 
 impl State {
-    /// Writes the replies that handlers have left. Small ones give their buffer back for the next; large ones give it away, so that they
-    /// are not copied while they wait for room. Returns `true` if they were large.
+    /// Writes the replies that handlers have left. Small ones leave their buffer for the next; large ones give it away, so that they are
+    /// not copied while they wait for room. Returns `true` if they were large.
+    #[inline]
     pub(super) fn answer_inline(
         &mut self,
         inline: &InlineReplies,
         effects: &mut Effects,
     ) -> Result<bool, Breach> {
-        let (mut calls, mut body) = (inline.calls.take(), inline.body.take());
+        let mut calls = inline.calls.borrow_mut();
+        let mut body = inline.body.borrow_mut();
         let is_large = body.capacity() > KEPT_BYTES;
-        let shared = is_large.then(|| Bytes::from(std::mem::take(&mut body)));
-        let mut start = 0;
-        let answered = calls.iter().try_for_each(|left| {
-            let range = start..left.end;
-            start = left.end;
-            let slice = shared.as_ref().map(|bytes| bytes.slice(range.clone()));
-            let payload = match &slice {
-                Some(bytes) => Outbound::Share(bytes),
-                None => Outbound::Copy(&body[range]),
-            };
-            self.answer(left.id, left.message_type, Answer::Reply(payload), effects)
-        });
+        let answered = if is_large {
+            self.answer_shared(&calls, std::mem::take(&mut *body).into(), effects)
+        } else {
+            let mut start = 0;
+            calls.iter().try_for_each(|call| {
+                let payload = Outbound::Copy(&body[start..call.end]);
+                start = call.end;
+                self.answer(call.id, call.message_type, Answer::Reply(payload), effects)
+            })
+        };
         calls.clear();
         body.clear();
-        inline.calls.set(calls);
-        inline.body.set(body);
         answered.map(|()| is_large)
+    }
+
+    #[cold]
+    fn answer_shared(
+        &mut self,
+        calls: &[InBuffer],
+        body: Bytes,
+        effects: &mut Effects,
+    ) -> Result<(), Breach> {
+        let mut start = 0;
+        calls.iter().try_for_each(|call| {
+            let payload = body.slice(start..call.end);
+            start = call.end;
+            let answer = Answer::Reply(Outbound::Share(&payload));
+            self.answer(call.id, call.message_type, answer, effects)
+        })
     }
 }
 
@@ -282,12 +292,14 @@ impl Requests {
         self.calls.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (CallId, MessageType, &[u8])> {
-        let starts = std::iter::once(0).chain(self.calls.iter().map(|call| call.end));
-        let of = |(call, start): (&InBuffer, usize)| {
-            (call.id, call.message_type, &self.bodies[start..call.end])
-        };
-        self.calls.iter().zip(starts).map(of)
+    /// Calls `f` with each of them.
+    #[inline]
+    pub(super) fn for_each(&self, mut f: impl FnMut(CallId, MessageType, &[u8])) {
+        let mut start = 0;
+        for call in &self.calls {
+            f(call.id, call.message_type, &self.bodies[start..call.end]);
+            start = call.end;
+        }
     }
 
     #[inline]

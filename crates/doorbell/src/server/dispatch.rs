@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Status, connection::Payload};
 
-use super::registry::{Handler, Notifications, Request, Snapshot};
+use super::registry::{Handler, Notifications, Request, SmallRequest, Snapshot};
 use crate::{
     connection::{Answer, Connection, Dispatch, InlineReplies, Outbound},
     message::Incoming,
@@ -44,17 +44,14 @@ pub(super) fn dispatch(
             message_type,
             payload,
         } => {
-            let request = Request {
+            let request = SmallRequest {
                 connection,
-                id: Some(id),
+                id,
                 message_type,
-                deadline: None,
-                metadata: None,
-                payload: Incoming::Borrowed(payload),
-                loan: None,
+                payload,
                 inline,
             };
-            call(handlers, id, CallKind::Unary, request);
+            call_small(handlers, &request);
         }
         Dispatch::Notify {
             message_type,
@@ -88,41 +85,60 @@ pub(super) fn dispatch(
 }
 
 /// Hands a call to its handler.
-#[inline]
-fn call(handlers: &mut Snapshot, id: CallId, kind: CallKind, mut request: Request<'_>) {
-    let (connection, message_type) = (request.connection, request.message_type);
-    let handler = match find(handlers, message_type, kind) {
-        Ok(handler) => handler,
-        Err(status) => return refuse(connection, id, message_type, status),
-    };
-    if handler.kind().is_some() {
-        return handler.handle(request);
+fn call(handlers: &mut Snapshot, id: CallId, kind: CallKind, request: Request<'_>) {
+    match find(handlers, request.message_type, kind) {
+        Ok((handler, Answers::Calls)) => handler.handle(request),
+        Ok((handler, Answers::Nothing)) => handle_as_notification(handler, id, request),
+        Err(status) => refuse(request.connection, id, request.message_type, status),
     }
-    // A notification too large for one frame travels as a call; nobody waits for the answer.
+}
+
+/// As [`call`], of which nothing has arrived but a small payload.
+fn call_small(handlers: &mut Snapshot, request: &SmallRequest<'_>) {
+    match find(handlers, request.message_type, CallKind::Unary) {
+        Ok((handler, Answers::Calls)) => handler.handle_small(request),
+        Ok((handler, Answers::Nothing)) => {
+            handle_as_notification(handler, request.id, request.into());
+        }
+        Err(status) => refuse(request.connection, request.id, request.message_type, status),
+    }
+}
+
+/// A notification too large for one frame travels as a call; nobody waits for the answer.
+fn handle_as_notification(handler: &Arc<dyn Handler>, id: CallId, mut request: Request<'_>) {
+    let (connection, message_type) = (request.connection, request.message_type);
     request.id = None;
     handler.handle(request);
     let nothing = Answer::Reply(Outbound::Copy(&[]));
     connection.answer(id, message_type, nothing, false);
 }
 
+/// What a handler that a call has found is there for.
+enum Answers {
+    Calls,
+    /// Notifications.
+    Nothing,
+}
+
 fn find(
     handlers: &mut Snapshot,
     message_type: MessageType,
     kind: CallKind,
-) -> Result<&Arc<dyn Handler>, Status> {
+) -> Result<(&Arc<dyn Handler>, Answers), Status> {
     let handler = handlers.get(message_type).ok_or_else(|| {
         Status::unimplemented(format!(
             "no handler for message type {message_type} is registered on this server"
         ))
     })?;
     match handler.kind() {
-        Some(registered) if registered != kind => Err(Status::unimplemented(format!(
+        Some(registered) if registered == kind => Ok((handler, Answers::Calls)),
+        Some(registered) => Err(Status::unimplemented(format!(
             "message type {message_type} is registered as {registered:?} and was called as {kind:?}"
         ))),
-        None if kind != CallKind::Unary => Err(Status::unimplemented(format!(
+        None if kind == CallKind::Unary => Ok((handler, Answers::Nothing)),
+        None => Err(Status::unimplemented(format!(
             "message type {message_type} is a notification"
         ))),
-        _ => Ok(handler),
     }
 }
 

@@ -23,6 +23,11 @@ pub(crate) trait Handler: Send + Sync {
     /// Answers, now or later, through the connection. Runs on an I/O worker: must not block.
     fn handle(&self, request: Request<'_>);
 
+    /// Answers a call with nothing but a small payload: as [`handle`](Self::handle), which is for anything, with less to move about.
+    fn handle_small(&self, request: &SmallRequest<'_>) {
+        self.handle(request.into());
+    }
+
     /// Handles notifications, one after the other. Handlers of calls are never given any.
     fn handle_all(&self, _notifications: Notifications<'_>) {}
 }
@@ -40,6 +45,31 @@ pub(crate) struct Request<'a> {
     pub(crate) loan: Option<Held>,
     /// Where an answer that is given before `handle` returns may be left.
     pub(crate) inline: &'a InlineReplies,
+}
+
+/// A call of which nothing has arrived but a small payload.
+pub(crate) struct SmallRequest<'a> {
+    pub(crate) connection: &'a Arc<Connection>,
+    pub(crate) id: CallId,
+    pub(crate) message_type: MessageType,
+    pub(crate) payload: &'a [u8],
+    /// Where an answer that is given before `handle_small` returns may be left.
+    pub(crate) inline: &'a InlineReplies,
+}
+
+impl<'a> From<&SmallRequest<'a>> for Request<'a> {
+    fn from(small: &SmallRequest<'a>) -> Self {
+        Self {
+            connection: small.connection,
+            id: Some(small.id),
+            message_type: small.message_type,
+            deadline: None,
+            metadata: None,
+            payload: Incoming::Borrowed(small.payload),
+            loan: None,
+            inline: small.inline,
+        }
+    }
 }
 
 /// Notifications of one type that have arrived together.

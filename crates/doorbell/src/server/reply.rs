@@ -10,7 +10,7 @@ use doorbell_proto::{CallId, MessageType, Status};
 
 use super::{
     Context,
-    registry::{Notifications, Request},
+    registry::{Notifications, Request, SmallRequest},
 };
 use crate::{
     connection::{Answer, Connection, InlineReplies},
@@ -60,9 +60,7 @@ impl<'a> ReplyTo<'a> {
             },
             inline: Some(request.inline),
         };
-        let is_decoded = Cell::new(false);
-        // One guard around everything: each would move what comes out of it once more.
-        let served = catch_unwind(AssertUnwindSafe(|| {
+        reply_to.guard(|is_decoded| {
             let deadline = request.deadline.map(|at| reply_to.connection.instant(at));
             let decoded = match request.loan {
                 Some(loan) => M::decode_loaned(loan.into()),
@@ -77,11 +75,46 @@ impl<'a> ReplyTo<'a> {
                 }
                 Err(error) => reply_to.refuse(Status::invalid_argument(error.to_string())),
             }
-        }));
-        match served {
+        });
+    }
+
+    /// As [`serve`](Self::serve), for a call with nothing but a small payload.
+    #[inline]
+    pub(crate) fn serve_small<M: Payload>(
+        request: &SmallRequest<'a>,
+        handle: impl FnOnce(Self, Context, M),
+    ) {
+        let reply_to = Self {
+            connection: request.connection,
+            call: Call {
+                id: Some(request.id),
+                message_type: request.message_type,
+                #[cfg(feature = "tokio")]
+                deadline: None,
+            },
+            inline: Some(request.inline),
+        };
+        reply_to.guard(
+            |is_decoded| match M::decode(Incoming::Borrowed(request.payload)) {
+                Ok(message) => {
+                    is_decoded.set(true);
+                    let connection = Arc::clone(request.connection);
+                    let context = Context::new(connection, Some(request.id), None, None);
+                    handle(reply_to, context, message);
+                }
+                Err(error) => reply_to.refuse(Status::invalid_argument(error.to_string())),
+            },
+        );
+    }
+
+    /// Runs what is code of the user's. One guard around everything: each would move what comes out of it once more.
+    #[inline]
+    fn guard(&self, run: impl FnOnce(&Cell<bool>)) {
+        let is_decoded = Cell::new(false);
+        match catch_unwind(AssertUnwindSafe(|| run(&is_decoded))) {
             Ok(()) => {}
-            Err(_) if is_decoded.get() => reply_to.panicked(),
-            Err(_) => reply_to.refuse(Status::internal("decoding the request panicked")),
+            Err(_) if is_decoded.get() => self.panicked(),
+            Err(_) => self.refuse(Status::internal("decoding the request panicked")),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::{runtime::Handle, time::Sleep};
 
 use super::{
     Context,
-    registry::{Handler, Notifications, Request},
+    registry::{Handler, Notifications, Request, SmallRequest},
     reply::{Call, ReplyTo, end, reply},
 };
 use crate::{
@@ -60,12 +60,31 @@ where
 
     fn handle(&self, request: Request<'_>) {
         ReplyTo::serve(request, |reply_to, context, message: M| {
-            reply_to.run(
-                &self.runtime,
-                || (self.run)(context, message),
-                reply::<M::Reply, E>,
-            );
+            self.answer(reply_to, context, message);
         });
+    }
+
+    fn handle_small(&self, request: &SmallRequest<'_>) {
+        ReplyTo::serve_small(request, |reply_to, context, message: M| {
+            self.answer(reply_to, context, message);
+        });
+    }
+}
+
+impl<F, M, Fut, E> Task<F, M, Unary>
+where
+    F: Fn(Context, M) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<M::Reply, E>> + Send + 'static,
+    E: Into<Status> + 'static,
+    M: Message,
+{
+    #[inline]
+    fn answer(&self, reply_to: ReplyTo<'_>, context: Context, message: M) {
+        reply_to.run(
+            &self.runtime,
+            || (self.run)(context, message),
+            reply::<M::Reply, E>,
+        );
     }
 }
 

@@ -65,6 +65,18 @@ pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
     })
 }
 
+/// Counts calls that are made in one go, as many under way as the window allows.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn calls_together(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => |client, setting| Box::pin(all_in_one_go::<Block>(client, setting)),
+        _ => |client, setting| Box::pin(all_in_one_go::<Raw>(client, setting)),
+    })
+}
+
 /// Counts notifications, all of which the server has handled at the end.
 ///
 /// # Errors
@@ -177,6 +189,31 @@ async fn window_of_calls<B: Body>(client: Client, setting: Setting) -> anyhow::R
             return Ok(counter.finish(setting.size_bytes));
         }
     }
+}
+
+async fn all_in_one_go<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
+    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    let mut expected = body.clone();
+    let messages = std::iter::repeat_with(|| {
+        number += 1;
+        body.stamp(number);
+        Echo(body.clone())
+    });
+    let mut replies = client.call_all(messages).window(setting.window).await?;
+    let (mut counter, mut number) = (Counter::start(setting.limit), 0);
+    while let Some(reply) = replies.next().await {
+        number += 1;
+        expected.stamp(number);
+        ensure!(
+            reply?.first_word() == expected.first_word(),
+            "the echo is not what was sent"
+        );
+        if !counter.add(1) {
+            break;
+        }
+    }
+    drop(replies); // it borrows what the messages are made of
+    Ok(counter.finish(setting.size_bytes))
 }
 
 async fn tell_all<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {

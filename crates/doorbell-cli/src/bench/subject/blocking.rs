@@ -65,6 +65,18 @@ pub(crate) fn pipelined(setting: &Setting) -> anyhow::Result<Sample> {
     })
 }
 
+/// Counts calls that are made in one go, as many under way as the window allows.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn calls_together(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start(setting)?.run(match setting.size_bytes {
+        Block::BYTES => all_in_one_go::<Block>,
+        _ => all_in_one_go::<Raw>,
+    })
+}
+
 /// Counts notifications, all of which the server has handled at the end.
 ///
 /// # Errors
@@ -163,6 +175,29 @@ pub(crate) fn window_of_calls<B: Body>(
             return Ok(counter.finish(setting.size_bytes));
         }
     }
+}
+
+fn all_in_one_go<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
+    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    let mut expected = body.clone();
+    let messages = std::iter::repeat_with(|| {
+        number += 1;
+        body.stamp(number);
+        Echo(body.clone())
+    });
+    let replies = client.call_all(messages).window(setting.window).open()?;
+    let mut counter = Counter::start(setting.limit);
+    for (number, reply) in (1..).zip(replies) {
+        expected.stamp(number);
+        ensure!(
+            reply?.first_word() == expected.first_word(),
+            "the echo is not what was sent"
+        );
+        if !counter.add(1) {
+            break;
+        }
+    }
+    Ok(counter.finish(setting.size_bytes))
 }
 
 fn tell_all<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
