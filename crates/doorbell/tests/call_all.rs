@@ -161,7 +161,11 @@ async fn one_that_goes_wrong_costs_no_other_its_answer() {
         let client = Client::connect(place.name()).await.unwrap();
         let odd = |n: u32| {
             let [.., low, kind] = (n * 0x0101).to_be_bytes();
-            Odd(vec![if n % 3 == 0 { kind % 6 } else { 0 }, low, kind])
+            Odd(vec![
+                if n.is_multiple_of(3) { kind % 6 } else { 0 },
+                low,
+                kind,
+            ])
         };
         let mut replies = client.call_all((0..5_000).map(odd)).await.unwrap();
         for n in 0..5_000 {

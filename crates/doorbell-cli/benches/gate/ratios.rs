@@ -40,6 +40,12 @@ const LIMITS: &[Limit] = &[
         size_bytes: 64,
         bound: Bound::AtLeast(0.1),
     },
+    Limit {
+        bench: &["throughput", "--only", "pipelined"],
+        mode: "blocking-call-all",
+        size_bytes: 64,
+        bound: Bound::AtLeast(0.3),
+    },
 ];
 
 /// Fails if a ratio is beyond its limit each time that it can be told.
