@@ -154,6 +154,34 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         Ok(true)
     }
 
+    /// As [`push_words`](Self::push_words), of a body in one piece.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the peer has published an impossible head, now or earlier.
+    ///
+    /// # Panics
+    ///
+    /// If `body` is longer than [`max_body_bytes`](Self::max_body_bytes).
+    #[inline]
+    pub fn push_one(&mut self, header: HeaderWords, body: &[u8]) -> Result<bool, Corrupt> {
+        debug_assert_eq!(
+            length_in(header),
+            body.len(),
+            "the header tells another length"
+        );
+        let Some(mut record) = self.reserve(body.len())? else {
+            return Ok(false);
+        };
+        record.write_header(header);
+        crate::failpoint!("ring.header.written");
+        record.write(body);
+        crate::failpoint!("ring.body.written");
+        record.commit();
+        crate::failpoint!("ring.committed");
+        Ok(true)
+    }
+
     /// Begins to fetch the place of the next record for writing. The peer has read those bytes before, and a write would wait for them.
     #[inline]
     pub fn prefetch_room(&self) {

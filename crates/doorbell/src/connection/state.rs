@@ -573,7 +573,7 @@ fn write_bare(
         crc32c_header(&words)
     };
     let words = [first, id, FrameHeader::with_crc(last, crc)];
-    Ok(producer.push_words(words, &[payload])?)
+    Ok(producer.push_one(words, payload)?)
 }
 
 /// Returns how many chunks may lie unread.

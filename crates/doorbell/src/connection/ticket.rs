@@ -222,8 +222,9 @@ impl Tickets {
         if ticket.handles > 0 {
             return;
         }
-        self.put_aside(key, Awaited::Arrival);
-        self.put_aside(key, Awaited::Credit);
+        if ticket.waker.is_some() || ticket.sender_waker.is_some() {
+            self.put_all_aside(key);
+        }
         let ticket = &mut self.entries[key.0 as usize];
         ticket.close(&mut self.aside);
         if spare.capacity() > 0 && spare.capacity() <= SPARE_BYTES {
@@ -234,6 +235,12 @@ impl Tickets {
             *slot = None;
         }
         self.free.push(key.0);
+    }
+
+    #[cold]
+    fn put_all_aside(&mut self, key: TicketKey) {
+        self.put_aside(key, Awaited::Arrival);
+        self.put_aside(key, Awaited::Credit);
     }
 
     /// Closes a ticket that was [given up](Ticket::disown) to its call, which has ended.
