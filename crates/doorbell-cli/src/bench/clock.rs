@@ -82,10 +82,16 @@ impl Laps {
         }
     }
 
-    /// Sleeps before a lap, if there are to be pauses, as a task.
+    /// Sleeps before a lap, if there are to be pauses, as a task. The clock of the runtime counts milliseconds, so that for shorter pauses a
+    /// thread sleeps.
     pub(crate) async fn pause_task(&mut self) {
         if let Some(pause) = self.phase.limit.pause {
-            tokio::time::sleep(pause).await;
+            if pause < Duration::from_millis(1) {
+                // It ends early only if the runtime does.
+                _ = tokio::task::spawn_blocking(move || thread::sleep(pause)).await;
+            } else {
+                tokio::time::sleep(pause).await;
+            }
             self.begin_lap();
         }
     }

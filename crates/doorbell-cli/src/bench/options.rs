@@ -45,6 +45,10 @@ pub(crate) struct Options {
     /// Message size in bytes, such as 64, 4KiB or 1MiB; can be given several times [default: all that a benchmark has]
     #[arg(long, value_parser = size_in_bytes)]
     pub(crate) size: Vec<usize>,
+    /// Round trips a second, a number or `max`, in rows with pauses between them; can be given several times. A rate is that of the pauses:
+    /// what a round trip takes is added [default: all that a benchmark has]
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    pub(crate) rate: Vec<Rate>,
     /// Calls under way at once on a connection in pipelined rows [default: 256, and 32 where there are many connections]
     #[arg(long, value_parser = window_size)]
     pub(crate) window: Option<usize>,
@@ -85,6 +89,16 @@ impl Options {
             usual.to_vec()
         } else {
             self.size.clone()
+        }
+    }
+
+    /// Returns the pauses to measure with: those of the rates asked for, or `usual`. Without a pause there are as many round trips as there
+    /// can be.
+    pub(crate) fn pauses(&self, usual: &[Option<Duration>]) -> Vec<Option<Duration>> {
+        if self.rate.is_empty() {
+            usual.to_vec()
+        } else {
+            self.rate.iter().map(|rate| rate.0).collect()
         }
     }
 
@@ -207,6 +221,20 @@ pub(super) fn positive_seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// How often something is done: with a pause, or without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate(Option<Duration>);
+
+fn rate(text: &str) -> Result<Rate, String> {
+    if text == "max" {
+        return Ok(Rate(None));
+    }
+    match text.parse::<u32>() {
+        Ok(per_s @ 1..=MAX_RATE) => Ok(Rate(Some(Duration::from_secs(1) / per_s))),
+        _ => Err(format!("give a number from 1 to {MAX_RATE}, or `max`")),
+    }
+}
+
 fn window_size(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(window) if (1..=MAX_WINDOW).contains(&window) => Ok(window),
@@ -238,6 +266,9 @@ pub(super) fn size_in_bytes(text: &str) -> Result<usize, String> {
 /// Length of a measurement with `--quick`.
 const QUICK_LENGTH: Duration = Duration::from_millis(40);
 
+/// The highest rate: shorter pauses than 50 µs are not what a sleeping thread gets.
+const MAX_RATE: u32 = 20_000;
+
 /// Calls under way at once on a connection, unless the user or a row says otherwise.
 pub(crate) const USUAL_WINDOW: usize = 256;
 
@@ -265,6 +296,15 @@ mod tests {
     fn sizes_out_of_range_or_without_a_number_are_refused() {
         for text in ["0", "7", "MiB", "1GiB", "65MiB", "-1"] {
             assert!(size_in_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_numbers_or_as_many_as_there_can_be() {
+        assert_eq!(rate("100"), Ok(Rate(Some(Duration::from_millis(10)))));
+        assert_eq!(rate("max"), Ok(Rate(None)));
+        for text in ["0", "20001", "most", "-1", "1.5"] {
+            assert!(rate(text).is_err(), "{text}");
         }
     }
 

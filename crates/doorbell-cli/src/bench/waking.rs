@@ -24,10 +24,10 @@ pub(crate) const BENCH: Bench = Bench {
 
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {
-    let pauses: &[Option<Duration>] = match options.common.quick {
+    let pauses = options.pauses(match options.common.quick {
         true => &QUICK_PAUSES,
         false => &PAUSES,
-    };
+    });
     let sizes = options.sizes(&[SMALL]);
     let mut groups = Vec::new();
     for setup in &SETUPS {
