@@ -139,7 +139,7 @@ impl Worker {
                     if self.mailbox.stop.load(Ordering::Relaxed) {
                         return false;
                     }
-                    self.cool_down(QUIET_TURNS);
+                    self.cool_the_quiet_ones();
                     self.give_back(now);
                     if self.idle_check_at.is_some_and(|at| at <= now) {
                         self.end_idle();
@@ -199,6 +199,16 @@ impl Worker {
             owned.quiet_turns = owned.quiet_turns.saturating_add(1);
         }
         Ok(served)
+    }
+
+    /// Announces the connections as asleep that have been quiet for long while others were not. If all are quiet, it is for the spin
+    /// budget to say how long that goes on.
+    fn cool_the_quiet_ones(&mut self) {
+        let is_busy = |owned: &Owned| owned.legacy.is_some() || owned.quiet_turns < QUIET_TURNS;
+        let mut hot = self.hot.iter().map(|&index| &self.connections[index]);
+        if hot.any(|owned| owned.as_ref().is_some_and(is_busy)) {
+            self.cool_down(QUIET_TURNS);
+        }
     }
 
     /// Announces the connections that were quiet for so many turns as asleep, unless something has come just then.
