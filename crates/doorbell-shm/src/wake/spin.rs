@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Whether a waiter may spin before it sleeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SpinMode {
-    /// As long as it has recently paid, up to 50 µs.
+    /// As long as it has recently paid, up to 200 µs.
     #[default]
     Adaptive,
     /// Not at all.
@@ -19,14 +19,14 @@ pub enum SpinMode {
 /// The rule is that of KVM's halt polling (Linux, `Documentation/virt/kvm/halt-polling.rst`), where the
 /// host decides whether to poll for a guest that has nothing to do: a wait that ends while we spin leaves
 /// the budget alone; one that outlives the spin but ends soon afterwards doubles it, up to a maximum, since
-/// a little more would have paid; one that lasts long shrinks it, to nothing after a few. Three things
-/// differ:
+/// a little more would have paid; one that lasts long shrinks it, to nothing after a few. The maximum is
+/// that of KVM too, 200 µs. Some things differ:
 ///
 /// - What counts as *soon* is longer than the longest spin, because a sleep that ended at once still
-///   takes the 40–60 µs that waking an idle virtual CPU costs.
-/// - A budget that stays at its maximum without paying is given up for a while.
-/// - If sleeps took less during that while than the shortest spin does, and the next spin misses nevertheless, then the spin is
-///   what the answer waits for: both sides run on one CPU. The while doubles each time, until spinning pays again.
+///   takes the 40–150 µs that waking an idle virtual CPU costs.
+/// - A budget that stays at its maximum without paying is given up for a while, which doubles each time until spinning pays again.
+/// - If sleeps took less during that while than an answer from another CPU, and the next spin misses nevertheless, then the spin is
+///   what the answer waits for: both sides run on one CPU, and the while may become very long.
 /// - A spin that the scheduler interrupted is worse than useless: somebody wanted this CPU. It costs the budget at once.
 /// - A spin that lasts offers its CPU to others now and then, because the peer may be the one that waits for it: with more threads
 ///   awake than CPUs it otherwise waits for the end of our time slice, which is milliseconds. While somebody takes them, offers come
@@ -66,9 +66,10 @@ pub struct Spin {
     missed_turns: u32,
     /// Sleeps that must pass before the budget may grow again.
     rest_sleeps: u32,
-    /// How many sleeps a rest lasts, and how many of the latest one were shorter than any spin.
+    /// How many sleeps the latest rest has lasted, how many of them were shorter than any spin, and how many the next one will last.
     rest_length: u32,
     quick_sleeps: u32,
+    next_rest: u32,
     /// The first turn after a rest is still to come.
     is_trial: bool,
     /// A turn has missed since the last sleep.
@@ -94,8 +95,9 @@ impl Spin {
             budget,
             missed_turns: 0,
             rest_sleeps: 0,
-            rest_length: REST_SLEEPS,
+            rest_length: 0,
             quick_sleeps: 0,
+            next_rest: REST_SLEEPS,
             is_trial: false,
             tried: false,
             is_shared: false,
@@ -134,7 +136,7 @@ impl Spin {
         self.is_shared = turn.is_shared;
         self.missed_turns = 0;
         self.is_trial = false;
-        self.rest_length = REST_SLEEPS;
+        self.next_rest = REST_SLEEPS;
     }
 
     /// Learns that `turn` ended with nothing. Without that, a sleep says nothing of what spinning would have paid: it may have begun
@@ -147,7 +149,7 @@ impl Spin {
         self.tried = true;
         self.is_shared = turn.is_shared;
         if turn.stolen && self.mode == SpinMode::Adaptive {
-            self.rest();
+            self.rest(LONGEST_REST);
         }
     }
 
@@ -161,10 +163,9 @@ impl Spin {
             self.shrink();
         } else if self.rest_sleeps > 0 {
             self.rest_sleeps -= 1;
-            self.quick_sleeps += u32::from(duration < START);
+            self.quick_sleeps += u32::from(duration < QUICK_SLEEP);
         } else if tried && self.is_in_the_way() {
-            self.rest_length = (2 * self.rest_length).min(LONGEST_REST);
-            self.rest();
+            self.rest(LONGEST_REST);
         } else if self.budget < MAXIMUM {
             self.grow();
         } else if tried {
@@ -192,13 +193,16 @@ impl Spin {
     fn miss(&mut self) {
         self.missed_turns += 1;
         if self.missed_turns == MISSES {
-            self.rest();
+            self.rest(LONG_REST);
         }
     }
 
-    fn rest(&mut self) {
+    /// Gives spinning up for a while, and for twice as long the next time, up to `longest`, if it does not pay in between.
+    fn rest(&mut self, longest: u32) {
         self.budget = Duration::ZERO;
         self.missed_turns = 0;
+        self.rest_length = self.next_rest.min(longest);
+        self.next_rest = 2 * self.rest_length;
         self.rest_sleeps = self.rest_length;
         self.quick_sleeps = 0;
         self.is_trial = true;
@@ -318,16 +322,19 @@ const PAUSES: u32 = 32;
 /// comes from a peer that has a CPU of its own. (Without them two clients that share a CPU hand it to and fro, and both wait for a
 /// server on the other one.)
 const PAUSES_BEFORE_OFFER: u32 = 10;
-/// First budget, and the one a grown one starts from: an answer of a process that is awake.
-const START: Duration = Duration::from_micros(20);
-/// Largest budget: about what a sleep costs, so that a spin never loses more than it could have saved.
-const MAXIMUM: Duration = Duration::from_micros(50);
+/// First budget, and the one a grown one starts from: an answer of a process that is awake, or asleep on a CPU that is not.
+const START: Duration = Duration::from_micros(50);
+/// Largest budget: the answer of a peer that had to be woken on an idle CPU, which takes 60 to 150 µs on a virtual machine. The same as
+/// KVM's own (`halt_poll_ns`).
+const MAXIMUM: Duration = Duration::from_micros(200);
 /// Smallest budget worth a turn.
 const LEAST: Duration = Duration::from_micros(5);
 /// A turn in [`SpinMode::Always`].
 const ALWAYS: Duration = Duration::from_millis(1);
-/// From here on a sleep was one that no spin should have replaced. Well above what a sleep takes that need not have been: two wake-ups,
-/// which on a virtual machine in a bad mood have been seen to take 150 µs each. Below that, sleeping once would mean sleeping always.
+/// A sleep so short is over before an answer could have come from another CPU that had to be woken: both sides run on one.
+const QUICK_SLEEP: Duration = Duration::from_micros(20);
+/// From here on a sleep was one that no spin should have replaced: the longest spin, and two wake-ups, which on a virtual machine in a bad
+/// mood have been seen to take 150 µs each. Below that, sleeping once would mean sleeping always.
 const LONG_SLEEP: Duration = Duration::from_micros(500);
 /// Time between two looks at the clock that no number of pauses explains: twice the longest turn.
 const STOLEN: Duration = Duration::from_micros(100);
@@ -344,7 +351,9 @@ const TIME_SLICE: Duration = Duration::from_millis(1);
 const MISSES: u32 = 8;
 /// How long that is at first, in sleeps.
 const REST_SLEEPS: u32 = 32;
-/// How long at most: 20 ms of calls on one CPU, during which a turn of 20 µs does not count.
+/// How long at most, if turns merely miss. Then what they cost, 2 ms of CPU time at most, is a thirtieth of the time of so many sleeps.
+const LONG_REST: u32 = 256;
+/// How long at most, if turns keep somebody from the CPU: 20 ms of calls on one CPU, during which a turn of 50 µs does not count.
 const LONGEST_REST: u32 = 4096;
 
 #[cfg(all(test, not(loom)))]

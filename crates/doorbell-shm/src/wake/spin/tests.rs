@@ -29,7 +29,7 @@ fn budget_grows_to_the_maximum_while_sleeps_are_short() {
 #[test]
 fn budget_shrinks_to_nothing_while_sleeps_are_long_and_comes_back() {
     let mut spin = adaptive();
-    for _ in 0..3 {
+    for _ in 0..4 {
         miss_and_sleep(&mut spin, LONG_SLEEP);
     }
     assert_eq!(spin.budget(), Duration::ZERO);
@@ -65,7 +65,7 @@ fn sleeps_of_a_rest(spin: &mut Spin, duration: Duration) -> u32 {
 
 #[test]
 fn spin_that_keeps_the_answer_away_is_tried_ever_more_rarely() {
-    let quick = START / 4;
+    let quick = QUICK_SLEEP / 4;
     let mut spin = adaptive();
     for _ in 0..2 + MISSES {
         miss_and_sleep(&mut spin, quick);
@@ -99,7 +99,7 @@ fn spin_that_keeps_the_answer_away_is_tried_ever_more_rarely() {
 
 #[test]
 fn rest_is_short_again_once_a_spin_has_paid() {
-    let quick = START / 4;
+    let quick = QUICK_SLEEP / 4;
     let mut spin = adaptive();
     for _ in 0..3 {
         while !spin.budget().is_zero() {
@@ -115,13 +115,13 @@ fn rest_is_short_again_once_a_spin_has_paid() {
     let mut turn = spin.start();
     assert!(turn.again());
     spin.paid(&turn);
-    spin.rest();
+    spin.rest(LONG_REST);
     assert_eq!(sleeps_of_a_rest(&mut spin, SHORT), REST_SLEEPS + 1);
 }
 
 #[test]
 fn sleeps_of_others_do_not_judge_a_spin_that_nobody_did() {
-    let quick = START / 4;
+    let quick = QUICK_SLEEP / 4;
     let mut spin = adaptive();
     while !spin.budget().is_zero() {
         miss_and_sleep(&mut spin, quick);
@@ -132,14 +132,53 @@ fn sleeps_of_others_do_not_judge_a_spin_that_nobody_did() {
 }
 
 #[test]
-fn spin_that_misses_although_sleeps_are_slow_is_tried_as_often_as_before() {
+fn spin_that_misses_although_sleeps_are_slow_is_tried_more_rarely_within_limits() {
     let mut spin = adaptive();
-    for _ in 0..2 {
+    let mut rests = Vec::new();
+    for _ in 0..5 {
         for _ in 0..2 + MISSES {
             miss_and_sleep(&mut spin, SHORT);
         }
-        assert_eq!(sleeps_of_a_rest(&mut spin, SHORT), REST_SLEEPS + 1);
+        rests.push(sleeps_of_a_rest(&mut spin, SHORT) - 1);
     }
+    assert_eq!(rests, [32, 64, 128, LONG_REST, LONG_REST]);
+}
+
+#[test]
+fn spins_that_others_interrupt_are_tried_ever_more_rarely() {
+    let mut spin = adaptive();
+    let mut rests = Vec::new();
+    for _ in 0..9 {
+        let turn = offer(&spin, TIME_SLICE);
+        spin.missed(&turn);
+        rests.push(sleeps_of_a_rest(&mut spin, SHORT) - 1);
+    }
+    assert_eq!(rests[..3], [32, 64, 128]);
+    assert_eq!(rests[7..], [LONGEST_REST, LONGEST_REST]);
+}
+
+#[test]
+fn wait_for_a_peer_on_an_idle_cpu_is_spun_through() {
+    let wait = Duration::from_micros(120);
+    let mut spin = adaptive();
+    let mut sleeps = 0;
+    while spin.budget() < wait {
+        miss_and_sleep(&mut spin, 2 * wait);
+        sleeps += 1;
+    }
+    assert_eq!(sleeps, 2, "doubled from {START:?}");
+}
+
+#[test]
+fn pauses_longer_than_any_spin_cost_nothing_after_a_few() {
+    let mut spin = adaptive();
+    spin.budget = MAXIMUM;
+    let mut spun = Duration::ZERO;
+    for _ in 0..1000 {
+        spun += spin.budget();
+        miss_and_sleep(&mut spin, LONG_SLEEP);
+    }
+    assert!(spun < 2 * MAXIMUM, "{spun:?}");
 }
 
 #[test]
