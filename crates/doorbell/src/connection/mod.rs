@@ -251,14 +251,22 @@ impl Connection {
     /// What the peer published before it ended is read first, so that no answer that was given is lost. If somebody drives, they
     /// do that, and end the connection, when they leave.
     pub(crate) fn close(&self, reason: Disconnected) {
+        let is_ended = self.close_as_driver(reason);
+        if is_ended && self.sleeper == Sleeper::Worker {
+            self.ask_to_resume(); // it gives back what it watches, also if the peer never stirs again
+        }
+    }
+
+    /// As [`close`](Self::close), for an I/O worker, which need not be told. Returns `false` if there was nothing to end, or not yet.
+    pub(crate) fn close_as_driver(&self, reason: Disconnected) -> bool {
         doorbell_shm::failpoint!("close.before");
         if matches!(reason, Disconnected::PeerGone) && !self.read_the_rest() {
-            return;
+            return false;
         }
         let (wakers, calls) = {
             let mut state = self.lock();
             if state.end.is_some() {
-                return;
+                return false;
             }
             if let Disconnected::Protocol(violation) = &reason {
                 state.say_what_was_wrong(violation);
@@ -270,15 +278,13 @@ impl Connection {
         doorbell_shm::failpoint!("close.marked");
         self.kick.raise();
         wakers.into_iter().for_each(Waker::wake);
-        if self.sleeper == Sleeper::Worker {
-            self.ask_to_resume(); // it gives back what it watches, also if the peer never stirs again
-        }
         self.run_on_close();
         if matches!(reason, Disconnected::Protocol(_)) {
             tracing::warn!(%reason, peer = self.identity.pid, "closed the connection");
         }
         tracing::debug!(calls, "connection ended with calls under way");
         doorbell_shm::failpoint!("close.after");
+        true
     }
 
     /// Reads what a peer that is gone has left, or makes whoever drives do so: they look for `gone` under the state lock when they

@@ -193,10 +193,10 @@ impl Connection {
         Ok(is_large)
     }
 
-    /// Closes the connection of a peer that broke the protocol.
+    /// Closes the connection of a peer that broke the protocol, as whoever drives has found, and hears of by this reason.
     pub(super) fn end_for(&self, breach: Breach) -> Disconnected {
         let reason = Disconnected::from(breach);
-        self.close(reason.clone());
+        self.close_as_driver(reason.clone());
         reason
     }
 

@@ -1,5 +1,5 @@
 //! The thread that takes connections in: accepts, checks who it is, and finishes handshakes, so that no I/O worker waits for a
-//! stranger.
+//! stranger. It takes apart, too, what connections leave when they end.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use doorbell_shm::{
 use super::{
     Admission, Policy,
     ledger::{Charge, Ledger, Shortage, User, Users, UsersShare},
-    mailbox::{Arrival, Mailbox},
+    mailbox::{Mailbox, Traveller},
     resource::Resource,
 };
 use crate::{
@@ -58,6 +58,8 @@ pub(super) struct Door {
     pub(super) refused: AtomicU64,
     /// Those connections, for a drain.
     pub(super) connections: Mutex<Vec<Weak<Connection>>>,
+    /// Connections that have ended; `None` when the acceptor has left.
+    departed: Mutex<Option<Vec<Traveller>>>,
 }
 
 impl Door {
@@ -69,6 +71,7 @@ impl Door {
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             connections: Mutex::default(),
+            departed: Mutex::new(Some(Vec::new())),
         }))
     }
 
@@ -80,17 +83,59 @@ impl Door {
         }
     }
 
-    /// A connection has ended: there is room, and a descriptor, for another one.
-    pub(super) fn connection_ended(&self, connection: &Connection) {
+    /// Takes a connection that has ended. Its mappings and descriptors, and what is queued in it, go on the acceptor's thread: they can take
+    /// as long as a hundred small calls. Only after that there is room for another one.
+    pub(super) fn see_off(&self, traveller: Traveller) {
+        let mut departed = lock(&self.departed);
+        let Some(waiting) = &mut *departed else {
+            drop(departed);
+            return self.forget(traveller);
+        };
+        waiting.push(traveller);
+        let is_first = waiting.len() == 1;
+        drop(departed);
+        if is_first {
+            let _ = self.poller.wake(); // it looks after it has woken, and takes all
+        }
+    }
+
+    /// Takes apart what the connections have left that have ended.
+    fn forget_departed(&self) {
+        let departed = lock(&self.departed).as_mut().map(std::mem::take);
+        departed
+            .into_iter()
+            .flatten()
+            .for_each(|traveller| self.forget(traveller));
+    }
+
+    /// Nobody comes for them any more: who ends a connection from now on takes it apart.
+    fn forget_for_good(&self) {
+        let departed = lock(&self.departed).take();
+        departed
+            .into_iter()
+            .flatten()
+            .for_each(|traveller| self.forget(traveller));
+    }
+
+    fn forget(&self, traveller: Traveller) {
         let mut connections = lock(&self.connections);
         // What a weak reference points to keeps its memory.
-        let is_it = |other: &Weak<Connection>| std::ptr::eq(other.as_ptr(), connection);
+        let is_it = |other: &Weak<Connection>| std::ptr::eq(other.as_ptr(), &*traveller.connection);
         if let Some(place) = connections.iter().position(is_it) {
             connections.swap_remove(place);
         }
         drop(connections);
+        drop(traveller);
         self.open.fetch_sub(1, Ordering::Relaxed);
-        let _ = self.poller.wake(); // an acceptor that ran out of descriptors tries again
+    }
+}
+
+/// When the acceptor leaves, even by a panic, nobody is to wait for it.
+struct Leaving(Arc<Door>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.forget_for_good();
     }
 }
 
@@ -136,8 +181,10 @@ impl Acceptor {
     }
 
     pub(super) fn run(mut self) {
+        let _leaving = Leaving(Arc::clone(&self.reception.door));
         let mut events: Vec<Event> = Vec::new();
         loop {
+            self.reception.door.forget_departed(); // before others come: there is room for them then
             let wait = match self.accept_some() {
                 Queue::Empty => self.next_deadline().map_or(Wait::Forever, Wait::Until),
                 Queue::MayHaveMore => Wait::Poll,
@@ -278,7 +325,7 @@ impl Acceptor {
         }
         let worker = &self.reception.workers[self.next_worker];
         self.next_worker = (self.next_worker + 1) % self.reception.workers.len();
-        worker.deliver(Arrival {
+        worker.deliver(Traveller {
             connection,
             watched,
             charges,

@@ -15,7 +15,7 @@ use doorbell_shm::sys::{self, Listener, SocketAccess};
 use super::{
     acceptor::{Acceptor, Door, Reception},
     ledger::Ledger,
-    mailbox::Mailbox,
+    mailbox::{Mailbox, Traveller},
     options::Options,
     registry::Registry,
     resource::{PerResource, Resource, ResourceStats},
@@ -126,7 +126,13 @@ impl Engine {
             workers: self.workers.clone(),
             door: Arc::clone(&self.door),
         })?;
-        self.spawn("doorbell-accept".to_owned(), move || acceptor.run())
+        #[cfg(feature = "tokio")]
+        let runtime = options.runtime.clone();
+        self.spawn("doorbell-accept".to_owned(), move || {
+            #[cfg(feature = "tokio")]
+            let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
+            acceptor.run();
+        })
     }
 
     fn start_worker(
@@ -142,9 +148,9 @@ impl Engine {
             spin: options.spin,
             idle_timeout: options.idle_timeout,
             trims_heap: options.trims_heap,
-            ended: Arc::new(move |connection: &Connection, stats| {
-                lock(&ended).add(&stats);
-                door.connection_ended(connection);
+            ended: Arc::new(move |traveller: Traveller| {
+                lock(&ended).add(&traveller.connection.stats());
+                door.see_off(traveller);
             }),
         };
         let (report, pinned) = std::sync::mpsc::sync_channel(1);

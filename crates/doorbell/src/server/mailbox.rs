@@ -16,15 +16,15 @@ use crate::{
 /// What a worker shares with the rest of the server.
 pub(super) struct Mailbox {
     pub(super) poller: Poller,
-    pub(super) arrivals: Mutex<Vec<Arrival>>,
+    pub(super) arrivals: Mutex<Vec<Traveller>>,
     /// Connections that may be read again.
     pub(super) resumed: Mutex<Vec<usize>>,
     pub(super) stop: AtomicBool,
     pub(super) polls: AtomicU64,
 }
 
-/// A new connection for a worker.
-pub(super) struct Arrival {
+/// A connection on its way to its worker, or from it once it has ended.
+pub(super) struct Traveller {
     pub(super) connection: Arc<Connection>,
     pub(super) watched: Watched,
     /// What was charged for it.
@@ -43,7 +43,7 @@ impl Mailbox {
     }
 
     /// Puts a connection down for the worker, then looks whether there is one: the steps are in `docs/orderings.md`.
-    pub(super) fn deliver(&self, arrival: Arrival) {
+    pub(super) fn deliver(&self, arrival: Traveller) {
         lock(&self.arrivals).push(arrival);
         if self.stop.load(Ordering::Relaxed) {
             return self.turn_away(); // its worker may have left, and looks here no more

@@ -16,7 +16,7 @@ use doorbell_shm::{
 
 use super::{
     ledger::Charge,
-    mailbox::{Arrival, Mailbox},
+    mailbox::{Mailbox, Traveller},
     quiet::{Quiet, TIME_QUIET},
     registry::{Registry, Snapshot},
     turn::{Served, serve, serve_the_dead},
@@ -25,7 +25,6 @@ use crate::{
     connection::{Connection, Rest, Watched, lock},
     deadline::{after, after_since},
     error::Disconnected,
-    stats::Stats,
 };
 
 /// What a worker needs to know.
@@ -35,11 +34,11 @@ pub(super) struct Duties {
     pub(super) idle_timeout: Option<Duration>,
     /// The allocator gives back what it keeps, when something that has used much is quiet.
     pub(super) trims_heap: bool,
-    /// Called for every connection that ends, with its counters.
+    /// Takes every connection that has ended. To take apart what it leaves is no work for a worker, whose other clients would wait for it.
     pub(super) ended: Arc<Ended>,
 }
 
-type Ended = dyn Fn(&Connection, Stats) + Send + Sync;
+type Ended = dyn Fn(Traveller) + Send + Sync;
 
 /// The thread's own state.
 pub(super) struct Worker {
@@ -362,11 +361,11 @@ impl Worker {
 
     fn take_in(
         &mut self,
-        Arrival {
+        Traveller {
             connection,
             watched,
             charges,
-        }: Arrival,
+        }: Traveller,
     ) {
         // A place is used again only after all events of its last owner have been handled.
         let index = self.free.pop().unwrap_or_else(|| {
@@ -434,9 +433,12 @@ impl Worker {
         if let Some(process) = &watched.process {
             let _ = poller.remove(process);
         }
-        connection.close(reason);
-        drop(charges); // before the acceptor hears that there is room
-        (self.duties.ended)(&connection, connection.stats());
+        connection.close_as_driver(reason);
+        (self.duties.ended)(Traveller {
+            connection,
+            watched,
+            charges,
+        });
     }
 
     fn next_idle_deadline(&self) -> Option<Instant> {
