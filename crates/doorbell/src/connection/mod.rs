@@ -108,6 +108,10 @@ pub(crate) struct Receive {
     checked_release: u32,
     /// How many of the frames that were read last gave credit.
     pub(crate) credits: usize,
+    /// How long may be read in one go, because others wait meanwhile; the first frame does not count.
+    pub(crate) longest: Option<Duration>,
+    /// What was read last was as much as may be read in one go.
+    pub(crate) was_long: bool,
     /// More has come than light use brings.
     is_untidy: bool,
 }
@@ -177,6 +181,8 @@ impl Connection {
                 inline: InlineReplies::default(),
                 checked_release: 0,
                 credits: 0,
+                longest: None,
+                was_long: false,
                 is_untidy: false,
             }),
             own: link.own,

@@ -1,6 +1,9 @@
 //! From the peer's ring to whoever waits: copy once, check, ask the machine, complete.
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use doorbell_proto::{
     CallId, CallKind, Code, MessageType, Metadata, Status, Time,
@@ -83,10 +86,14 @@ impl Connection {
         let mut count = 0;
         receive.credits = 0;
         let mut held: Option<StateGuard<'_>> = None;
+        let mut turn = Turn::new(receive.longest);
         while count < max_frames {
             let Some(words) = receive.consumer.peek_words()? else {
                 break;
             };
+            if turn.is_over(count) {
+                break;
+            }
             let is_small = receive.consumer.body_bytes() <= SMALL_BYTES;
             if let Some(id) = FrameHeader::bare_response(&words).filter(|_| is_small) {
                 let state = held.get_or_insert_with(|| self.lock());
@@ -159,6 +166,7 @@ impl Connection {
                 }
             }
         }
+        receive.was_long = count >= max_frames || turn.was_over;
         self.read_to
             .store(receive.consumer.head(), Ordering::Relaxed);
         if count == 0 {
@@ -558,6 +566,43 @@ pub(super) fn check_crc(words: &HeaderWords, body: &[u8]) -> Result<(), Breach> 
     }
 }
 
+/// Ends a turn that takes long, while others wait for theirs: what a frame costs is for the peer to say, a task that is made or 16 KiB that
+/// are copied as much as a notification that nobody has asked for.
+struct Turn {
+    longest: Duration,
+    /// Frames at which the clock is looked at next.
+    look_at: usize,
+    began: Option<Instant>,
+    was_over: bool,
+}
+
+impl Turn {
+    #[inline]
+    fn new(longest: Option<Duration>) -> Self {
+        Self {
+            longest: longest.unwrap_or_default(),
+            look_at: longest.map_or(usize::MAX, |_| 1),
+            began: None,
+            was_over: false,
+        }
+    }
+
+    /// Returns `true` if what has been read is enough. The clock is looked at seldom, and never for a frame that comes alone.
+    #[inline]
+    fn is_over(&mut self, frames: usize) -> bool {
+        frames >= self.look_at && self.look_at_clock(frames)
+    }
+
+    #[cold]
+    fn look_at_clock(&mut self, frames: usize) -> bool {
+        self.look_at = frames + frames.min(FRAMES_BETWEEN_LOOKS);
+        let now = Instant::now();
+        let began = *self.began.get_or_insert(now);
+        self.was_over = now.duration_since(began) >= self.longest;
+        self.was_over
+    }
+}
+
 /// Gives back a scratch buffer that one large frame has made large.
 fn trim(scratch: &mut Vec<u8>) {
     if scratch.capacity() > SCRATCH_BYTES {
@@ -568,6 +613,9 @@ fn trim(scratch: &mut Vec<u8>) {
 
 /// Packed notifications that count as one frame. With their lengths they take more room in the ring than its header.
 const PACKED_PER_FRAME: usize = 8;
+
+/// Most frames between two looks at the clock. The first ones are looked at after the first frame, the second, the fourth.
+const FRAMES_BETWEEN_LOOKS: usize = 8;
 
 /// Bodies up to this size are copied while the state lock is held over a batch; for larger ones it is released.
 const COPY_UNDER_LOCK_BYTES: usize = 1024;

@@ -1,12 +1,33 @@
 //! A turn of a connection: some of its frames are read, and the requests among them dispatched.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{dispatch::dispatch, registry::Snapshot};
 use crate::{
     connection::{Connection, Dispatch, InlineReplies},
     error::Disconnected,
 };
+
+/// What a worker has beside a connection that has its turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    None,
+    /// Connections that ring before they are read. They are looked for now and then.
+    Asleep,
+    /// Connections that may wait for their turn.
+    Awake,
+}
+
+impl Others {
+    /// Returns how long they can be left alone.
+    fn patience(self) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            Self::Asleep => Some(LONGEST_TURN_ALONE),
+            Self::Awake => Some(LONGEST_TURN),
+        }
+    }
+}
 
 /// What a turn of a connection brought.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +36,8 @@ pub(super) enum Served {
     /// Credit, and nothing else. A handler sends items meanwhile, and may want this very CPU: the next credit is not worth a spin.
     Credit,
     Messages,
+    /// Messages, as many as one turn may have: there may be more, and others have waited.
+    Many,
 }
 
 impl Served {
@@ -23,13 +46,16 @@ impl Served {
     }
 }
 
+/// Reads a turn of what a client has sent: not for long, if there are `others`.
 pub(super) fn serve(
     connection: &Arc<Connection>,
     handlers: &mut Snapshot,
+    others: Others,
 ) -> Result<Served, Disconnected> {
     let Some(mut receive) = connection.try_receive() else {
         return Ok(Served::Nothing);
     };
+    receive.longest = others.patience();
     if connection.is_congested() {
         // Answers wait for room: no new requests until they are on their way.
         return Ok(Served::messages(connection.relieve()));
@@ -40,6 +66,9 @@ pub(super) fn serve(
     let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
     if count > 0 && count == receive.credits {
         return Ok(Served::Credit);
+    }
+    if receive.was_long {
+        return Ok(Served::Many);
     }
     Ok(Served::messages(count > 0 || connection.relieve()))
 }
@@ -63,6 +92,7 @@ pub(super) fn serve_the_dead(
         }
         Dispatch::Request { .. } | Dispatch::Small { .. } => {}
     };
+    receive.longest = Some(LONGEST_TURN);
     let frames = FRAMES_PER_TURN.min(*left);
     let count = connection
         .drain(&mut receive, frames, &mut hand_over)
@@ -75,5 +105,12 @@ pub(super) fn serve_the_dead(
     Ok(Served::Messages)
 }
 
-/// Frames read from one connection before the next one has its turn.
+/// What a turn may take, after its first frame, while others are awake: some small calls, a few chunks of a large message, 64 notifications.
+/// Whoever calls while somebody floods waits for one such turn; and each has costs of its own, 0.1 µs.
+const LONGEST_TURN: Duration = Duration::from_micros(4);
+
+/// The same while all others are asleep. They ring, and are not looked for more often than each 100 µs.
+const LONGEST_TURN_ALONE: Duration = Duration::from_micros(25);
+
+/// Frames read from one connection before the next one has its turn, however quick they are.
 const FRAMES_PER_TURN: usize = 64;

@@ -19,7 +19,7 @@ use super::{
     mailbox::{Mailbox, Traveller},
     quiet::{Quiet, TIME_QUIET},
     registry::{Registry, Snapshot},
-    turn::{Served, serve, serve_the_dead},
+    turn::{Others, Served, serve, serve_the_dead},
 };
 use crate::{
     connection::{Connection, Rest, Watched, lock},
@@ -113,7 +113,7 @@ impl Worker {
                 turn = SpinTurn::over(); // what has woken us is not worth a spin
             }
             is_first &= served == Served::Nothing;
-            if served == Served::Messages {
+            if served >= Served::Messages {
                 self.spin.paid(&turn);
                 turn = self.spin.start();
                 quiet_visits = 0;
@@ -129,6 +129,9 @@ impl Worker {
                 }
             }
             visits += 1 + self.hot.len();
+            if served == Served::Many {
+                visits = VISITS_BETWEEN_CLOCKS; // that took its time
+            }
             if visits >= VISITS_BETWEEN_CLOCKS {
                 visits = 0;
                 let now = Instant::now();
@@ -172,6 +175,11 @@ impl Worker {
 
     /// Reads one connection's ring for one turn.
     fn serve(&mut self, index: usize) -> Result<Served, Disconnected> {
+        let others = match self.hot.len() {
+            0 | 1 if self.has_cold() => Others::Asleep,
+            0 | 1 => Others::None,
+            _ => Others::Awake,
+        };
         let Some(owned) = &mut self.connections[index] else {
             return Err(Disconnected::Closed);
         };
@@ -191,7 +199,7 @@ impl Worker {
             self.hot.retain(|&hot| hot != index);
             return Ok(Served::Messages);
         }
-        let served = serve(&owned.connection, &mut self.handlers)?;
+        let served = serve(&owned.connection, &mut self.handlers, others)?;
         if served != Served::Nothing {
             owned.quiet_turns = 0;
         } else {
