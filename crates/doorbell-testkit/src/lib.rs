@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 pub use child::{Child, role, say, setting, wait_for_parent};
 pub use place::Place;
 pub use proc::{
-    cpu_time, descriptors, is_asleep, kill_process, limit_descriptors, mappings, memory_bytes,
-    resident_bytes, second_user, stop_process, threads,
+    Scheduled, cpu_time, descriptors, is_asleep, kill_process, limit_descriptors, mappings,
+    memory_bytes, resident_bytes, scheduled, second_user, stop_process, threads,
 };
 pub use raw_client::{RawClient, RawControl};
 pub use raw_server::RawServer;

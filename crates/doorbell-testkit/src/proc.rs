@@ -118,6 +118,52 @@ pub fn cpu_time(process: u32) -> Duration {
     Duration::from_millis(10 * ticks)
 }
 
+/// What threads have had of the processors.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scheduled {
+    /// Time on a processor.
+    pub ran: Duration,
+    /// Time for which they could have run and had none.
+    pub waited: Duration,
+    /// How often they came to run.
+    pub turns: u64,
+}
+
+impl std::ops::Sub for Scheduled {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            ran: self.ran.saturating_sub(earlier.ran),
+            waited: self.waited.saturating_sub(earlier.waited),
+            turns: self.turns.saturating_sub(earlier.turns),
+        }
+    }
+}
+
+/// Returns what the threads that the process has now have had, as far as `counts` says so of their names. Nothing of a process that has
+/// ended.
+pub fn scheduled(process: u32, counts: impl Fn(&str) -> bool) -> Scheduled {
+    let threads = std::fs::read_dir(path(process, "task"));
+    let mut sum = Scheduled::default();
+    for thread in threads.into_iter().flatten().flatten() {
+        let read = |what| std::fs::read_to_string(thread.path().join(what)).unwrap_or_default();
+        if !counts(read("comm").trim_end()) {
+            continue;
+        }
+        // Nanoseconds on a processor, nanoseconds in the queue for one, and turns.
+        let numbers = read("schedstat");
+        let mut numbers = numbers
+            .split_whitespace()
+            .map_while(|number| number.parse().ok());
+        let mut next = || numbers.next().unwrap_or(0);
+        sum.ran += Duration::from_nanos(next());
+        sum.waited += Duration::from_nanos(next());
+        sum.turns += next();
+    }
+    sum
+}
+
 /// Lets this process have so many descriptors and no more, for good.
 ///
 /// # Panics

@@ -12,6 +12,7 @@ use doorbell::Message as _;
 use doorbell_testkit::by_hand::{
     Answer, Frame, HandClient, HandHello, HandSocket, HandWelcome, control, kind,
 };
+use doorbell_testkit::eventually;
 use hostile::{Attack, Scene, account, attack, scaled, suffer, victim::Fill};
 
 #[test]
@@ -404,7 +405,18 @@ const STARVED: &[Attack] = &[
         "comes when no descriptor is left",
         "refused 7: the server has no descriptor left",
         |path| {
-            let mut filling = HandClient::connect(path);
+            let mut filling = None;
+            eventually(
+                "there are descriptors, after the last one who did this",
+                || {
+                    let socket = HandSocket::connect(path);
+                    if let Answer::Welcome(welcome, handles) = socket.greet(&HandHello::proper()) {
+                        filling = Some(HandClient::new(socket, welcome, handles));
+                    }
+                    filling.is_some()
+                },
+            );
+            let mut filling = filling.expect("just seen");
             filling.send(&Frame::new(kind::CALL, 1 << 32, Fill::TYPE.get()));
             filling.ping();
             let accounts = (0..100).map(|_| {

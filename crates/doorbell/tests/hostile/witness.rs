@@ -10,7 +10,7 @@ use std::{
 };
 
 use doorbell::blocking;
-use doorbell_testkit::{PATIENCE, eventually};
+use doorbell_testkit::{PATIENCE, eventually, scheduled};
 
 use super::calm;
 use crate::support::messages::Add;
@@ -36,17 +36,27 @@ pub(crate) struct Noted {
     calm: Duration,
 }
 
+/// What it felt over a while of calls without pauses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Felt {
+    /// Times within which half of the calls were answered, and 99 of 100.
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    /// For which part of the time it had no processor.
+    pub(crate) waited: f64,
+}
+
 impl Witness {
     pub(crate) fn start(name: &str) -> Self {
         let client = blocking::Client::connect(name).expect("the server listens");
         let shared = Arc::new(Shared::default());
-        let calling = std::thread::spawn({
+        let calling = std::thread::Builder::new().name(THREAD.to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || shared.call_until_over(&client)
         });
         let mut witness = Self {
             shared,
-            calling: Some(calling),
+            calling: Some(calling.expect("a thread")),
             calm: Duration::ZERO,
         };
         eventually("a hundred calls undisturbed", || witness.mark() >= 100);
@@ -86,12 +96,22 @@ impl Witness {
         }
     }
 
-    /// Waits for so long, and returns the time within which 99 of 100 of its calls since then were answered.
-    pub(crate) fn p99_of(&self, length: Duration) -> Duration {
+    /// Waits for so long, and returns what it felt meanwhile.
+    pub(crate) fn feels(&self, length: Duration) -> Felt {
         self.shared.took.lock().unwrap().clear();
+        let scheduled = || scheduled(std::process::id(), |name| name == THREAD);
+        let before = scheduled();
         std::thread::sleep(length); // what is measured
+        let had = scheduled() - before;
+        let mut took = self.shared.took.lock().unwrap().clone();
         self.goes_on("while it is measured");
-        self.since(0).p99
+        took.sort_unstable();
+        let within = |percent| took.get(took.len() * percent / 100).copied();
+        Felt {
+            p50: within(50).unwrap_or(length),
+            p99: within(99).unwrap_or(length),
+            waited: had.waited.as_secs_f64() / length.as_secs_f64(),
+        }
     }
 
     /// Stops calling, after some more calls.
@@ -137,6 +157,8 @@ impl std::fmt::Display for Noted {
         write!(out, "witness: {calls:5} calls, p99 {p99:?} (calm {calm:?})")
     }
 }
+
+const THREAD: &str = "witness";
 
 /// Far more than any disturbance of a loaded machine, and less than what a server that is held up takes.
 const SLOWEST_P99: Duration = Duration::from_secs(5);
