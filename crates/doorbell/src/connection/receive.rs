@@ -104,7 +104,8 @@ impl Connection {
             }
             if let Some((id, message_type)) = FrameHeader::bare_call(&words).filter(|_| is_small) {
                 let state = held.get_or_insert_with(|| self.lock());
-                state.take_requests(receive, words, (id, message_type), max_frames - count)?;
+                let most = turn.frames_before_look(count).min(max_frames - count);
+                state.take_requests(receive, words, (id, message_type), most)?;
                 if receive.requests.len() > 0 {
                     count += receive.requests.len();
                     state.producer.prefetch_room(); // for the answers
@@ -591,6 +592,12 @@ impl Turn {
     #[inline]
     fn is_over(&mut self, frames: usize) -> bool {
         frames >= self.look_at && self.look_at_clock(frames)
+    }
+
+    /// Returns how many more may be taken together, so that the clock is looked at in time.
+    #[inline]
+    fn frames_before_look(&self, frames: usize) -> usize {
+        self.look_at.saturating_sub(frames).max(1)
     }
 
     #[cold]
