@@ -68,6 +68,12 @@ impl Layout {
         (page_bytes < self.region_bytes).then_some((page_bytes, self.region_bytes))
     }
 
+    /// Returns how much of every ring lies on the first page of its region, with the words: what is never given back to the system.
+    #[cfg(not(loom))]
+    pub fn lasting_ring_bytes() -> u32 {
+        u32::try_from(crate::sys::page_bytes() - Self::RING).unwrap_or(u32::MAX)
+    }
+
     /// Returns the number of cancel words.
     #[inline]
     pub fn cancel_slots(&self) -> u32 {

@@ -1,7 +1,7 @@
 //! The reading end of a ring.
 
 use super::corrupt::{Corrupt, PositionWord, check_step};
-use super::{HEADER, max_body_bytes, record_bytes};
+use super::{HEADER, Reach, max_body_bytes, record_bytes};
 use crate::memory::{HEADER_BYTES, HeaderWords, OwnMemory, OwnRegion, PeerMemory, PeerRegion};
 
 /// Reads the records of the peer's ring, in order, each once.
@@ -21,6 +21,8 @@ pub struct Consumer<O = OwnRegion, P = PeerRegion> {
     tail: u32,
     /// The record at `head`, once it has been peeked at.
     record: Option<Record>,
+    /// What has been read since somebody [began](Self::begin_reach) to look at that.
+    reach: Reach,
     poison: Option<Corrupt>,
 }
 
@@ -42,6 +44,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
             released: 0,
             tail: 0,
             record: None,
+            reach: Reach::default(),
             poison: None,
         }
     }
@@ -153,9 +156,14 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
         self.head
     }
 
-    /// Returns `true` if the next record lies beyond the first `bytes` of the ring.
+    /// Returns `true` if anything that was read lay beyond the first `bytes` of the ring, since the [last beginning](Self::begin_reach).
     pub fn is_beyond(&self, bytes: u32) -> bool {
-        self.place() > bytes
+        self.reach.is_beyond(bytes, self.head, self.place())
+    }
+
+    /// Forgets what was read until now, for [`is_beyond`](Self::is_beyond).
+    pub fn begin_reach(&mut self) {
+        self.reach.begin(self.head, self.place());
     }
 
     #[inline]
@@ -237,6 +245,7 @@ impl<O: OwnMemory, P: PeerMemory> Consumer<O, P> {
     /// Consumes the `to_end` bytes before the end of the ring.
     fn skip(&mut self, to_end: u32) -> Result<(), Corrupt> {
         self.check_published(to_end)?;
+        self.reach.begin_again(self.head, self.place(), to_end);
         self.head = self.head.wrapping_add(to_end);
         Ok(())
     }

@@ -31,11 +31,13 @@
 mod consumer;
 mod corrupt;
 mod producer;
+mod reach;
 
 pub use consumer::Consumer;
 pub use corrupt::{Corrupt, PositionWord};
 pub use producer::{Producer, Reservation};
 
+use self::reach::Reach;
 use crate::memory::HEADER_BYTES;
 
 /// Bytes of a header, as the positions count them.

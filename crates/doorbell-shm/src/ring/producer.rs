@@ -1,7 +1,7 @@
 //! The writing end of a ring.
 
 use super::corrupt::{Corrupt, PositionWord, check_step};
-use super::{HEADER, max_body_bytes, record_bytes};
+use super::{HEADER, Reach, max_body_bytes, record_bytes};
 use crate::memory::{
     HEADER_BYTES, HeaderWords, OwnMemory, OwnRegion, PeerMemory, PeerRegion, RingWriter,
 };
@@ -27,6 +27,8 @@ pub struct Producer<O: OwnMemory = OwnRegion, P = PeerRegion> {
     /// Where the last record that begins the ring again lies, and how many bytes were skipped before it.
     lap: u32,
     skipped: u32,
+    /// What has been written since memory was last given back.
+    reach: Reach,
     poison: Option<Corrupt>,
 }
 
@@ -48,6 +50,7 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
             rewind_look: REWIND_PLACE,
             lap: 0,
             skipped: 0,
+            reach: Reach::default(),
             poison: None,
         }
     }
@@ -87,6 +90,7 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
             self.pad(place, skip);
             crate::failpoint!("ring.padded");
             (self.lap, self.skipped) = (start, skip);
+            self.reach.begin_again(self.tail, place, skip);
         }
         #[cfg(doorbell_failpoints)]
         self.publish_too_early(start.wrapping_add(needed));
@@ -182,6 +186,17 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         Ok(true)
     }
 
+    /// Returns our own position: bytes ever written, modulo 2^32, those not published yet included.
+    #[inline]
+    pub fn tail(&self) -> u32 {
+        self.tail
+    }
+
+    /// Returns `true` if the next record lies beyond the first `bytes` of the ring, or what says that it begins again does.
+    pub fn continues_beyond(&self, bytes: u32) -> bool {
+        self.place(self.tail) > bytes
+    }
+
     /// Begins to fetch the place of the next record for writing. The peer has read those bytes before, and a write would wait for them.
     #[inline]
     pub fn prefetch_room(&self) {
@@ -217,13 +232,21 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         let is_empty = !self.has_unpublished() && self.is_empty()?;
         if is_empty {
             self.writer.give_back();
+            self.begin_reach();
         }
         Ok(is_empty)
     }
 
-    /// Returns `true` if the next record would lie beyond the first `bytes` of the ring.
+    /// Forgets what was written until now, for [`is_beyond`](Self::is_beyond).
+    pub fn begin_reach(&mut self) {
+        self.reach.begin(self.tail, self.place(self.tail));
+    }
+
+    /// Returns `true` if anything has been written beyond the first `bytes` of the ring since its memory was [given back](Self::give_back),
+    /// or since the [last beginning](Self::begin_reach).
     pub fn is_beyond(&self, bytes: u32) -> bool {
-        self.place(self.tail) > bytes
+        self.reach
+            .is_beyond(bytes, self.tail, self.place(self.tail))
     }
 
     /// Looks whether the peer has consumed everything that was published.

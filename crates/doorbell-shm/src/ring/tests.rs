@@ -79,6 +79,66 @@ fn memory_is_given_back_only_while_nothing_is_unread() {
     pair.bounce(b"two");
 }
 
+/// Bytes of which the rest of the ring is given back.
+const PAGE: u32 = 1024;
+
+impl Pair {
+    fn are_beyond_a_page(&self) -> [bool; 2] {
+        [self.producer.is_beyond(PAGE), self.consumer.is_beyond(PAGE)]
+    }
+}
+
+#[test]
+fn what_lay_far_into_the_ring_is_remembered_after_it_has_begun_again() {
+    let mut pair = pair();
+    pair.bounce(&[1; 400]);
+    assert_eq!(pair.are_beyond_a_page(), [false; 2]);
+    for _ in 0..5 {
+        pair.bounce(&[1; 900]);
+    }
+    assert_eq!(pair.are_beyond_a_page(), [true; 2]);
+    for _ in 0..30 {
+        pair.bounce(b"light");
+        assert_eq!(pair.are_beyond_a_page(), [true; 2]);
+    }
+    pair.producer.give_back().unwrap();
+    pair.consumer.begin_reach();
+    assert_eq!(pair.are_beyond_a_page(), [false; 2]);
+}
+
+#[test]
+fn what_tells_that_a_ring_begins_again_after_it_was_given_back_counts_where_it_lies() {
+    let mut pair = pair();
+    for _ in 0..3 {
+        pair.bounce(&[1; 700]);
+    }
+    pair.producer.give_back().unwrap();
+    pair.consumer.begin_reach();
+    assert_eq!(pair.are_beyond_a_page(), [false; 2]);
+    pair.bounce(b"it lies at the start, and something at the end says so");
+    assert_eq!(pair.are_beyond_a_page(), [true; 2]);
+}
+
+#[test]
+fn lap_that_ends_with_a_record_that_just_fits_counts_as_far() {
+    let mut pair = pair();
+    let in_a_lap = CAPACITY / 64;
+    let [mut unread, body] = [0, 64 - HEADER];
+    for _ in 0..in_a_lap {
+        assert!(pair.send(&vec![1; body as usize]) && pair.producer.publish());
+        unread += 1;
+        while unread > 1 {
+            pair.receive().unwrap();
+            pair.consumer.release();
+            unread -= 1;
+        }
+    }
+    pair.receive().unwrap();
+    pair.consumer.release();
+    assert_eq!(pair.producer.tail, CAPACITY);
+    assert_eq!(pair.are_beyond_a_page(), [true; 2]);
+}
+
 #[test]
 fn dropped_reservation_leaves_nothing_behind() {
     let mut pair = pair();
