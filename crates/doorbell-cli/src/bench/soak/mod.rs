@@ -302,18 +302,19 @@ impl Watch<'_> {
         self.rest()
     }
 
-    /// Waits until connections give nothing back any more, which takes longer the more they are.
+    /// Waits until connections give nothing back any more: they come to it in groups, a second or so apart.
     fn wait_for_quiet(&self) -> anyhow::Result<()> {
-        let regions = || anyhow::Ok(Memory::of_process(self.peer.id())?.region_bytes);
-        nap(rest::TIME_TO_GIVE_BACK);
-        let mut before = regions()?;
-        for _ in 0..rest::MOST_WAITS {
-            nap(rest::BETWEEN_WAITS);
-            let now = regions()?;
-            if now >= before {
-                break;
+        let began = Instant::now();
+        let (mut least, mut since) = (u64::MAX, began);
+        while since.elapsed() < rest::TIME_TO_GIVE_BACK
+            && began.elapsed() < rest::PATIENCE
+            && !interrupted()
+        {
+            let region_bytes = Memory::of_process(self.peer.id())?.region_bytes;
+            if region_bytes < least {
+                (least, since) = (region_bytes, Instant::now());
             }
-            before = now;
+            nap(rest::BETWEEN_LOOKS);
         }
         Ok(())
     }

@@ -32,17 +32,17 @@ pub(super) fn between(length: Duration) -> Duration {
     (length / 60).clamp(SHORTEST, LONGEST).min(length / 10)
 }
 
-/// Connections give back what they can after a second of quiet, those that became quiet a little later with them.
+/// Connections give back what they can after a second of quiet, the two sides one after the other, and many connections in groups: between two
+/// of them there is less than this.
 pub(super) const TIME_TO_GIVE_BACK: Duration = Duration::from_secs(2);
 
-pub(super) const BETWEEN_WAITS: Duration = Duration::from_millis(500);
-pub(super) const MOST_WAITS: usize = 20;
+pub(super) const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 const SHORTEST: Duration = Duration::from_secs(15);
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// A piece of work is done long before; what takes longer has been lost.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
