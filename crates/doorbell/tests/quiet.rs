@@ -69,6 +69,17 @@ impl Pairs {
         processes.map(|id| resident_bytes(id) <= clients(id) * LIGHT_USE_BYTES)
     }
 
+    fn add_all(&self, runtime: &tokio::runtime::Runtime, number: u32) {
+        for client in &self.tasks {
+            let sum = runtime.block_on(in_time(client.call(Add(number, 1)).into_future()));
+            assert_eq!(sum.unwrap(), number + 1);
+        }
+        for client in &self.threads {
+            let sum = client.call(Add(number, 1)).timeout(PATIENCE).wait();
+            assert_eq!(sum.unwrap(), number + 1);
+        }
+    }
+
     async fn call_all(&self, round: u8) {
         let sent = body(round);
         for client in &self.tasks {
@@ -116,6 +127,76 @@ fn rings_that_carried_large_messages_go_back_when_the_connection_is_quiet() {
 }
 
 #[test]
+fn rings_that_were_touched_behind_their_first_page_go_back() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = runtime();
+    let pairs = Pairs::new(&runtime);
+    let sent = Bytes::from(vec![1; 6000]);
+    for client in &pairs.tasks {
+        let called = runtime.block_on(in_time(client.call(Echo(sent.clone())).into_future()));
+        assert_eq!(called.unwrap().0, sent);
+    }
+    for client in &pairs.threads {
+        let called = client.call(Echo(sent.clone())).timeout(PATIENCE).wait();
+        assert_eq!(called.unwrap().0, sent);
+    }
+    assert_eq!(pairs.are_light(), [false; 3], "it took a second page");
+    eventually("the rings are given back", || {
+        pairs.are_light() == [true; 3]
+    });
+}
+
+/// What tells that the ring begins again lies where the large message has ended.
+#[test]
+fn rings_that_begin_again_after_they_went_back_do_so_once_more() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = runtime();
+    let pairs = Pairs::new(&runtime);
+    runtime.block_on(in_time(pairs.call_all(0)));
+    for round in 0..3 {
+        eventually("the rings are given back", || {
+            pairs.are_light() == [true; 3]
+        });
+        pairs.add_all(&runtime, round);
+    }
+}
+
+/// The client leaves the room of the last answer with itself, each time, and the server must not wait for it.
+#[test]
+fn rings_go_back_though_small_calls_came_between_the_looks_of_the_server() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = runtime();
+    let pairs = Pairs::new(&runtime);
+    runtime.block_on(in_time(pairs.call_all(0)));
+    assert_eq!(pairs.are_light(), [false; 3], "a large message takes room");
+    for number in 0..6 {
+        pairs.add_all(&runtime, number);
+        thread::sleep(Duration::from_millis(700)); // too long for the server to call it busy, too short to be done
+    }
+    eventually("the rings are given back", || {
+        pairs.are_light() == [true; 3]
+    });
+}
+
+#[test]
+fn pages_of_cancel_words_go_back() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = runtime();
+    let pairs = Pairs::new(&runtime);
+    runtime.block_on(in_time(async {
+        let mut items = pairs.tasks[0].stream(StuckStream).await.unwrap();
+        items.next().await.unwrap().unwrap();
+    }));
+    let mut items = pairs.threads[0].stream(StuckStream).open().unwrap();
+    items.next().unwrap().unwrap();
+    drop(items);
+    assert!(!pairs.are_light()[2], "a cancel word lies behind the ring");
+    eventually("the rings are given back", || {
+        pairs.are_light() == [true; 3]
+    });
+}
+
+#[test]
 fn ring_of_a_server_goes_back_also_when_the_client_reads_late() {
     let host = Host::start("server", &[]);
     let hello = HandHello {
@@ -136,9 +217,9 @@ fn ring_of_a_server_goes_back_also_when_the_client_reads_late() {
     thread::sleep(Duration::from_secs(2)); // to be late is what this client is about
     let server = host.child.id();
     let before = resident_bytes(server);
-    client.ours.store(Memory::HEAD, written());
     // The answers lie on four pages, the first of which stays, and so does all of our own ring.
     eventually("the ring is given back", || {
+        client.ours.store(Memory::HEAD, written());
         resident_bytes(server) == before - 3 * 4096
     });
 }

@@ -71,6 +71,11 @@ impl Control {
         None
     }
 
+    /// Gives the memory back that the queue does not need now.
+    pub(super) fn give_back_memory(&mut self) {
+        self.slots.shrink_to_fit();
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         *self = Self::default();

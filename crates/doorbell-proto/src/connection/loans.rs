@@ -126,6 +126,11 @@ impl Loans {
         })
     }
 
+    /// Gives the memory back that the queue does not need now.
+    fn give_back_memory(&mut self) {
+        self.waiting.shrink_to_fit();
+    }
+
     fn say(&mut self, kind: FrameKind, id: u64, value: u32) {
         self.waiting.push_back(FrameHeader::new(kind, id, value));
     }
@@ -252,6 +257,12 @@ impl Connection {
         if !self.closed && !self.loans.waiting.iter().any(is_said) {
             self.loans.say(FrameKind::Quiet, 0, 0);
         }
+    }
+
+    /// Gives the memory back that no frame waits in. What is known of calls and of loans stays.
+    pub fn give_back_memory(&mut self) {
+        self.control.give_back_memory();
+        self.loans.give_back_memory();
     }
 
     /// Notes that a block is lent to the peer by a frame that is about to be written. Returns `false` if as many are with it as may be:

@@ -90,6 +90,8 @@ pub(crate) struct Connection {
     backlog: AtomicBool,
     /// Where the holder of the receive half has come to; read without it by whoever glances.
     read_to: AtomicU32,
+    /// The peer's cancel words have been looked at since memory was last given back.
+    has_looked_for_cancel: AtomicBool,
     on_close: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     attendant: OnceLock<Box<dyn Fn() + Send + Sync>>,
     load: load::Load,
@@ -196,6 +198,7 @@ impl Connection {
             leaving: AtomicBool::new(false),
             backlog: AtomicBool::new(false),
             read_to: AtomicU32::new(0),
+            has_looked_for_cancel: AtomicBool::new(false),
             on_close: Mutex::new(None),
             attendant: OnceLock::new(),
             load: load::Load::default(),
@@ -235,6 +238,9 @@ impl Connection {
 
     /// Returns `true` if the client has cancelled the call, as seen in shared memory, or the connection has ended.
     pub(crate) fn is_cancelled(&self, id: CallId) -> bool {
+        if !self.has_looked_for_cancel.load(Ordering::Relaxed) {
+            self.has_looked_for_cancel.store(true, Ordering::Relaxed); // others read what lies beside it
+        }
         self.peer.cancel_generation(id.slot()) == id.generation() || self.is_closed()
     }
 

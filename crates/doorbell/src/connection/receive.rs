@@ -14,7 +14,7 @@ use doorbell_shm::{crc32c_record, memory::PeerMemory};
 
 use super::{
     Awaited, Connection, Effects, Held, Inbox, InlineReplies, Receive, Reply, StateGuard,
-    TicketKey, loans::SegmentEvent, reply::SMALL_BYTES, serve::LIGHT_USE_BYTES, state::State,
+    TicketKey, loans::SegmentEvent, reply::Requests, reply::SMALL_BYTES, state::State,
 };
 use crate::error::{Breach, CallError, Disconnected, Violation};
 
@@ -313,9 +313,8 @@ impl Receive {
     /// publish, or when there is a chunk to give.
     fn give_room_back(&mut self, state: &State) {
         let chunk_bytes = state.max_body_bytes();
-        let unreleased_bytes = self.consumer.unreleased_bytes();
-        self.is_untidy |= unreleased_bytes > LIGHT_USE_BYTES;
-        if state.producer.has_unpublished() || unreleased_bytes as usize >= chunk_bytes {
+        let unreleased_bytes = self.consumer.unreleased_bytes() as usize;
+        if state.producer.has_unpublished() || unreleased_bytes >= chunk_bytes {
             self.consumer.release();
         }
     }
@@ -324,7 +323,10 @@ impl Receive {
     pub(super) fn give_back(&mut self) {
         self.is_untidy = false;
         self.consumer.release();
+        self.consumer.begin_reach();
         self.scratch = Vec::new();
+        self.requests = Requests::default();
+        self.inline.give_back();
     }
 
     /// Returns `true` if we must look whether the peer waits for the room that has been released.
@@ -495,6 +497,7 @@ impl State {
     }
 
     fn take_cancel(&mut self, id: CallId, effects: &mut Effects) {
+        (self.is_untidy, self.told_at) = (true, None); // the client has written a cancel word, which lies behind the ring
         self.outgoing.remove(id);
         if let Some(ticket) = self.tickets.find_mut(id) {
             ticket.cancelled = true;

@@ -91,6 +91,13 @@ impl InlineReplies {
         Ok(())
     }
 
+    /// Gives back the memory that waits for the next replies, if there are none now.
+    pub(super) fn give_back(&self) {
+        if self.is_empty() {
+            (self.calls.take(), self.body.take());
+        }
+    }
+
     /// Returns `true` if there is none.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {

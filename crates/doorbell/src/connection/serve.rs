@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use doorbell_shm::SleepOn;
+use doorbell_shm::{Layout, SleepOn};
 
-use super::{Connection, StateGuard};
+use super::{Connection, Receive, State, StateGuard};
 use crate::error::Disconnected;
 
 /// What came of an attempt to leave a connection to its doorbell.
@@ -37,7 +37,7 @@ impl Connection {
             return Ok(Rest::Awake);
         };
         receive.consumer.release();
-        let has_read_much = receive.is_untidy || receive.consumer.is_beyond(LIGHT_USE_BYTES);
+        let has_read_much = receive.has_read_much() | self.takes_looked_for_cancel();
         let is_untidy = self.announce_asleep(has_read_much);
         // The announcement has fenced: what the peer published before it saw the announcement is visible now.
         self.relieve();
@@ -61,11 +61,11 @@ impl Connection {
         let mut due = state.publish();
         state.announce(SleepOn::Doorbell);
         state.machine.give_back_unused();
+        state.visits = 0;
         if has_read_much {
-            state.is_client_told = false;
-            state.visits = 0;
+            state.told_at = None;
         }
-        state.is_untidy |= has_read_much || state.producer.is_beyond(LIGHT_USE_BYTES);
+        state.is_untidy |= has_read_much || state.has_written_much();
         let is_untidy = state.is_untidy;
         if gives_up && due.is_none() {
             state.counters.notifies += 1;
@@ -84,8 +84,9 @@ impl Connection {
     /// Gives back what more than light use has left, because the connection has been quiet for a while. Returns `true` if that takes another
     /// visit, a while later. What the client has not read after some visits is for the next time that it is quiet.
     ///
-    /// On the first visit the client is told to do the same. That frame begins the ring again, and what says so lies where the ring has
-    /// ended: its memory can go when the client has read it.
+    /// The client is told to do the same. That frame begins the ring again, if the client has given all of it back by then, and what says so
+    /// lies where the ring has ended: its memory can go when the client has read it. As long as nobody sends, the client gives back no room;
+    /// it does so with that frame. So it is told a second time if it had read answers and kept their room.
     pub(crate) fn give_back(&self) -> bool {
         let Some(mut receive) = self.try_receive() else {
             return false;
@@ -98,15 +99,33 @@ impl Connection {
         state.visits = state.visits.saturating_add(1);
         let may_come_again = state.visits < MOST_VISITS;
         if !state.can_say_more() {
+            self.tell_idle_client(state); // nobody may wait for what lies there: the rest of a stream that was given up
             return may_come_again;
         }
-        if !state.terms.gives_back || state.is_client_told {
+        if !state.terms.gives_back {
             return !state.give_back() && may_come_again;
         }
-        state.is_client_told = true;
+        let is_told = state.told_at == Some(state.producer.tail());
+        if is_told && !state.producer.is_empty().is_ok_and(|is_empty| is_empty) {
+            return may_come_again; // it has not read it
+        }
+        if is_told
+            && !state
+                .producer
+                .continues_beyond(Layout::lasting_ring_bytes())
+        {
+            return !state.give_back() && may_come_again;
+        }
         state.machine.say_quiet();
-        self.tell_idle_client(state);
-        true
+        let told_at = self.tell_idle_client(state);
+        self.lock().told_at = Some(told_at);
+        may_come_again
+    }
+
+    /// Returns `true` if a cancel word has been looked at, once: its page is in memory since.
+    fn takes_looked_for_cancel(&self) -> bool {
+        let has_looked = &self.has_looked_for_cancel;
+        has_looked.load(Ordering::Relaxed) && has_looked.swap(false, Ordering::Relaxed)
     }
 
     /// Returns `true` if there is memory to give back that more than light use has left.
@@ -115,9 +134,10 @@ impl Connection {
         has_read_much || self.lock().is_untidy
     }
 
-    /// Writes the control frames that wait, and rings the client's bell whatever it has announced.
-    fn tell_idle_client(&self, mut state: StateGuard<'_>) {
+    /// Writes the control frames that wait, and rings the client's bell whatever it has announced. Returns where they end.
+    fn tell_idle_client(&self, mut state: StateGuard<'_>) -> u32 {
         let result = state.pump();
+        let end = state.producer.tail();
         let due = state.publish();
         state.counters.notifies += u64::from(due.is_none());
         drop(state);
@@ -125,6 +145,7 @@ impl Connection {
         if let Err(breach) = result {
             self.close(breach.into());
         }
+        end
     }
 
     /// The worker does not read for now, and is woken when there is room for answers that wait.
@@ -172,9 +193,20 @@ impl Connection {
     }
 }
 
+impl Receive {
+    /// The client has more memory to give back than a light user has.
+    fn has_read_much(&self) -> bool {
+        self.is_untidy || self.consumer.is_beyond(Layout::lasting_ring_bytes())
+    }
+}
+
+impl State {
+    /// As [`Receive::has_read_much`], of ours.
+    fn has_written_much(&self) -> bool {
+        self.producer.is_beyond(Layout::lasting_ring_bytes())
+    }
+}
+
 /// How often a quiet connection is visited: a client on a busy machine may take seconds to read that it is to give memory back, and one that
 /// has been stopped must not keep its worker awake.
-const MOST_VISITS: u8 = 6;
-
-/// How much of a ring a light user touches at most; two pages are not worth a system call.
-pub(super) const LIGHT_USE_BYTES: u32 = 8192;
+const MOST_VISITS: u8 = 20;

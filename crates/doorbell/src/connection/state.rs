@@ -54,8 +54,8 @@ pub(crate) struct State {
     pub(super) terms: Terms,
     /// Something has used more memory than a light user does, since it was last given back.
     pub(super) is_untidy: bool,
-    /// The client has been told to give back what that was.
-    pub(super) is_client_told: bool,
+    /// Where the frame ends by which the client has been told to give back what that was.
+    pub(super) told_at: Option<u32>,
     /// How often the worker has come for it since.
     pub(super) visits: u8,
     /// The server has said so, and it is not done.
@@ -166,7 +166,7 @@ impl State {
             counters: Counters::default(),
             terms,
             is_untidy: false,
-            is_client_told: false,
+            told_at: None,
             visits: 0,
             is_told_quiet: false,
             body: Vec::new(),
@@ -418,14 +418,17 @@ impl State {
         if self.has_large() {
             return false;
         }
-        if self.terms.gives_back && !matches!(self.producer.give_back(), Ok(true)) {
+        if !self.terms.gives_back {
+            self.producer.begin_reach();
+        } else if !matches!(self.producer.give_back(), Ok(true)) {
             return false; // a peer that broke the rules is found when the ring is used
         }
         self.is_untidy = false;
-        self.is_client_told = false;
-        self.visits = 0;
+        self.told_at = None;
         self.body = Vec::new();
         self.outgoing.give_back();
+        self.tickets.give_back();
+        self.machine.give_back_memory();
         true
     }
 

@@ -250,6 +250,17 @@ impl Tickets {
         }
     }
 
+    /// Gives the memory of all tickets back if none is open.
+    pub(super) fn give_back(&mut self) {
+        if self.free.len() == self.entries.len() {
+            let aside = std::mem::take(&mut self.aside);
+            *self = Self {
+                aside,
+                ..Self::default()
+            };
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn open_tickets(&self) -> usize {
         self.entries.iter().filter(|ticket| ticket.open).count()
@@ -393,6 +404,25 @@ mod tests {
         assert_eq!(tickets.waiting(), 2);
         tickets.close(key, Vec::new());
         assert_eq!(tickets.waiting(), 0);
+    }
+
+    #[test]
+    fn memory_of_tickets_goes_back_when_none_is_open() {
+        let mut tickets = Tickets::default();
+        let keys = [0, 1].map(|slot| tickets.open(id(slot, 1)));
+        tickets.close(keys[0], vec![0; 100]);
+        tickets.give_back();
+        assert_eq!(tickets.find(id(1, 1)), Some(keys[1]));
+        tickets.close(keys[1], Vec::new());
+        tickets.give_back();
+        let capacities = [
+            tickets.entries.capacity(),
+            tickets.free.capacity(),
+            tickets.by_slot.capacity(),
+        ];
+        assert_eq!(capacities, [0; 3]);
+        let key = tickets.open(id(1, 2));
+        assert_eq!(tickets.find(id(1, 2)), Some(key));
     }
 
     #[test]

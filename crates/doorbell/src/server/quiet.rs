@@ -10,8 +10,10 @@ use std::{
 /// Whose turn comes when. Each connection has one place at most, and has none when it has ended.
 #[derive(Debug, Default)]
 pub(super) struct Quiet {
-    /// The earliest first.
+    /// Those that became quiet, the earliest first.
     waiting: VecDeque<(Instant, usize)>,
+    /// Those whose clients have something to read before, the earliest first.
+    told: VecDeque<(Instant, usize)>,
     /// When what the connections have left that have ended goes.
     ended: Option<Instant>,
 }
@@ -29,26 +31,37 @@ impl Quiet {
         self.waiting.push_back((since + TIME_QUIET, index));
     }
 
+    /// Adds a connection anew that has been visited just now, and has not given back everything.
+    pub(super) fn push_again(&mut self, now: Instant, index: usize) {
+        self.told.push_back((now + TIME_TO_READ, index));
+    }
+
     /// Takes out a connection that has ended, and notes that it has left something.
     pub(super) fn end(&mut self, now: Instant, index: usize) {
-        self.waiting.retain(|(_, waiting)| *waiting != index);
+        for queue in [&mut self.waiting, &mut self.told] {
+            queue.retain(|(_, waiting)| *waiting != index);
+        }
         self.ended.get_or_insert(now + TIME_QUIET);
     }
 
     /// Returns when something is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        let first = self.waiting.front().map(|(at, _)| *at);
-        first.into_iter().chain(self.ended).min()
+        let first = |queue: &VecDeque<(Instant, usize)>| queue.front().map(|(at, _)| *at);
+        let all = [first(&self.waiting), first(&self.told), self.ended];
+        all.into_iter().flatten().min()
     }
 
     /// Takes everything if something is due, and what will be soon: many connections that have become quiet together are one piece of work.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Due> {
         self.next().filter(|at| *at <= now)?;
         let soon = now + SLACK;
-        let count = self.waiting.partition_point(|(at, _)| *at <= soon);
-        let connections = self.waiting.drain(..count).map(|(_, index)| index);
+        let mut connections = Vec::new();
+        for queue in [&mut self.waiting, &mut self.told] {
+            let count = queue.partition_point(|(at, _)| *at <= soon);
+            connections.extend(queue.drain(..count).map(|(_, index)| index));
+        }
         Some(Due {
-            connections: connections.collect(),
+            connections,
             have_some_ended: self.ended.take_if(|at| *at <= soon).is_some(),
         })
     }
@@ -57,6 +70,9 @@ impl Quiet {
 /// Long enough that a program which sends something large now and then does not touch new memory for each, short enough for whoever looks at
 /// the memory after a burst.
 pub(super) const TIME_QUIET: Duration = Duration::from_secs(1);
+
+/// An idle client has read a frame long before, a busy one within some of these.
+const TIME_TO_READ: Duration = Duration::from_millis(250);
 
 const SLACK: Duration = Duration::from_millis(500);
 
@@ -87,5 +103,22 @@ mod tests {
         quiet.end(at(1100), 5);
         assert_eq!(quiet.take_due(at(1700)), due(&[4], true));
         assert_eq!(quiet.next(), None);
+    }
+
+    #[test]
+    fn those_that_are_visited_again_are_not_waited_for_as_long() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut quiet = Quiet::default();
+        quiet.push(at(0), 1);
+        quiet.push_again(at(200), 2);
+        quiet.push_again(at(300), 3);
+        quiet.push(at(400), 4);
+        assert_eq!(quiet.next(), Some(at(450)));
+        let due = quiet.take_due(at(500)).unwrap();
+        assert_eq!(due.connections, [1, 2, 3]);
+        quiet.push_again(at(700), 5);
+        quiet.end(at(700), 5);
+        assert_eq!(quiet.take_due(at(1400)).unwrap().connections, [4]);
     }
 }

@@ -290,8 +290,10 @@ impl Worker {
         }
         let is_quiet = now.saturating_duration_since(owned.last_active) >= TIME_QUIET / 2;
         owned.is_untidy = !is_quiet || owned.connection.give_back();
-        if owned.is_untidy {
+        if !is_quiet {
             self.quiet.push(now, index);
+        } else if owned.is_untidy {
+            self.quiet.push_again(now, index);
         }
         is_quiet
     }
