@@ -94,7 +94,8 @@ impl InlineReplies {
     /// Gives back the memory that waits for the next replies, if there are none now.
     pub(super) fn give_back(&self) {
         if self.is_empty() {
-            (self.calls.take(), self.body.take());
+            self.calls.take();
+            self.body.take();
         }
     }
 

@@ -230,8 +230,9 @@ macro_rules! option_methods {
             self
         }
 
-        /// Makes the allocator of the whole process give back what it keeps of freed memory, when a connection that has moved large messages has
-        /// been quiet for a second. Default: not, because the allocator is the program's own business.
+        /// Makes the allocator of the whole process give back what it keeps of freed memory, when a connection that has moved more than a few
+        /// KiB at once has been quiet for a second. Default: not, because the allocator is the program's own business, and because it takes an I/O
+        /// worker a millisecond or more, once or twice a second at most.
         ///
         /// The allocator of glibc, which is Rust's default on most Linux systems, keeps what a burst of large messages has needed, often for
         /// good. With others nothing happens; they give memory back by themselves.

@@ -59,6 +59,9 @@ impl Quiet {
         for queue in [&mut self.waiting, &mut self.told] {
             let count = queue.partition_point(|(at, _)| *at <= soon);
             connections.extend(queue.drain(..count).map(|(_, index)| index));
+            if queue.is_empty() {
+                *queue = VecDeque::new(); // many at once are rare
+            }
         }
         Some(Due {
             connections,
