@@ -123,7 +123,7 @@ impl Both {
                 self.is_unread = true;
             }
             Step::DropReservation { body_bytes } => {
-                drop(self.producer.reserve(body_bytes).unwrap());
+                let _ = self.producer.reserve(body_bytes).unwrap(); // never committed
                 self.is_dropped = true;
             }
             Step::Publish => {
