@@ -25,6 +25,7 @@ const CANDIDATES: &[(&str, Copy)] = &[
     ("memcpy", memcpy),
     ("copy_out", copy::copy_out),
     ("copy_in", copy::copy_in),
+    ("past", copy::copy_in_past_caches),
     ("words", words),
     #[cfg(target_arch = "x86_64")]
     ("string", string),

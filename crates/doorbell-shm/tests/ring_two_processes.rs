@@ -11,6 +11,7 @@ use doorbell_shm::wake::{Announcer, Notifier, SleepOn, Spin, SpinMode};
 use sys_support::*;
 
 const RECORDS: u64 = 1_000_000;
+const LARGE_RECORDS: u64 = 20_000;
 const KILLS: u64 = 300;
 const ROUND_TRIPS: u64 = 20_000;
 
@@ -194,6 +195,24 @@ fn child_process() {
             }
             end.flush();
         }
+        "large past caches" => {
+            end.producer.write_past_caches(true);
+            for serial in 0..LARGE_RECORDS {
+                let body = large_body(serial);
+                while !end
+                    .producer
+                    .push(&header(serial, body.len()), &[&body])
+                    .unwrap()
+                {
+                    end.flush();
+                    end.sleep(true);
+                }
+                if scramble(serial).is_multiple_of(2) {
+                    end.flush();
+                }
+            }
+            end.flush();
+        }
         "until killed" => {
             (0..=u64::MAX).for_each(|serial| end.send(serial, scramble(serial).is_multiple_of(4)))
         }
@@ -220,6 +239,34 @@ fn million_records_arrive_whole_and_in_order() {
 #[test]
 fn no_record_goes_with_the_memory_that_is_given_back() {
     receive_all("stream and give back");
+}
+
+#[test]
+fn large_records_written_past_the_caches_arrive_whole() {
+    let peer = Peer::spawn("large past caches");
+    let mut end = End::server(&peer.stream);
+    let mut scratch = Vec::new();
+    for serial in 0..LARGE_RECORDS {
+        while end.consumer.peek().unwrap().is_none() {
+            end.sleep(false);
+        }
+        scratch.clear();
+        end.consumer.copy_body(&mut scratch);
+        assert!(scratch == large_body(serial), "body of {serial}");
+        end.consumer.advance();
+        let released = end.consumer.release();
+        end.notify(false, released);
+    }
+    hear(&peer.stream, b'e');
+    say(&peer.stream, b'e');
+    peer.finish();
+}
+
+/// A body that is written past the caches, of words, so that the test does not spend its time on making them.
+fn large_body(serial: u64) -> Vec<u8> {
+    let length = 8192 + (scramble(serial) % 8000) as usize;
+    let words = (0..length.div_ceil(8) as u64).flat_map(|i| (i * 31 + serial * 7).to_le_bytes());
+    words.take(length).collect()
 }
 
 /// Receives what a peer in another process sends, and gives room back now and then.

@@ -118,6 +118,15 @@ pub trait RingWriter {
     /// If that is not inside the ring.
     fn write(&mut self, place: u32, bytes: &[u8]);
 
+    /// As [`write`](Self::write), past our caches if that can be: for much that another processor reads soon.
+    ///
+    /// # Panics
+    ///
+    /// If that is not inside the ring.
+    fn write_past_caches(&mut self, place: u32, bytes: &[u8]) {
+        self.write(place, bytes);
+    }
+
     /// Begins to fetch a few cache lines from byte `place` of the ring on, to write them.
     fn prefetch(&self, place: u32) {
         let _ = place;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::copy::{copy_in, copy_out, load_shared, prefetch, prefetch_to_write, store_shared};
+use super::copy::{
+    copy_in, copy_in_past_caches, copy_out, load_shared, prefetch, prefetch_to_write, store_shared,
+};
 use super::words::{Position, observe, publish};
 use super::{
     HEADER_BYTES, HeaderWords, Kick, Layout, OwnMemory, PeerMemory, RingWriter, assert_aligned,
@@ -123,19 +125,33 @@ pub struct RegionWriter {
     region: Mapped,
 }
 
+impl RegionWriter {
+    /// Returns the address of byte `place` of the ring, of which `length` from there on lie in it.
+    #[inline]
+    fn destination(&self, place: u32, length: usize) -> *mut u8 {
+        assert_inside(self.region.layout.ring_capacity_bytes(), place, length);
+        self.region.ring(place)
+    }
+}
+
 impl RingWriter for RegionWriter {
     #[inline]
     fn write(&mut self, place: u32, bytes: &[u8]) {
-        assert_inside(self.region.layout.ring_capacity_bytes(), place, bytes.len());
-        let to = self.region.ring(place);
-        // SAFETY: source: a slice, which nobody writes while we hold it. Destination: the assertion
-        // shows that the bytes lie in the ring, and so does the word that holds the last one, since
+        let to = self.destination(place, bytes.len());
+        // SAFETY: source: a slice, which nobody writes while we hold it. Destination: `destination` has
+        // shown that the bytes lie in the ring, and so does the word that holds the last one, since
         // the capacity is a multiple of 8; it is mapped writable as long as `self.region` lives; no
         // other thread writes it because there is one `RegionWriter` for a mapping (`claim_writer`) and
         // it is borrowed mutably. A slice of private memory cannot overlap the mapping, to which no
         // slice is ever formed. Rule "no reference to bytes that a peer can see", and "payload is
         // copied by the copy helper".
         unsafe { copy_in(bytes.as_ptr(), to, bytes.len()) };
+    }
+
+    fn write_past_caches(&mut self, place: u32, bytes: &[u8]) {
+        let to = self.destination(place, bytes.len());
+        // SAFETY: as in `write`.
+        unsafe { copy_in_past_caches(bytes.as_ptr(), to, bytes.len()) };
     }
 
     #[inline]

@@ -29,6 +29,8 @@ pub struct Producer<O: OwnMemory = OwnRegion, P = PeerRegion> {
     skipped: u32,
     /// What has been written since memory was last given back.
     reach: Reach,
+    /// Large bodies are written past our caches.
+    past_caches: bool,
     poison: Option<Corrupt>,
 }
 
@@ -51,6 +53,7 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
             lap: 0,
             skipped: 0,
             reach: Reach::default(),
+            past_caches: false,
             poison: None,
         }
     }
@@ -190,6 +193,19 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
     #[inline]
     pub fn tail(&self) -> u32 {
         self.tail
+    }
+
+    /// Returns the last position that the peer was seen to have read up to.
+    #[inline]
+    pub fn seen_head(&self) -> u32 {
+        self.head
+    }
+
+    /// Says whether large bodies are to be written past our caches, which is right if another processor reads them soon, and wrong if this one
+    /// will, for the peer.
+    #[inline]
+    pub fn write_past_caches(&mut self, past_caches: bool) {
+        self.past_caches = past_caches;
     }
 
     /// Returns `true` if the next record lies beyond the first `bytes` of the ring, or what says that it begins again does.
@@ -415,7 +431,12 @@ impl<O: OwnMemory, P> Reservation<'_, O, P> {
             "{} bytes for {left} reserved",
             bytes.len()
         );
-        self.producer.writer.write(self.place, bytes);
+        let writer = &mut self.producer.writer;
+        if bytes.len() >= PAST_CACHES_BYTES && self.producer.past_caches {
+            writer.write_past_caches(self.place, bytes);
+        } else {
+            writer.write(self.place, bytes);
+        }
         self.place += narrow(bytes.len());
     }
 
@@ -456,6 +477,11 @@ fn narrow(bytes: usize) -> u32 {
 fn length_in(header: HeaderWords) -> usize {
     (header[0] & 0xFFFF_FFFF) as usize
 }
+
+/// Smallest piece of a body that may be written past the caches. What two processes on CPUs of their own take for a message there and back, past
+/// the caches and not: with 4 KiB 1.9 and 1.6 µs (near), 2.9 and 6.1 (far); with 8 KiB 2.9 and 2.8, 3.8 and 11.4; with 16 KiB 4.6 and 5.0, 5.8 and
+/// 21 (AMD EPYC family 25 model 17 under KVM; near: 70 ns for a cache line there and back; far: 370).
+const PAST_CACHES_BYTES: usize = 8192;
 
 /// Place beyond which a producer that finds the ring empty goes back to its start.
 const REWIND_PLACE: u32 = 2048;

@@ -17,6 +17,7 @@ mod items;
 mod load;
 mod loans;
 mod outgoing;
+mod overlap;
 mod ready;
 mod receive;
 mod reply;

@@ -9,12 +9,13 @@ use doorbell_proto::{
     frame::{Flags, FrameHeader, FrameKind},
 };
 use doorbell_shm::{
-    Announcer, Notifier, Producer, SleepOn, Spin, crc32c, crc32c_header, crc32c_record,
+    Announcer, Notifier, Producer, SleepOn, Spin, crc32c, crc32c_header, crc32c_record, sys,
 };
 
 use super::{
     loans::Pool,
     outgoing::{Large, Outgoing, Small, answered},
+    overlap::Overlap,
     ticket::{Ticket, TicketKey, Tickets},
 };
 use crate::{
@@ -36,8 +37,11 @@ pub(crate) struct State {
     pub(super) pool: Pool,
     pub(super) outgoing: Outgoing,
     stalled: Option<ControlFrame>,
+    overlap: Overlap,
     /// Chunks that will be sent in the belief that small messages use the connection too.
     not_alone: u32,
+    /// The same, for what small messages suffer from even if they are rare.
+    mixed: u32,
     pub(super) tickets: Tickets,
     pub(super) space_wakers: Vec<Waker>,
     pub(super) pongs: Pongs,
@@ -153,7 +157,9 @@ impl State {
             pool,
             outgoing: Outgoing::default(),
             stalled: None,
+            overlap: Overlap::new(sys::cpu_count()),
             not_alone: 0,
+            mixed: 0,
             tickets: Tickets::default(),
             space_wakers: Vec::new(),
             pongs: Pongs::default(),
@@ -258,6 +264,7 @@ impl State {
         header.length = u32::try_from(body_bytes).expect("a chunk is smaller than 4 GiB");
         if self.outgoing.has_large() {
             self.not_alone = ALONE_AFTER;
+            self.mixed = UNMIXED_AFTER;
         }
         let mut head = std::mem::take(&mut self.body);
         head.clear();
@@ -333,18 +340,32 @@ impl State {
         Ok(())
     }
 
+    /// Writes small frames, and a chunk of a large message when none waits. Chunks go past our caches if the peer reads them on a CPU of its
+    /// own meanwhile; but not beside small messages, whose turn would come later the faster chunks follow each other.
     fn pump_outgoing(&mut self) -> Result<(), Breach> {
         let chunk_bytes = self.max_body_bytes();
+        let mut go = Overlap::start();
         while self.pump_smalls()?
             && let Some(large) = self.outgoing.first_large()
-            && self.producer.unread_bytes()? <= chunk_bytes * ahead(self.not_alone)
-            && write_chunk(&mut self.producer, self.terms, large, chunk_bytes)?
         {
+            let unread_bytes = self.producer.unread_bytes()?;
+            go.look(self.producer.seen_head());
+            let past_caches = self.mixed == 0 && self.overlap.is_likely();
+            self.producer.write_past_caches(past_caches);
+            if unread_bytes > chunk_bytes * ahead(self.not_alone)
+                || !write_chunk(&mut self.producer, self.terms, large, chunk_bytes)?
+            {
+                break;
+            }
+            go.wrote_chunk();
             doorbell_shm::failpoint!("large.chunk.written");
             let answered = self.outgoing.chunk_was_sent();
             self.not_alone = self.not_alone.saturating_sub(1);
+            self.mixed = self.mixed.saturating_sub(1);
             self.release_slot(answered);
         }
+        self.producer.write_past_caches(false);
+        self.overlap.learn(&go);
         Ok(())
     }
 
@@ -639,3 +660,6 @@ const CHUNKS_AHEAD_ALONE: usize = 7;
 
 /// Chunks after which a connection counts as one with only large messages.
 const ALONE_AFTER: u32 = 64;
+
+/// The same for whether chunks go past the caches: 64 MiB. A small message that was held up must not be followed by what held it up.
+const UNMIXED_AFTER: u32 = 4096;

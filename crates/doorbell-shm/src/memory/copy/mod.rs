@@ -25,12 +25,14 @@
 #[cfg(all(target_arch = "x86_64", not(any(miri, doorbell_portable_copy))))]
 mod x86_64;
 #[cfg(all(target_arch = "x86_64", not(any(miri, doorbell_portable_copy))))]
-use x86_64::{copy_block, prefetch_line, prefetch_line_to_write};
+use x86_64::{copy_block, copy_block_past_caches, prefetch_line, prefetch_line_to_write};
 
 #[cfg(all(target_arch = "aarch64", not(any(miri, doorbell_portable_copy))))]
 mod aarch64;
 #[cfg(all(target_arch = "aarch64", not(any(miri, doorbell_portable_copy))))]
 use aarch64::{copy_block, prefetch_line, prefetch_line_to_write};
+#[cfg(all(target_arch = "aarch64", not(any(miri, doorbell_portable_copy))))]
+use copy_block as copy_block_past_caches; // nobody has measured it there
 
 #[cfg(any(
     miri,
@@ -38,6 +40,12 @@ use aarch64::{copy_block, prefetch_line, prefetch_line_to_write};
     not(any(target_arch = "x86_64", target_arch = "aarch64"))
 ))]
 mod portable;
+#[cfg(any(
+    miri,
+    doorbell_portable_copy,
+    not(any(target_arch = "x86_64", target_arch = "aarch64"))
+))]
+use copy_block as copy_block_past_caches;
 #[cfg(any(
     miri,
     doorbell_portable_copy, // for the sanitizers, which do not see into assembly
@@ -138,6 +146,33 @@ pub(super) unsafe fn copy_in(private: *const u8, shared: *mut u8, bytes: usize) 
         // SAFETY: the word holds the last byte, so the caller lets us write all of it.
         unsafe { store_shared(shared.wrapping_add(done), word) };
     }
+}
+
+/// As [`copy_in`], for much that another processor reads soon and nobody else does: the bytes go past the caches, where there are instructions
+/// for that.
+///
+/// A line that the reader has in its cache, or the writer when the reader wants it, moves when it is asked for, one after the other; from
+/// memory lines come ahead of their time.
+///
+/// # Safety
+///
+/// As for [`copy_in`].
+pub(super) unsafe fn copy_in_past_caches(private: *const u8, shared: *mut u8, bytes: usize) {
+    let head = (shared.addr().wrapping_neg() % LINE_BYTES).min(bytes);
+    let lines = (bytes - head) / LINE_BYTES * LINE_BYTES;
+    // SAFETY: the caller's promise covers any part of the range. Words are zeroed at the end only: the head ends at one if more follows.
+    unsafe { copy_in(private, shared, head) };
+    // SAFETY: `lines` is what is left after the head, less what is no whole line, and starts at one.
+    unsafe { copy_block_past_caches(private.wrapping_add(head), shared.wrapping_add(head), lines) };
+    let done = head + lines;
+    // SAFETY: as for the head.
+    unsafe {
+        copy_in(
+            private.wrapping_add(done),
+            shared.wrapping_add(done),
+            bytes - done,
+        )
+    };
 }
 
 /// Copies up to the first word boundary of `shared`, byte by byte; returns how many bytes that took.

@@ -51,10 +51,21 @@ fn copy_out_equals_a_slice_copy_and_stays_inside() {
     }
 }
 
+type CopyIn = unsafe fn(*const u8, *mut u8, usize);
+
 #[test]
 fn copy_in_equals_a_slice_copy_and_zeroes_the_last_word() {
+    check_copy_in(copy_in);
+}
+
+#[test]
+fn copy_in_past_caches_equals_a_slice_copy_and_zeroes_the_last_word() {
+    check_copy_in(copy_in_past_caches);
+}
+
+fn check_copy_in(copy_in: CopyIn) {
     for length in lengths() {
-        for skew in 0..8 {
+        for skew in (0..8).chain([24, 40, 56, 63]) {
             let private = pattern(length);
             let mut shared = words((length + skew + GUARD).next_multiple_of(8), 0xAA);
             let to = shared.as_mut_ptr().cast::<u8>().wrapping_add(skew);
@@ -62,7 +73,7 @@ fn copy_in_equals_a_slice_copy_and_zeroes_the_last_word() {
             unsafe { copy_in(private.as_ptr(), to, length) };
             let shared = as_bytes(&shared);
             let end = skew + length;
-            let word_end = if length <= (8 - skew) % 8 {
+            let word_end = if length <= skew.next_multiple_of(8) - skew {
                 end
             } else {
                 end.next_multiple_of(8)
