@@ -207,6 +207,8 @@ impl Lender {
         let (bytes, handle) = client.receive_control();
         assert_eq!(bytes, message(1, PAGES));
         let segment = adopt_own_segment(&RegionHandle::from_handle(handle), BYTES).unwrap();
+        eventually("the segment is announced", || client.read().is_some());
+        client.ping(1); // answered when the server has read all that came before: what comes next is read in one go
         Self { client, segment }
     }
 
