@@ -83,11 +83,11 @@ impl Client {
     /// # let server = Server::builder(&name).on(|_: Context, n: Square| async move { Ok::<_, Status>(n.0 * n.0) }).bind().await?;
     /// let client = Client::connect(&name).await?;
     /// let mut squares = client.call_all((0..1000).map(Square)).await?;
-    /// let mut sum = 0;
+    /// let mut sum = 0_u64;
     /// while let Some(square) = squares.next().await {
     ///     sum += square?;
     /// }
-    /// assert_eq!(sum, (0..1000).map(|n| n * n).sum());
+    /// assert_eq!(sum, 332_833_500);
     /// # drop((squares, client));
     /// # server.shutdown(std::time::Duration::from_secs(1)).await;
     /// # std::fs::remove_dir_all(&directory)?;
