@@ -74,7 +74,7 @@ impl Client {
     /// Calls a handler once for each message, with many calls under way at a time:
     /// `for reply in client.call_all(messages).open()? { … }`. The replies come in the order of the messages.
     ///
-    /// The same as a [`call`](Self::call) for each, at less than half of the cost: calls are sent, and replies taken, many at a time. The
+    /// The same as a [`call`](Self::call) for each, at about half of the cost: calls are sent, and replies taken, many at a time. The
     /// handlers may run in any order.
     pub fn call_all<I: IntoIterator>(&self, messages: I) -> CallAll<'_, I::IntoIter>
     where

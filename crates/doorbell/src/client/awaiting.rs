@@ -67,7 +67,7 @@ impl Client {
     /// Calls a handler once for each message, with many calls under way at a time. Awaiting gives the [`Replies`](super::Replies), in the
     /// order of the messages.
     ///
-    /// The same as a [`call`](Self::call) for each, at less than half of the cost: calls are sent, and replies taken, many at a time. The
+    /// The same as a [`call`](Self::call) for each, at about half of the cost: calls are sent, and replies taken, many at a time. The
     /// handlers may run in any order.
     ///
     /// ```

@@ -61,7 +61,8 @@ impl Encoded {
         &mut self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let start = self.bodies.len();
+        let start = self.ends.last().copied().unwrap_or_default();
+        self.bodies.truncate(start); // what one that panicked has left
         let encoded = encode(&mut self.bodies);
         match encoded {
             Ok(()) => self.ends.push(self.bodies.len()),
@@ -269,3 +270,40 @@ const BYTES_AT_ONCE: usize = 16 * 1024;
 
 /// Largest buffer of requests that is kept.
 const KEPT_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn request_that_fails_or_panics_while_it_is_encoded_leaves_nothing_to_the_next() {
+        let mut encoded = Encoded::default();
+        let mut add = |bytes: &[u8], fails: bool| {
+            encoded.add(|out| {
+                out.extend_from_slice(bytes);
+                if fails { Err(()) } else { Ok(()) }
+            })
+        };
+        add(b"one", false).unwrap();
+        add(b"wrong", true).unwrap_err();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            encoded.add(|out| -> Result<(), ()> {
+                out.extend_from_slice(b"half");
+                panic!("on purpose")
+            })
+        }));
+        assert!(panicked.is_err());
+        encoded
+            .add(|out| {
+                out.extend_from_slice(b"two");
+                Ok::<_, ()>(())
+            })
+            .unwrap();
+        assert_eq!(encoded.len(), 2);
+        assert_eq!(encoded.first(), Some(&b"one"[..]));
+        encoded.sent += 1;
+        assert_eq!(encoded.first(), Some(&b"two"[..]));
+    }
+}
