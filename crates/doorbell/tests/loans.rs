@@ -4,8 +4,8 @@ mod lending;
 
 use std::{
     sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -128,6 +128,57 @@ fn thread_waits_for_what_the_server_keeps_until_its_deadline() {
         assert_eq!(waiting.join().unwrap().unwrap(), MIB);
     });
 }
+
+/// The segment that has come is being mapped when a thread looks that was stopped before: it is not to ask for another, which the server
+/// has no room for.
+#[test]
+fn loan_is_had_beside_busy_threads_where_there_is_room_for_one() {
+    let host = Host::start("threads", MIB as u64);
+    let client = host.blocking_client();
+    let _busy = Busy::start(4);
+    for round in 0..ROUNDS_BESIDE_BUSY_THREADS {
+        let loan = client.loan(MIB, PATIENCE);
+        let loan = loan.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        client.call(Keep(loan.into())).wait().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| client.loan(MIB, PATIENCE).map(drop));
+            client.call(Forget()).wait().unwrap();
+            let waited = waiting.join().unwrap();
+            waited.unwrap_or_else(|error| panic!("round {round}, waiting: {error}"));
+        });
+    }
+}
+
+/// Threads that want all of the machine.
+struct Busy {
+    is_over: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Busy {
+    fn start(count: usize) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let threads = (0..count).map(|_| {
+            let is_over = Arc::clone(&is_over);
+            thread::spawn(move || while !is_over.load(Ordering::Relaxed) {})
+        });
+        Self {
+            threads: threads.collect(),
+            is_over,
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+const ROUNDS_BESIDE_BUSY_THREADS: usize = 30;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handler_waits_for_what_the_client_keeps() {

@@ -42,6 +42,10 @@ pub(super) struct Pool {
     is_expected: bool,
     /// The server has no room for more segments, as far as we know.
     is_refused: bool,
+    /// A segment for us to write has been announced, and is being mapped.
+    is_coming: bool,
+    /// A segment of ours has been given up since the last wish for one. If that is refused, it may be for the room which that one took.
+    has_retired: bool,
 }
 
 /// A segment that the peer writes.
@@ -78,6 +82,8 @@ impl Pool {
             is_wanted: false,
             is_expected: false,
             is_refused: false,
+            is_coming: false,
+            has_retired: false,
         }
     }
 
@@ -170,7 +176,7 @@ impl State {
             }
             Event::SegmentRefused => {
                 effects.more.append(&mut self.pool.room_came());
-                self.pool.is_refused = true;
+                self.pool.is_refused = !self.pool.has_retired;
                 return;
             }
             Event::Retired { number } => {

@@ -145,7 +145,9 @@ impl Connection {
             };
             count += weight(&event);
             if let Some(event) = SegmentEvent::of(&event) {
-                held = None;
+                if let Some(mut state) = held.take() {
+                    state.expect_segment(&event);
+                }
                 self.act_on(&event, effects)?;
             }
             receive.credits += usize::from(header.kind == FrameKind::Credit);

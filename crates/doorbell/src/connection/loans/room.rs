@@ -92,13 +92,20 @@ impl State {
             Err(error) => return Poll::Ready(Err(error)),
         }
         if !self.pool.is_refused {
-            self.machine.want_segment(pages(length));
+            self.want_room(length);
         } else if !self.pool.is_used() {
             self.pool.is_refused = false; // the next may ask again
             return Poll::Ready(Err(no_room(length)));
         }
         self.wait_for_room(who);
         Poll::Pending
+    }
+
+    /// Asks the server for a segment, if none is on its way. A second one would be refused where there is room for one.
+    fn want_room(&mut self, length: usize) {
+        if !self.pool.is_coming && self.machine.want_segment(pages(length)) {
+            self.pool.has_retired = false;
+        }
     }
 
     fn wait_for_room(&mut self, who: Option<&mut Registrant<'_>>) {
@@ -137,7 +144,7 @@ impl Connection {
             }
         }
         if self.sleeper != Sleeper::Worker {
-            self.lock().machine.want_segment(pages(length)); // so that there is room soon
+            self.lock().want_room(length); // so that there is some soon
             self.send_control();
         }
         Err(no_room(length))

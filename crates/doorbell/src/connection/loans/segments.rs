@@ -21,10 +21,22 @@ use crate::{
 };
 
 impl State {
+    /// Notes what [`Connection::act_on`] is about to do without the state lock.
+    pub(in crate::connection) fn expect_segment(&mut self, event: &SegmentEvent) {
+        if let SegmentEvent::Came { writer, .. } = event {
+            self.pool.is_coming |= *writer == Role::Client;
+        }
+    }
+
     /// Gives up those of our segments that nobody uses and that are `unwanted`, by number and size.
     pub(super) fn retire(&mut self, mut unwanted: impl FnMut(u32, usize) -> bool) {
         let Self { pool, machine, .. } = self;
-        let Pool { own, charge, .. } = pool;
+        let Pool {
+            own,
+            charge,
+            has_retired,
+            ..
+        } = pool;
         own.retain(|(number, segment)| {
             let bytes = segment.size_bytes();
             let goes =
@@ -32,6 +44,7 @@ impl State {
             if goes {
                 doorbell_shm::failpoint!("segment.retired");
                 charge.give(bytes as u64);
+                *has_retired = true;
             }
             !goes
         });
@@ -152,6 +165,7 @@ impl Connection {
                 let segment = adopt_own_segment(&handle, bytes).map_err(wrap)?;
                 let mut state = self.lock();
                 state.pool.own.push((number, segment));
+                state.pool.is_coming = false;
                 state
             }
             Role::Server => {
