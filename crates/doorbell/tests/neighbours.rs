@@ -140,5 +140,6 @@ impl Drop for Owner {
 const WORK: Duration = Duration::from_micros(200);
 /// What each client has under way, not more than could be read in one turn.
 const CALLS: usize = 60;
-/// The clock is looked at after the first and the second of a turn.
-const MOST_AT_ONCE: usize = 2;
+/// The clock is looked at after the first and the second of a turn; and before the first whole one comes the rest of that in which the worker
+/// was held.
+const MOST_AT_ONCE: usize = 3;
