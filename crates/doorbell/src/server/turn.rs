@@ -106,7 +106,8 @@ pub(super) fn serve_the_dead(
 }
 
 /// What a turn may take, after its first frame, while others are awake: some small calls, a few chunks of a large message, 64 notifications.
-/// Whoever calls while somebody floods waits for one such turn; and each has costs of its own, 0.1 µs.
+/// Whoever calls while somebody floods waits for one such turn; and each has costs of its own, 0.1 µs. The first 32 frames may take longer,
+/// because they may be the calls of one who has to be woken for the answers.
 const LONGEST_TURN: Duration = Duration::from_micros(4);
 
 /// The same while all others are asleep. They ring, and are not looked for more often than each 100 µs.
