@@ -24,10 +24,13 @@ pub enum SpinMode {
 ///
 /// - What counts as *soon* is longer than the longest spin, because a sleep that ended at once still
 ///   takes the 40–150 µs that waking an idle virtual CPU costs.
+/// - It starts at the maximum, for the first calls of a program matter to it, and nothing is known against it yet.
 /// - A budget that stays at its maximum without paying is given up for a while, which doubles each time until spinning pays again.
 /// - If sleeps took less during that while than an answer from another CPU, and the next spin misses nevertheless, then the spin is
 ///   what the answer waits for: both sides run on one CPU, and the while may become very long.
-/// - A spin that the scheduler interrupted is worse than useless: somebody wanted this CPU. It costs the budget at once.
+/// - A spin that the scheduler interrupted is worse than useless: somebody wanted this CPU. It costs the budget at once, and as long as
+///   those that pay do not outweigh it, ever longer whiles.
+/// - No such while lasts longer than 64 ms of sleeping: whoever kept the CPUs busy may be gone.
 /// - A spin that lasts offers its CPU to others now and then, because the peer may be the one that waits for it: with more threads
 ///   awake than CPUs it otherwise waits for the end of our time slice, which is milliseconds. While somebody takes them, offers come
 ///   early in a wait; if the CPU comes back only after a whole time slice, somebody is computing on it, and the spin counts as
@@ -64,12 +67,15 @@ pub struct Spin {
     budget: Duration,
     /// Turns in a row that used up the whole maximum and paid nothing.
     missed_turns: u32,
-    /// Sleeps that must pass before the budget may grow again.
+    /// Sleeps that must pass before the budget may grow again, unless they last for so long together.
     rest_sleeps: u32,
+    rest_time: Duration,
     /// How many sleeps the latest rest has lasted, how many of them were shorter than any spin, and how many the next one will last.
     rest_length: u32,
     quick_sleeps: u32,
     next_rest: u32,
+    /// Turns that must pay before the next rest is a short one again.
+    to_pay_back: u32,
     /// The first turn after a rest is still to come.
     is_trial: bool,
     /// A turn has missed since the last sleep.
@@ -86,7 +92,7 @@ impl Spin {
             mode => mode,
         };
         let budget = match mode {
-            SpinMode::Adaptive => START,
+            SpinMode::Adaptive => MAXIMUM,
             SpinMode::Never => Duration::ZERO,
             SpinMode::Always => ALWAYS,
         };
@@ -95,9 +101,11 @@ impl Spin {
             budget,
             missed_turns: 0,
             rest_sleeps: 0,
+            rest_time: Duration::ZERO,
             rest_length: 0,
             quick_sleeps: 0,
             next_rest: REST_SLEEPS,
+            to_pay_back: 0,
             is_trial: false,
             tried: false,
             is_shared: false,
@@ -136,7 +144,10 @@ impl Spin {
         self.is_shared = turn.is_shared;
         self.missed_turns = 0;
         self.is_trial = false;
-        self.next_rest = REST_SLEEPS;
+        match self.to_pay_back.checked_sub(1) {
+            Some(left) => self.to_pay_back = left,
+            None => self.next_rest = REST_SLEEPS,
+        }
     }
 
     /// Learns that `turn` ended with nothing. Without that, a sleep says nothing of what spinning would have paid: it may have begun
@@ -150,6 +161,7 @@ impl Spin {
         self.is_shared = turn.is_shared;
         if turn.stolen && self.mode == SpinMode::Adaptive {
             self.rest(LONGEST_REST);
+            self.to_pay_back = PAY_BACK;
         }
     }
 
@@ -162,7 +174,12 @@ impl Spin {
         if duration >= LONG_SLEEP {
             self.shrink();
         } else if self.rest_sleeps > 0 {
-            self.rest_sleeps -= 1;
+            self.rest_time = self.rest_time.saturating_sub(duration);
+            self.rest_sleeps = if self.rest_time.is_zero() {
+                0
+            } else {
+                self.rest_sleeps - 1
+            };
             self.quick_sleeps += u32::from(duration < QUICK_SLEEP);
         } else if tried && self.is_in_the_way() {
             self.rest(LONGEST_REST);
@@ -204,6 +221,7 @@ impl Spin {
         self.rest_length = self.next_rest.min(longest);
         self.next_rest = 2 * self.rest_length;
         self.rest_sleeps = self.rest_length;
+        self.rest_time = LONGEST_REST_TIME;
         self.quick_sleeps = 0;
         self.is_trial = true;
     }
@@ -322,9 +340,9 @@ const PAUSES: u32 = 32;
 /// comes from a peer that has a CPU of its own. (Without them two clients that share a CPU hand it to and fro, and both wait for a
 /// server on the other one.)
 const PAUSES_BEFORE_OFFER: u32 = 10;
-/// First budget, and the one a grown one starts from: an answer of a process that is awake, or asleep on a CPU that is not.
+/// The budget that one grows from: an answer of a process that is awake, or asleep on a CPU that is not.
 const START: Duration = Duration::from_micros(50);
-/// Largest budget: the answer of a peer that had to be woken on an idle CPU, which takes 60 to 150 µs on a virtual machine. The same as
+/// Largest budget, and the first: the answer of a peer that had to be woken on an idle CPU, which takes 60 to 150 µs on a virtual machine. The same as
 /// KVM's own (`halt_poll_ns`).
 const MAXIMUM: Duration = Duration::from_micros(200);
 /// Smallest budget worth a turn.
@@ -336,7 +354,7 @@ const QUICK_SLEEP: Duration = Duration::from_micros(20);
 /// From here on a sleep was one that no spin should have replaced: the longest spin, and two wake-ups, which on a virtual machine in a bad
 /// mood have been seen to take 150 µs each. Below that, sleeping once would mean sleeping always.
 const LONG_SLEEP: Duration = Duration::from_micros(500);
-/// Time between two looks at the clock that no number of pauses explains: twice the longest turn.
+/// Time between two looks at the clock that no number of pauses explains.
 const STOLEN: Duration = Duration::from_micros(100);
 /// When a turn that is alone on its CPU, as far as it knows, offers it for the first time, and another one once more after somebody took
 /// it. An answer from another CPU has come by then.
@@ -345,8 +363,11 @@ const OFFER_AFTER: Duration = Duration::from_micros(2);
 const BETWEEN_OFFERS: Duration = Duration::from_micros(10);
 /// An offer that takes so long was taken: it takes a third of that if nobody else wants the CPU, and two switches more otherwise.
 const SWITCH: Duration = Duration::from_nanos(1500);
-/// An offer that takes so long was taken by somebody who computes, rather than by a peer or a handful of them.
-const TIME_SLICE: Duration = Duration::from_millis(1);
+/// An offer that takes so long was taken by somebody who computes, rather than by a peer or a handful of them. Linux lets whoever was
+/// yielded to go on to the end of its time slice, about a millisecond, of which a part may have passed.
+const TIME_SLICE: Duration = Duration::from_micros(250);
+/// Turns that outweigh one that was interrupted: each saves a few microseconds, it has cost a millisecond.
+const PAY_BACK: u32 = 256;
 /// Turns of the maximum without success before spinning is given up for a while.
 const MISSES: u32 = 8;
 /// How long that is at first, in sleeps.
@@ -355,6 +376,8 @@ const REST_SLEEPS: u32 = 32;
 const LONG_REST: u32 = 256;
 /// How long at most, if turns keep somebody from the CPU: 20 ms of calls on one CPU, during which a turn of 50 µs does not count.
 const LONGEST_REST: u32 = 4096;
+/// How long at most, in time asleep. At a hundred calls a second 4096 sleeps would be most of a minute after the CPUs have become free.
+const LONGEST_REST_TIME: Duration = Duration::from_millis(64);
 
 #[cfg(all(test, not(loom)))]
 mod tests;

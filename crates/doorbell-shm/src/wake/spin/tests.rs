@@ -4,8 +4,12 @@ use super::*;
 
 const SHORT: Duration = Duration::from_micros(60);
 
+/// One whose budget has not grown yet.
 fn adaptive() -> Spin {
-    Spin::new(SpinMode::Adaptive, 2)
+    Spin {
+        budget: START,
+        ..Spin::new(SpinMode::Adaptive, 2)
+    }
 }
 
 /// Spins in vain, as long as that is allowed at all, then sleeps.
@@ -14,6 +18,11 @@ fn miss_and_sleep(spin: &mut Spin, duration: Duration) {
     turn.again();
     spin.missed(&turn);
     spin.slept(duration);
+}
+
+#[test]
+fn first_wait_is_spun_for_as_long_as_any() {
+    assert_eq!(Spin::new(SpinMode::Adaptive, 2).budget(), MAXIMUM);
 }
 
 #[test]
@@ -151,10 +160,39 @@ fn spins_that_others_interrupt_are_tried_ever_more_rarely() {
     for _ in 0..9 {
         let turn = offer(&spin, TIME_SLICE);
         spin.missed(&turn);
-        rests.push(sleeps_of_a_rest(&mut spin, SHORT) - 1);
+        rests.push(sleeps_of_a_rest(&mut spin, QUICK_SLEEP / 2) - 1);
     }
     assert_eq!(rests[..3], [32, 64, 128]);
     assert_eq!(rests[7..], [LONGEST_REST, LONGEST_REST]);
+}
+
+#[test]
+fn one_interrupted_turn_outweighs_many_that_pay() {
+    let mut spin = adaptive();
+    let mut rests = Vec::new();
+    for paid in [PAY_BACK, PAY_BACK, PAY_BACK + 1, 0] {
+        spin.missed(&offer(&spin, TIME_SLICE));
+        rests.push(sleeps_of_a_rest(&mut spin, QUICK_SLEEP / 2) - 1);
+        for _ in 0..paid {
+            let mut turn = spin.start();
+            assert!(turn.again());
+            spin.paid(&turn);
+        }
+    }
+    assert_eq!(rests, [32, 64, 128, 32]);
+}
+
+#[test]
+fn rest_ends_after_a_while_however_few_sleeps_it_had() {
+    let mut spin = adaptive();
+    for _ in 0..9 {
+        spin.missed(&offer(&spin, TIME_SLICE));
+        sleeps_of_a_rest(&mut spin, SHORT);
+    }
+    let sleep = LONG_SLEEP / 2;
+    spin.missed(&offer(&spin, TIME_SLICE));
+    let sleeps = sleeps_of_a_rest(&mut spin, sleep) - 1;
+    assert!(sleeps * sleep <= LONGEST_REST_TIME + sleep, "{sleeps}");
 }
 
 #[test]
@@ -253,7 +291,7 @@ fn waits_soon_offer_the_cpu_while_somebody_takes_it() {
 #[test]
 fn time_for_which_others_had_the_cpu_is_not_part_of_the_turn() {
     let spin = adaptive();
-    let turn = offer(&spin, 10 * START);
+    let turn = offer(&spin, 4 * START);
     let clock = turn.clock.unwrap();
     assert!(!turn.is_over(clock.looked));
     assert!(turn.is_over(clock.looked + START));
