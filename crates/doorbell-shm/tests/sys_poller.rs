@@ -40,6 +40,43 @@ fn each_notify_is_a_new_edge_without_reading() {
 }
 
 #[test]
+fn full_doorbell_gives_edges_again_when_it_has_room() {
+    for kind in BOTH_KINDS {
+        let poller = Poller::new().unwrap();
+        let (listening, ringing) = Doorbell::pair(kind).unwrap();
+        poller.add(&listening, 7, Mode::Edge).unwrap();
+        for _ in 0..10_000 {
+            ringing.notify().unwrap();
+        }
+        assert_eq!(poll(&poller), [readable(7)]);
+        for _ in 0..100 {
+            assert!(listening.make_room().unwrap());
+            assert_eq!(poll(&poller), []);
+            ringing.notify().unwrap();
+            assert_eq!(poll(&poller), [readable(7)]);
+        }
+    }
+}
+
+#[test]
+fn room_is_made_by_taking_little() {
+    let (listening, ringing) = Doorbell::pair(DoorbellKind::Socket).unwrap();
+    assert!(!listening.make_room().unwrap());
+    for _ in 0..100 {
+        ringing.notify().unwrap();
+    }
+    assert!(listening.make_room().unwrap());
+    assert!(
+        listening.make_room().unwrap(),
+        "there are more than one read takes"
+    );
+    assert!(!listening.make_room().unwrap());
+    drop(ringing);
+    let error = listening.make_room().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+}
+
+#[test]
 fn level_is_reported_until_drained() {
     for kind in BOTH_KINDS {
         let poller = Poller::new().unwrap();

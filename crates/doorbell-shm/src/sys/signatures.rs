@@ -46,6 +46,7 @@ const _DOORBELL: () = {
     let _: fn(&Doorbell) -> io::Result<()> = Doorbell::notify;
     let _: fn(&Doorbell, Deadline) -> io::Result<Woken> = Doorbell::wait;
     let _: fn(&Doorbell) -> io::Result<()> = Doorbell::drain;
+    let _: fn(&Doorbell) -> io::Result<bool> = Doorbell::make_room;
 };
 
 const _POLLER: () = {

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, Weak},
 };
 
-use doorbell_shm::sys::{DoorbellKind, Mode, Poller, ProcessHandle, Wait};
+use doorbell_shm::sys::{Mode, Poller, ProcessHandle, Wait};
 
 use crate::{
     connection::{Connection, Watched, lock},
@@ -155,8 +155,8 @@ impl Watch {
             if !is_bell && !is_gone(watched) {
                 return; // it has sent a segment
             }
-            if is_bell && watched.bell.kind() == DoorbellKind::Socket {
-                let _ = watched.bell.drain(); // an end that is closed is seen on the control socket too
+            if is_bell {
+                let _ = watched.bell.make_room(); // an end that is closed is seen on the control socket too
             }
             connection.upgrade()
         };

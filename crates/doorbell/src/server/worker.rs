@@ -330,9 +330,7 @@ impl Worker {
         let Some(Some(owned)) = self.connections.get_mut(index) else {
             return;
         };
-        if owned.watched.bell.kind() == sys::DoorbellKind::Socket
-            && let Err(error) = owned.watched.bell.drain()
-        {
+        if let Err(error) = owned.watched.bell.make_room() {
             tracing::debug!(%error, "the peer's end of the doorbell is closed");
         }
         self.heat(index);

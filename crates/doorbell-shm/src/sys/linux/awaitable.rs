@@ -15,9 +15,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
-use super::doorbell::Drained;
 use super::{ControlStream, Doorbell, PeerIdentity, ProcessHandle, Source};
-use crate::sys::DoorbellKind;
 
 /// The listening end of a doorbell, for tasks.
 #[derive(Debug)]
@@ -70,22 +68,11 @@ impl AsyncDoorbell {
     /// Takes the notify behind an edge; `None` if there was none.
     fn take(&self, mut guard: AsyncFdReadyGuard<'_, Doorbell>) -> Option<io::Result<()>> {
         let doorbell = self.0.get_ref();
-        if doorbell.kind() == DoorbellKind::Event {
-            // Each write is a new edge, whatever the counter holds: no need to read it.
-            guard.clear_ready();
-            return Some(Ok(()));
-        }
-        // A full socket takes no further byte and so gives no further edge: it must be emptied.
-        match doorbell.drain_some() {
-            Ok(Drained::Nothing) => {
+        match doorbell.make_room() {
+            Ok(has_rung) => {
                 guard.clear_ready();
-                None
+                has_rung.then_some(Ok(()))
             }
-            Ok(Drained::Everything) => {
-                guard.clear_ready();
-                Some(Ok(()))
-            }
-            Ok(Drained::PartOfIt) => Some(Ok(())), // the rest is worth another notify
             Err(error) => Some(Err(error)),
         }
     }

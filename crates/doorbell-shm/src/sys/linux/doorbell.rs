@@ -28,17 +28,6 @@ pub struct Doorbell {
     kind: DoorbellKind,
 }
 
-/// What [`Doorbell::drain_some`] has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Drained {
-    /// No notify.
-    Nothing,
-    /// At least one notify, and now none is left.
-    Everything,
-    /// More than one call is willing to take away.
-    PartOfIt,
-}
-
 impl Doorbell {
     /// Creates a doorbell: the end that listens, and the end that rings.
     ///
@@ -123,7 +112,7 @@ impl Doorbell {
                 return Ok(Woken::Deadline);
             }
             // Somebody else may have drained it since: then go on waiting.
-            if self.drain_some()? != Drained::Nothing {
+            if self.drain_some()? {
                 return Ok(Woken::Notified);
             }
         }
@@ -138,45 +127,71 @@ impl Doorbell {
         self.drain_some().map(drop)
     }
 
-    pub(super) fn drain_some(&self) -> io::Result<Drained> {
+    /// Sees to it that the next notify is an edge for a [`Poller`](super::Poller) again, and returns whether there has been one. Never blocks.
+    ///
+    /// Each notify of an [`Event`](DoorbellKind::Event) is an edge, and nothing is done. A full [`Socket`](DoorbellKind::Socket) takes no
+    /// more: a few bytes are read. Reading all of them would be an invitation, for a hostile ringer can send them as fast as they are read,
+    /// each in a buffer of the kernel's.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when the ringing end of a [`Socket`](DoorbellKind::Socket) is closed and every notify taken.
+    pub fn make_room(&self) -> io::Result<bool> {
+        match self.kind {
+            DoorbellKind::Event => Ok(true),
+            DoorbellKind::Socket => Ok(self.receive::<ROOM_BYTES>()?.is_some()),
+        }
+    }
+
+    /// Returns `true` if there was a notify.
+    fn drain_some(&self) -> io::Result<bool> {
         match self.kind {
             DoorbellKind::Event => self.drain_event(),
             DoorbellKind::Socket => self.drain_socket(),
         }
     }
 
-    fn drain_event(&self) -> io::Result<Drained> {
+    fn drain_event(&self) -> io::Result<bool> {
         let mut counter = [0; 8];
         let read = call(Call::Preadv, || {
             let mut buffers = [IoSliceMut::new(&mut counter)];
             rustix::io::preadv2(&self.fd, &mut buffers, NO_OFFSET, ReadWriteFlags::NOWAIT)
         });
         match read {
-            Ok(_) => Ok(Drained::Everything),
-            Err(Errno::AGAIN) => Ok(Drained::Nothing),
+            Ok(_) => Ok(true),
+            Err(Errno::AGAIN) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn drain_socket(&self) -> io::Result<Drained> {
-        let mut bytes = [0; DRAIN_BYTES];
-        let mut drained = Drained::Nothing;
-        // Descriptors that come along are closed by the kernel: we offer no room for them.
-        for _ in 0..MAX_DRAIN_READS {
-            let read = call(Call::Recv, || {
-                rustix::net::recv(&self.fd, &mut bytes, RecvFlags::DONTWAIT)
-            });
-            match read {
-                Ok((_, 0)) if drained == Drained::Nothing => {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
+    fn drain_socket(&self) -> io::Result<bool> {
+        for reads in 0..MAX_DRAIN_READS {
+            match self.receive::<DRAIN_BYTES>() {
+                Ok(Some(DRAIN_BYTES)) => {}
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) => return Ok(reads > 0),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && reads > 0 => {
+                    return Ok(true);
                 }
-                Ok((_, DRAIN_BYTES)) => drained = Drained::Everything, // so far
-                Ok(_) => return Ok(Drained::Everything),
-                Err(Errno::AGAIN) => return Ok(drained),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
-        Ok(Drained::PartOfIt)
+        Ok(true)
+    }
+
+    /// Reads from a socket, up to so many bytes; `None` if there were none.
+    fn receive<const MOST: usize>(&self) -> io::Result<Option<usize>> {
+        let mut bytes = [0; MOST];
+        // Descriptors that come along are closed by the kernel: we offer no room for them.
+        let read = call(Call::Recv, || {
+            rustix::net::recv(&self.fd, &mut bytes, RecvFlags::DONTWAIT)
+        });
+        match read {
+            Ok((_, 0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((_, count)) => Ok(Some(count)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -250,6 +265,9 @@ const NO_OFFSET: u64 = u64::MAX;
 const FILE_TYPE_BITS: u32 = 0o170_000;
 
 const EVENTFD_NAME: &[u8] = b"anon_inode:[eventfd]";
+
+/// More than a peer in order ever has there, which rings once for each time that we sleep.
+const ROOM_BYTES: usize = 64;
 
 /// A ringer's socket buffer holds a few hundred single bytes (each costs a buffer of the kernel), so one read is the
 /// rule.
