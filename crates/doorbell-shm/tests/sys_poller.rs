@@ -65,12 +65,11 @@ fn room_is_made_by_taking_little() {
     for _ in 0..100 {
         ringing.notify().unwrap();
     }
-    assert!(listening.make_room().unwrap());
-    assert!(
-        listening.make_room().unwrap(),
-        "there are more than one read takes"
-    );
-    assert!(!listening.make_room().unwrap());
+    let mut times = 0;
+    while listening.make_room().unwrap() {
+        times += 1;
+    }
+    assert!((10..=100).contains(&times), "{times}");
     drop(ringing);
     let error = listening.make_room().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);

@@ -130,8 +130,8 @@ impl Doorbell {
     /// Sees to it that the next notify is an edge for a [`Poller`](super::Poller) again, and returns whether there has been one. Never blocks.
     ///
     /// Each notify of an [`Event`](DoorbellKind::Event) is an edge, and nothing is done. A full [`Socket`](DoorbellKind::Socket) takes no
-    /// more: a few bytes are read. Reading all of them would be an invitation, for a hostile ringer can send them as fast as they are read,
-    /// each in a buffer of the kernel's.
+    /// more: a few bytes are read. If it fills up again, that is an edge. Reading all of them would be an invitation, for a hostile ringer
+    /// can send them as fast as they are read, each in a buffer of the kernel's.
     ///
     /// # Errors
     ///
@@ -266,8 +266,9 @@ const FILE_TYPE_BITS: u32 = 0o170_000;
 
 const EVENTFD_NAME: &[u8] = b"anon_inode:[eventfd]";
 
-/// More than a peer in order ever has there, which rings once for each time that we sleep.
-const ROOM_BYTES: usize = 64;
+/// A peer in order rings once for each time that we sleep. One that floods makes each of these bytes cost a microsecond, for its buffer is freed
+/// while the next is sent.
+const ROOM_BYTES: usize = 4;
 
 /// A ringer's socket buffer holds a few hundred single bytes (each costs a buffer of the kernel), so one read is the
 /// rule.
