@@ -200,3 +200,36 @@ fn deadline_ends_a_call_that_is_never_answered() {
     drop(upload);
     assert_eq!(client.call(Add(1, 2)).wait().unwrap(), 3);
 }
+
+/// How many CPUs the calling thread may run on.
+#[cfg(target_os = "linux")]
+fn cpus_of_this_thread() -> u32 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed:"));
+    let digits = mask.expect("a line of the kernel").trim().replace(',', "");
+    digits
+        .chars()
+        .map(|digit| digit.to_digit(16).unwrap().count_ones())
+        .sum()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn handlers_with_threads_of_their_own_are_not_pinned_with_the_worker() {
+    let path = doorbell_testkit::Place::new();
+    let _server = blocking::Server::builder(path.name())
+        .pin_workers([0])
+        .on(|_: Context, _: Add| Ok::<_, Status>(cpus_of_this_thread()))
+        .on_stream(|_: Context, _: Count, mut out: blocking::ItemSender<u32>| {
+            out.send(cpus_of_this_thread())?;
+            Ok::<_, Status>(())
+        })
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(path.name()).unwrap();
+    assert_eq!(client.call(Add(0, 0)).wait().unwrap(), 1);
+    let mut stream = client.stream(Count(0)).open().unwrap();
+    assert_eq!(stream.next().unwrap().unwrap(), cpus_of_this_thread());
+}

@@ -14,7 +14,7 @@
 //! - [`Listener`], [`ControlStream`]: the one name that exists, and the byte stream behind it that carries the
 //!   handshake with its handles and then shows the peer's death;
 //! - [`PeerIdentity`], [`ProcessHandle`]: who the peer is, and a way to see it exit that no other process can fake;
-//! - [`runtime_directory`], [`cpu_count`], [`pin_current_thread`], [`raise_descriptor_limit`], [`is_out_of_descriptors`],
+//! - [`runtime_directory`], [`cpu_count`], [`pin_current_thread`], [`unpin_current_thread`], [`raise_descriptor_limit`], [`is_out_of_descriptors`],
 //!   [`current_process_id`]: facts about the host and this process;
 //! - [`OwnedHandle`], [`BorrowedHandle`]: what travels over a [`ControlStream`];
 //! - with the feature `tokio`, `AsyncDoorbell` and `AsyncPeer`: the same doorbell and death for tasks.
@@ -54,7 +54,7 @@ pub use imp::{
     ProcessHandle, RegionHandle, Source, check_region, cpu_count, create_empty_region,
     create_region, current_process_id, futex_wait, futex_wait_any, futex_wake, heap_bytes_in_use,
     is_out_of_descriptors, page_bytes, pin_current_thread, raise_descriptor_limit,
-    runtime_directory, seal_size, seal_writable_by_us_only, trim_heap,
+    runtime_directory, seal_size, seal_writable_by_us_only, trim_heap, unpin_current_thread,
 };
 pub use types::{DoorbellKind, Event, Mode, PeerAccess, SocketAccess, Wait, Woken};
 

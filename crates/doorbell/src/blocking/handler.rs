@@ -10,6 +10,7 @@ use std::{
 };
 
 use doorbell_proto::{CallKind, Status};
+use doorbell_shm::sys;
 
 use super::{ItemSender, ItemStream};
 use crate::{
@@ -199,6 +200,9 @@ impl Threads {
         let thread = std::thread::Builder::new()
             .name("doorbell-handler".to_owned())
             .spawn(move || {
+                if let Err(error) = sys::unpin_current_thread() {
+                    tracing::warn!(%error, "a handler stays on the CPU of its I/O worker");
+                }
                 let reply_to = ReplyTo::later(&connection, call);
                 match catch_unwind(AssertUnwindSafe(handler)) {
                     Ok(output) => reply_to.finish(finish, output),

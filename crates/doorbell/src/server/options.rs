@@ -120,6 +120,9 @@ macro_rules! option_methods {
         }
 
         /// Pins I/O worker 0 to the first processor given, worker 1 to the second, and so on. Default: not pinned.
+        ///
+        /// Threads that a handler starts while a worker runs it are pinned there too, as the system has it; those in which the library runs
+        /// handlers are not.
         #[must_use]
         pub fn pin_workers(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
             self.options.pins = cpus.into_iter().collect();

@@ -4,7 +4,10 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -109,8 +112,28 @@ pub fn pin_current_thread(cpu: usize) -> io::Result<()> {
         })?;
     let mut only = CpuSet::new();
     only.set(number);
+    HAS_PINNED.store(true, Ordering::Relaxed);
+    run_on(&only)
+}
+
+/// Lets the calling thread run on every CPU of the process again: a thread is pinned to the same CPU as the one that has started it. Does
+/// nothing if [`pin_current_thread`] was never called.
+///
+/// # Errors
+///
+/// If the system refuses.
+pub fn unpin_current_thread() -> io::Result<()> {
+    if !HAS_PINNED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    run_on(&allowed_cpus()?)
+}
+
+static HAS_PINNED: AtomicBool = AtomicBool::new(false);
+
+fn run_on(cpus: &CpuSet) -> io::Result<()> {
     Ok(call(Call::SchedSetaffinity, || {
-        rustix::thread::sched_setaffinity(None, &only)
+        rustix::thread::sched_setaffinity(None, cpus)
     })?)
 }
 
@@ -332,6 +355,24 @@ mod tests {
         }
         let beyond = pin_current_thread(count).unwrap_err();
         assert_eq!(beyond.kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn thread_of_a_pinned_one_may_be_unpinned() {
+        let allowed = allowed_cpus().unwrap();
+        let mine = || rustix::thread::sched_getaffinity(None).unwrap();
+        let pinned = std::thread::spawn(move || {
+            pin_current_thread(0).unwrap();
+            let started = std::thread::spawn(move || {
+                let inherited = mine().count();
+                unpin_current_thread().unwrap();
+                (inherited, mine())
+            });
+            (started.join().unwrap(), mine().count())
+        });
+        let ((inherited, unpinned), stays) = pinned.join().unwrap();
+        assert_eq!((inherited, stays), (1, 1));
+        assert_eq!(unpinned, allowed);
     }
 
     #[test]

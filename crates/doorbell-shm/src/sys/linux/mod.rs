@@ -25,7 +25,7 @@ pub use futex::{futex_wait, futex_wait_any, futex_wake};
 pub(crate) use host::kill_this_process;
 pub use host::{
     cpu_count, current_process_id, heap_bytes_in_use, is_out_of_descriptors, pin_current_thread,
-    raise_descriptor_limit, runtime_directory, trim_heap,
+    raise_descriptor_limit, runtime_directory, trim_heap, unpin_current_thread,
 };
 pub use listener::Listener;
 pub use peer::{PeerIdentity, ProcessHandle};
