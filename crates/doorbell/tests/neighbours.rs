@@ -3,16 +3,18 @@
 mod support;
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, mpsc},
+    task::{self, Wake, Waker},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use doorbell::{Context, Message, MessageType, Raw, Status, blocking};
-use doorbell_proto::frame::{FrameHeader, FrameKind};
+use doorbell_proto::frame::{Flags, FrameHeader, FrameKind};
 use doorbell_testkit::{PATIENCE, Place, RawClient, eventually};
 use serde::{Deserialize, Serialize};
-use support::messages::{Add, Echo};
+use support::messages::{Add, Echo, Pour};
 
 /// Takes a while, and notes that it was called by this client.
 #[derive(Serialize, Deserialize)]
@@ -118,6 +120,57 @@ fn connection_that_ends_is_taken_apart_while_the_worker_serves_others() {
     let thread = drops.recv_timeout(PATIENCE).expect("the answer is dropped");
     assert_eq!(thread, "doorbell-accept");
     assert_eq!(witness.call(Add(1, 2)).timeout(PATIENCE).wait().unwrap(), 3);
+}
+
+/// There may be a thousand calls, and a task to wake for each.
+#[test]
+fn calls_of_a_connection_that_is_over_end_while_the_worker_serves_others() {
+    let place = Place::new();
+    let (heard, hears) = mpsc::channel();
+    let (let_go, until) = mpsc::channel::<()>();
+    let both = Mutex::new(Some((heard, until)));
+    let _server = blocking::Server::builder(place.name())
+        .on(|_: Context, sum: Add| Ok::<_, Status>(sum.0 + sum.1))
+        .on_stream(
+            move |context: Context, _: Pour, _: blocking::ItemSender<Raw>| {
+                let (heard, until) = both.lock().unwrap().take().expect("one call");
+                let waker = Waker::from(Arc::new(Listener(heard.clone())));
+                let mut is_over = pin!(context.cancelled());
+                let look = is_over
+                    .as_mut()
+                    .poll(&mut task::Context::from_waker(&waker));
+                assert!(look.is_pending());
+                heard.send("waits".to_owned()).expect("the test listens");
+                let _ = until.recv_timeout(PATIENCE);
+                Ok::<_, Status>(())
+            },
+        )
+        .workers(1)
+        .bind()
+        .unwrap();
+    let witness = blocking::Client::connect(place.name()).unwrap();
+    let mut leaves = RawClient::connect(&place.socket());
+    let open = FrameHeader {
+        flags: Flags::STREAMING,
+        ..FrameHeader::new(FrameKind::Call, 1 << 32, Pour::TYPE.get())
+    };
+    leaves.send(open, &[1, 1]); // two small numbers
+    let next = || hears.recv_timeout(PATIENCE).expect("the call is there");
+    assert_eq!(next(), "waits");
+    drop(leaves);
+    assert_eq!(next(), "doorbell-accept");
+    assert_eq!(witness.call(Add(1, 2)).timeout(PATIENCE).wait().unwrap(), 3);
+    let_go.send(()).expect("the handler waits");
+}
+
+/// Tells on which thread it is woken.
+struct Listener(mpsc::Sender<String>);
+
+impl Wake for Listener {
+    fn wake(self: Arc<Self>) {
+        let thread = std::thread::current();
+        let _ = self.0.send(thread.name().unwrap_or_default().to_owned());
+    }
 }
 
 /// Bytes that tell on which thread they are dropped.

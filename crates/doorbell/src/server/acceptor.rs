@@ -28,10 +28,12 @@ use super::{
 use crate::{
     connection::{Connection, Sleeper, Spending, lock},
     deadline::after,
+    error::Disconnected,
     link::{
         Link,
         accept::{Greeting, NO_DESCRIPTOR, Step, refuse},
     },
+    stats::Stats,
 };
 
 /// What the acceptor needs to know.
@@ -58,8 +60,10 @@ pub(super) struct Door {
     pub(super) refused: AtomicU64,
     /// Those connections, for a drain.
     pub(super) connections: Mutex<Vec<Weak<Connection>>>,
-    /// Connections that have ended; `None` when the acceptor has left.
-    departed: Mutex<Option<Vec<Traveller>>>,
+    /// Connections that are over, and why; `None` when the acceptor has left.
+    departed: Mutex<Option<Vec<(Traveller, Disconnected)>>>,
+    /// What was counted of those that have ended.
+    pub(super) ended: Mutex<Stats>,
 }
 
 impl Door {
@@ -72,6 +76,7 @@ impl Door {
             refused: AtomicU64::new(0),
             connections: Mutex::default(),
             departed: Mutex::new(Some(Vec::new())),
+            ended: Mutex::default(),
         }))
     }
 
@@ -83,15 +88,16 @@ impl Door {
         }
     }
 
-    /// Takes a connection that has ended. Its mappings and descriptors, and what is queued in it, go on the acceptor's thread: they can take
-    /// as long as a hundred small calls. Only after that there is room for another one.
-    pub(super) fn see_off(&self, traveller: Traveller) {
+    /// Takes a connection that is over. On the acceptor's thread its calls end, of which there may be a thousand with a task each, and go
+    /// its mappings and descriptors, and what is queued in it: all that can take as long as hundreds of small calls. Only after that there is
+    /// room for another one.
+    pub(super) fn see_off(&self, traveller: Traveller, reason: Disconnected) {
         let mut departed = lock(&self.departed);
         let Some(waiting) = &mut *departed else {
             drop(departed);
-            return self.forget(traveller);
+            return self.forget(traveller, reason);
         };
-        waiting.push(traveller);
+        waiting.push((traveller, reason));
         let is_first = waiting.len() == 1;
         drop(departed);
         if is_first {
@@ -99,13 +105,13 @@ impl Door {
         }
     }
 
-    /// Takes apart what the connections have left that have ended.
+    /// Ends the connections that are over, and takes apart what they leave.
     fn forget_departed(&self) {
         let departed = lock(&self.departed).as_mut().map(std::mem::take);
         departed
             .into_iter()
             .flatten()
-            .for_each(|traveller| self.forget(traveller));
+            .for_each(|(traveller, reason)| self.forget(traveller, reason));
     }
 
     /// Nobody comes for them any more: who ends a connection from now on takes it apart.
@@ -114,10 +120,12 @@ impl Door {
         departed
             .into_iter()
             .flatten()
-            .for_each(|traveller| self.forget(traveller));
+            .for_each(|(traveller, reason)| self.forget(traveller, reason));
     }
 
-    fn forget(&self, traveller: Traveller) {
+    fn forget(&self, traveller: Traveller, reason: Disconnected) {
+        traveller.connection.close_as_driver(reason);
+        lock(&self.ended).add(&traveller.connection.stats());
         let mut connections = lock(&self.connections);
         // What a weak reference points to keeps its memory.
         let is_it = |other: &Weak<Connection>| std::ptr::eq(other.as_ptr(), &*traveller.connection);

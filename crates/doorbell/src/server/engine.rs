@@ -15,7 +15,7 @@ use doorbell_shm::sys::{self, Listener, SocketAccess};
 use super::{
     acceptor::{Acceptor, Door, Reception},
     ledger::Ledger,
-    mailbox::{Mailbox, Traveller},
+    mailbox::Mailbox,
     options::Options,
     registry::Registry,
     resource::{PerResource, Resource, ResourceStats},
@@ -35,7 +35,6 @@ pub(crate) struct Engine {
     ledger: Arc<Ledger>,
     workers: Vec<Arc<Mailbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    ended: Arc<Mutex<Stats>>,
     path: std::path::PathBuf,
 }
 
@@ -97,7 +96,6 @@ impl Engine {
             ledger: Ledger::new(options.limits.clone()),
             workers,
             threads: Mutex::default(),
-            ended: Arc::default(),
             path,
         });
         match engine.start_threads(options, listener) {
@@ -142,16 +140,13 @@ impl Engine {
         options: &Options,
         cpu: Option<usize>,
     ) -> Result<(), BindError> {
-        let (door, ended) = (Arc::clone(&self.door), Arc::clone(&self.ended));
+        let door = Arc::clone(&self.door);
         let duties = Duties {
             registry: Arc::clone(&self.registry),
             spin: options.spin,
             idle_timeout: options.idle_timeout,
             trims_heap: options.trims_heap,
-            ended: Arc::new(move |traveller: Traveller| {
-                lock(&ended).add(&traveller.connection.stats());
-                door.see_off(traveller);
-            }),
+            over: Arc::new(move |traveller, reason| door.see_off(traveller, reason)),
         };
         let (report, pinned) = std::sync::mpsc::sync_channel(1);
         #[cfg(feature = "tokio")]
@@ -189,7 +184,7 @@ impl Engine {
     }
 
     pub(crate) fn stats(&self) -> ServerStats {
-        let mut messages = *lock(&self.ended);
+        let mut messages = *lock(&self.door.ended);
         for connection in self.connections() {
             messages.add(&connection.stats());
         }

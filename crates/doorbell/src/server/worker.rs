@@ -34,11 +34,11 @@ pub(super) struct Duties {
     pub(super) idle_timeout: Option<Duration>,
     /// The allocator gives back what it keeps, when something that has used much is quiet.
     pub(super) trims_heap: bool,
-    /// Takes every connection that has ended. To take apart what it leaves is no work for a worker, whose other clients would wait for it.
-    pub(super) ended: Arc<Ended>,
+    /// Takes every connection that is over, and ends it. That is no work for a worker, whose other clients would wait for it.
+    pub(super) over: Arc<Over>,
 }
 
-type Ended = dyn Fn(Traveller) + Send + Sync;
+type Over = dyn Fn(Traveller, Disconnected) + Send + Sync;
 
 /// The thread's own state.
 pub(super) struct Worker {
@@ -441,12 +441,12 @@ impl Worker {
         if let Some(process) = &watched.process {
             let _ = poller.remove(process);
         }
-        connection.close_as_driver(reason);
-        (self.duties.ended)(Traveller {
+        let traveller = Traveller {
             connection,
             watched,
             charges,
-        });
+        };
+        (self.duties.over)(traveller, reason);
     }
 
     fn next_idle_deadline(&self) -> Option<Instant> {
