@@ -1,6 +1,6 @@
 //! What a process holds, as `/proc` tells.
 
-use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
+use std::{os::unix::fs::MetadataExt, path::PathBuf, process::Command, time::Duration};
 
 /// Returns how many descriptors the process has open. Of this process, the one needed to look is not counted.
 ///
@@ -162,6 +162,35 @@ pub fn scheduled(process: u32, counts: impl Fn(&str) -> bool) -> Scheduled {
         sum.turns += next();
     }
     sum
+}
+
+/// Lets some threads of a process, by their names, have their processor before others who want it, as far as priorities do that: `niceness` is 0
+/// for everybody and -20 for who comes first. Not the threads that they start.
+///
+/// # Panics
+///
+/// If it may not: that takes root's rights, and the command `chrt`.
+pub fn prefer_threads(process: u32, is_one: impl Fn(&str) -> bool, niceness: i32) {
+    let threads = std::fs::read_dir(path(process, "task")).expect("the process lives");
+    for thread in threads.flatten() {
+        let name = std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+        if is_one(name.trim_end()) {
+            prefer(
+                &thread.file_name().into_string().expect("a number"),
+                niceness,
+            );
+        }
+    }
+}
+
+fn prefer(thread: &str, niceness: i32) {
+    let resets = Command::new("chrt")
+        .args(["--reset-on-fork", "--other", "--pid", "0", thread])
+        .status();
+    assert!(resets.expect("chrt").success());
+    // Linux takes the number of a thread.
+    let id = thread.parse().ok().and_then(rustix::process::Pid::from_raw);
+    rustix::process::setpriority_process(id, niceness).expect("the rights of root");
 }
 
 /// Lets this process have so many descriptors and no more, for good.

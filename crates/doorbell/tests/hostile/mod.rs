@@ -74,6 +74,7 @@ pub(crate) fn child_with(
     tables: &[&'static [Attack]],
     more: fn(server::Builder) -> server::Builder,
 ) {
+    calm::stay_away();
     match role().as_deref() {
         Some("victim") => victim::serve(more),
         Some("victim of threads") => victim::serve_of_threads(),

@@ -14,6 +14,7 @@ use doorbell_testkit::{
 
 use serde::{Deserialize, Serialize};
 
+use super::calm;
 use crate::support::{
     messages::{Panic, Pour, pattern},
     service,
@@ -46,6 +47,7 @@ impl Victim {
         };
         let child = Child::start("child_process", role, &settings);
         child.hear("READY");
+        calm::prefer_workers(child.id());
         Self { child }
     }
 
@@ -116,7 +118,7 @@ pub(crate) fn serve(more: fn(server::Builder) -> server::Builder) {
         .build()
         .unwrap();
     runtime.block_on(runtime.spawn_blocking(|| ())).unwrap(); // the one thread for that is there from now on
-    let mut builder = service::awaiting(&setting("path"));
+    let mut builder = service::awaiting(&setting("path")).pin_workers(calm::cpus_of_workers());
     if let Some(milliseconds) = optional("handshake_timeout") {
         builder = builder.handshake_timeout(Duration::from_millis(milliseconds));
     }
@@ -138,6 +140,7 @@ pub(crate) fn serve(more: fn(server::Builder) -> server::Builder) {
 pub(crate) fn serve_of_threads() {
     count_panics();
     let server = service::of_threads(&setting("path"))
+        .pin_workers(calm::cpus_of_workers())
         .on(|_: Context, tree: Tree| Ok::<_, Status>(tree.0.len() as u32))
         .on(|_: Context, _: Panic| -> Result<(), Status> {
             panic!("a handler of the tests panics, as it should")
