@@ -91,6 +91,7 @@ code '(thread|time)::sleep\(|[^._a-z:]sleep\(|\binterval\(|(park|recv|wait)_time
     without '^crates/doorbell/src/(blocking/client|client/dialer)\.rs:[0-9]+:.*sleep\(pause\)' |
     without '^crates/doorbell/src/connection/thread\.rs:[0-9]+:.*park_timeout\(left\)' | # until the caller's deadline
     without '^crates/doorbell/src/blocking/client\.rs:[0-9]+:.*wait_timeout\(dialing, left\)' | # likewise
+    without '^crates/doorbell/src/blocking/threads\.rs:[0-9]+:.*wait_timeout\(state, left\)' | # until an idle thread leaves, once
     without '^crates/doorbell-cli/src/(bench/|ping\.rs)' |
     without '^crates/doorbell-testkit/src/(lib|child)\.rs:[0-9]+:.*(sleep\(Duration::from_millis\(1\)\)|recv_timeout\(PATIENCE\))' |
     none 'no sleeping and no periodic timeout as synchronisation' || failed=1

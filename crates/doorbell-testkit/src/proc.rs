@@ -193,6 +193,23 @@ fn prefer(thread: &str, niceness: i32) {
     rustix::process::setpriority_process(id, niceness).expect("the rights of root");
 }
 
+/// Returns how many processors the calling thread may run on.
+///
+/// # Panics
+///
+/// If the kernel does not say.
+pub fn cpus_of_this_thread() -> u32 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("a thread");
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed:"));
+    let digits = mask.expect("a line of the kernel").trim().chars();
+    digits
+        .filter_map(|digit| digit.to_digit(16))
+        .map(u32::count_ones)
+        .sum()
+}
+
 /// Lets this process have so many descriptors and no more, for good.
 ///
 /// # Panics

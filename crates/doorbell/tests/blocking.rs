@@ -3,6 +3,7 @@
 use std::{sync::mpsc, time::Duration};
 
 use doorbell::{Code, Context, Message, MessageType, Outcome, Raw, Status, Upload, blocking};
+use doorbell_testkit::cpus_of_this_thread;
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -201,21 +202,6 @@ fn deadline_ends_a_call_that_is_never_answered() {
     assert_eq!(client.call(Add(1, 2)).wait().unwrap(), 3);
 }
 
-/// How many CPUs the calling thread may run on.
-#[cfg(target_os = "linux")]
-fn cpus_of_this_thread() -> u32 {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Cpus_allowed:"));
-    let digits = mask.expect("a line of the kernel").trim().replace(',', "");
-    digits
-        .chars()
-        .map(|digit| digit.to_digit(16).unwrap().count_ones())
-        .sum()
-}
-
-#[cfg(target_os = "linux")]
 #[test]
 fn handlers_with_threads_of_their_own_are_not_pinned_with_the_worker() {
     let path = doorbell_testkit::Place::new();

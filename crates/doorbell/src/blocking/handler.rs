@@ -3,16 +3,15 @@
 use std::{
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use doorbell_proto::{CallKind, Status};
-use doorbell_shm::sys;
 
-use super::{ItemSender, ItemStream};
+use super::{
+    ItemSender, ItemStream,
+    threads::{Refused, Threads},
+};
 use crate::{
     connection::Answer,
     message::{Message, Upload},
@@ -88,7 +87,7 @@ where
             let run = Arc::clone(&self.run);
             let out = ItemSender(out, context.deadline());
             self.threads
-                .run(reply_to, move || run(context, message, out), end::<E>);
+                .serve(reply_to, move || run(context, message, out), end::<E>);
         });
     }
 }
@@ -109,7 +108,7 @@ where
                 return;
             };
             let run = Arc::clone(&self.run);
-            self.threads.run(
+            self.threads.serve(
                 reply_to,
                 move || run(context, message, ItemStream(items)),
                 reply::<M::Reply, E>,
@@ -138,7 +137,7 @@ where
             };
             let run = Arc::clone(&self.run);
             let out = ItemSender(out, context.deadline());
-            self.threads.run(
+            self.threads.serve(
                 reply_to,
                 move || run(context, message, ItemStream(items), out),
                 end::<E>,
@@ -169,51 +168,30 @@ where
     }
 }
 
-/// Threads for handlers that wait for items or credit: one for each call, up to a limit.
-pub(super) struct Threads {
-    running: AtomicUsize,
-    limit: usize,
-}
-
 impl Threads {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            running: AtomicUsize::new(0),
-            limit,
-        })
-    }
-
-    fn run<T: 'static>(
-        self: &Arc<Self>,
+    /// Runs a handler, and lets `finish` answer with what it returns.
+    fn serve<T: 'static>(
+        &self,
         reply_to: ReplyTo<'_>,
         handler: impl FnOnce() -> T + Send + 'static,
         finish: fn(&ReplyTo<'_>, T),
     ) {
-        if self.running.fetch_add(1, Ordering::Relaxed) >= self.limit {
-            self.running.fetch_sub(1, Ordering::Relaxed);
-            let text = format!("{} streaming calls are being answered already", self.limit);
-            let status = Status::resource_exhausted(text);
-            return reply_to.answer(Answer::Fail(status.not_executed()));
-        }
-        let (this, connection) = (Arc::clone(self), Arc::clone(reply_to.connection));
-        let call = reply_to.call;
-        let thread = std::thread::Builder::new()
-            .name("doorbell-handler".to_owned())
-            .spawn(move || {
-                if let Err(error) = sys::unpin_current_thread() {
-                    tracing::warn!(%error, "a handler stays on the CPU of its I/O worker");
-                }
-                let reply_to = ReplyTo::later(&connection, call);
-                match catch_unwind(AssertUnwindSafe(handler)) {
-                    Ok(output) => reply_to.finish(finish, output),
-                    Err(_) => reply_to.panicked(),
-                }
-                this.running.fetch_sub(1, Ordering::Relaxed);
-            });
-        if let Err(error) = thread {
-            self.running.fetch_sub(1, Ordering::Relaxed);
-            let status = Status::resource_exhausted(format!("no thread for the handler: {error}"));
-            reply_to.answer(Answer::Fail(status.not_executed()));
-        }
+        let (connection, call) = (Arc::clone(reply_to.connection), reply_to.call);
+        let refused = self.run(move || {
+            let reply_to = ReplyTo::later(&connection, call);
+            match catch_unwind(AssertUnwindSafe(handler)) {
+                Ok(output) => reply_to.finish(finish, output),
+                Err(_) => reply_to.panicked(),
+            }
+        });
+        let text = match refused {
+            Ok(()) => return,
+            Err(Refused::Busy(limit)) => {
+                format!("{limit} streaming calls are being answered already")
+            }
+            Err(Refused::System(error)) => format!("no thread for the handler: {error}"),
+        };
+        let status = Status::resource_exhausted(text);
+        reply_to.answer(Answer::Fail(status.not_executed()));
     }
 }

@@ -38,6 +38,7 @@ mod client;
 mod handler;
 mod server;
 mod stream;
+mod threads;
 mod watch;
 
 pub use bytes::{ByteReader, ByteStream, ByteWriter};

@@ -6,7 +6,8 @@ use doorbell_proto::Status;
 
 use super::{
     ItemSender, ItemStream,
-    handler::{Bidirectional, Function, Notified, Streaming, Threads, Unary, Uploading},
+    handler::{Bidirectional, Function, Notified, Streaming, Unary, Uploading},
+    threads::Threads,
 };
 use crate::{
     MessageType,
@@ -100,12 +101,10 @@ impl Server {
 impl Builder {
     option_methods!();
 
-    /// Sets how many streaming calls may be answered at once; each has a thread. Default: 64.
-    ///
-    /// Must come before the handlers.
+    /// Sets how many streaming calls may be answered at once; each has a thread. Default: 64. A thread without a call ends after a second.
     #[must_use]
-    pub fn handler_threads(mut self, limit: usize) -> Self {
-        self.threads = Threads::new(limit);
+    pub fn handler_threads(self, limit: usize) -> Self {
+        self.threads.set_limit(limit);
         self
     }
 

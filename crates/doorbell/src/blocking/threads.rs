@@ -1,0 +1,142 @@
+//! Threads for handlers that wait for items or credit: one for each call, up to a limit.
+//!
+//! A thread that has nothing left to do stays for a while, because making one takes as long as a hundred small calls, which the I/O worker cannot
+//! answer meanwhile.
+
+use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use doorbell_shm::sys;
+
+use crate::connection::lock;
+
+/// The threads of one server. When it has gone, those end that have nothing to do.
+pub(super) struct Threads {
+    shared: Arc<Shared>,
+    limit: AtomicUsize,
+}
+
+/// Why something is not run.
+pub(super) enum Refused {
+    /// So many threads are busy, which is the limit.
+    Busy(usize),
+    /// The system has no thread for it.
+    System(io::Error),
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is a job for an idle thread, or never will be.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Threads with a job, and jobs for idle threads.
+    running: usize,
+    /// Threads that wait, or have been given one of the jobs and not taken it yet.
+    idle: usize,
+    jobs: VecDeque<Job>,
+    is_over: bool,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Threads {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            shared: Arc::default(),
+            limit: AtomicUsize::new(limit),
+        })
+    }
+
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Runs `job` on a thread that is idle, or on a new one.
+    ///
+    /// # Errors
+    ///
+    /// It does not and will not run, and is dropped.
+    pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Refused> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let mut state = lock(&self.shared.state);
+        if state.running >= limit {
+            return Err(Refused::Busy(limit));
+        }
+        state.running += 1;
+        if state.idle > state.jobs.len() {
+            state.jobs.push_back(Box::new(job));
+            drop(state);
+            self.shared.changed.notify_one();
+            return Ok(());
+        }
+        drop(state);
+        self.start(Box::new(job)).map_err(|error| {
+            lock(&self.shared.state).running -= 1;
+            Refused::System(error)
+        })
+    }
+
+    fn start(&self, job: Job) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("doorbell-handler".to_owned());
+        thread.spawn(move || {
+            if let Err(error) = sys::unpin_current_thread() {
+                tracing::warn!(%error, "a handler stays on the CPU of its I/O worker");
+            }
+            let mut next = Some(job);
+            while let Some(job) = next {
+                let _ = catch_unwind(AssertUnwindSafe(job)); // it has answered that itself
+                next = shared.next();
+            }
+        })?;
+        Ok(())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        lock(&self.shared.state).is_over = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// Ends one job, and returns the next one if it comes soon enough for the thread to stay.
+    fn next(&self) -> Option<Job> {
+        let mut state = lock(&self.state);
+        state.running -= 1;
+        state.idle += 1;
+        let until = Instant::now() + STAY;
+        let job = loop {
+            if let Some(job) = state.jobs.pop_front() {
+                break Some(job);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if state.is_over || left.is_zero() {
+                break None;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        };
+        state.idle -= 1;
+        job
+    }
+}
+
+/// How long a thread stays without anything to do.
+const STAY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
