@@ -22,6 +22,8 @@ use crate::connection::lock;
 pub(super) struct Threads {
     shared: Arc<Shared>,
     limit: AtomicUsize,
+    /// How long a thread stays without anything to do.
+    stay: Duration,
 }
 
 /// Why something is not run.
@@ -53,9 +55,14 @@ type Job = Box<dyn FnOnce() + Send>;
 
 impl Threads {
     pub(super) fn new(limit: usize) -> Arc<Self> {
+        Self::that_stay(limit, STAY)
+    }
+
+    fn that_stay(limit: usize, stay: Duration) -> Arc<Self> {
         Arc::new(Self {
             shared: Arc::default(),
             limit: AtomicUsize::new(limit),
+            stay,
         })
     }
 
@@ -89,7 +96,7 @@ impl Threads {
     }
 
     fn start(&self, job: Job) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
+        let (shared, stay) = (Arc::clone(&self.shared), self.stay);
         let thread = std::thread::Builder::new().name("doorbell-handler".to_owned());
         thread.spawn(move || {
             if let Err(error) = sys::unpin_current_thread() {
@@ -98,7 +105,7 @@ impl Threads {
             let mut next = Some(job);
             while let Some(job) = next {
                 let _ = catch_unwind(AssertUnwindSafe(job)); // it has answered that itself
-                next = shared.next();
+                next = shared.next(stay);
             }
         })?;
         Ok(())
@@ -114,11 +121,11 @@ impl Drop for Threads {
 
 impl Shared {
     /// Ends one job, and returns the next one if it comes soon enough for the thread to stay.
-    fn next(&self) -> Option<Job> {
+    fn next(&self, stay: Duration) -> Option<Job> {
         let mut state = lock(&self.state);
         state.running -= 1;
         state.idle += 1;
-        let until = Instant::now() + STAY;
+        let until = Instant::now() + stay;
         let job = loop {
             if let Some(job) = state.jobs.pop_front() {
                 break Some(job);
@@ -135,7 +142,7 @@ impl Shared {
     }
 }
 
-/// How long a thread stays without anything to do.
+/// Streams of one client come closer together than that; a process that is quiet is to have no more threads than it needs.
 const STAY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
