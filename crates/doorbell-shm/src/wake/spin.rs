@@ -363,9 +363,9 @@ const OFFER_AFTER: Duration = Duration::from_micros(2);
 const BETWEEN_OFFERS: Duration = Duration::from_micros(10);
 /// An offer that takes so long was taken: it takes a third of that if nobody else wants the CPU, and two switches more otherwise.
 const SWITCH: Duration = Duration::from_nanos(1500);
-/// An offer that takes so long was taken by somebody who computes, rather than by a peer or a handful of them. Linux lets whoever was
-/// yielded to go on to the end of its time slice, about a millisecond, of which a part may have passed.
-const TIME_SLICE: Duration = Duration::from_micros(250);
+/// An offer that takes so long was taken by somebody who computes, rather than by a peer or a handful of them. With less, a server whose
+/// clients have more threads than there are CPUs sleeps more and its large messages take twice as long (`doorbell bench stress`).
+const TIME_SLICE: Duration = Duration::from_millis(1);
 /// Turns that outweigh one that was interrupted: each saves a few microseconds, it has cost a millisecond.
 const PAY_BACK: u32 = 256;
 /// Turns of the maximum without success before spinning is given up for a while.
