@@ -249,7 +249,7 @@ macro_rules! option_methods {
         ///
         /// The policy is asked about each client before the client is given any memory. It says an
         /// [`Admission`](crate::server::Admission) or simply whether to admit it, and it may be asked for own processes, too. It runs on
-        /// the thread that takes all connections in, and takes them apart when they have ended, so it must not wait; if it panics, that
+        /// the thread that takes all connections in, and ends those that are over with their calls, so it must not wait; if it panics, that
         /// client is refused. Other users must be able to reach the socket as well: see [`socket_access`](Self::socket_access).
         /// Connections with them never use an event counter to wake each other, which a hostile process could make block.
         #[must_use]
