@@ -291,7 +291,7 @@ fn waits_soon_offer_the_cpu_while_somebody_takes_it() {
 #[test]
 fn time_for_which_others_had_the_cpu_is_not_part_of_the_turn() {
     let spin = adaptive();
-    let turn = offer(&spin, 4 * START);
+    let turn = offer(&spin, 10 * START);
     let clock = turn.clock.unwrap();
     assert!(!turn.is_over(clock.looked));
     assert!(turn.is_over(clock.looked + START));
