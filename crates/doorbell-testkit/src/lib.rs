@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 pub use child::{Child, role, say, setting, wait_for_parent};
 pub use place::Place;
 pub use proc::{
-    Scheduled, cpu_time, cpus_of_this_thread, descriptors, is_asleep, kill_process,
-    limit_descriptors, mappings, memory_bytes, prefer_threads, resident_bytes, scheduled,
-    second_user, stop_process, threads,
+    Scheduled, cpu_time, cpus_of_this_thread, descriptors, handler_threads, is_asleep,
+    kill_process, limit_descriptors, mappings, memory_bytes, prefer_threads, resident_bytes,
+    scheduled, second_user, stop_process, threads,
 };
 pub use raw_client::{RawClient, RawControl};
 pub use raw_server::RawServer;

@@ -25,6 +25,23 @@ pub fn threads(process: u32) -> usize {
     entries(process, "task")
 }
 
+/// Returns how many threads the process has that a server of threads runs handlers of streams on, of which those stay for a while that have
+/// nothing to do. A count of threads that is to be compared is taken when there are none.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn handler_threads(process: u32) -> usize {
+    let threads = std::fs::read_dir(path(process, "task")).expect("the process lives");
+    let names = threads
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+    // The kernel keeps 15 bytes of "doorbell-handler".
+    names
+        .filter(|name| name.trim_end() == "doorbell-handle")
+        .count()
+}
+
 /// Returns how many mappings of Doorbell's memory the process has.
 ///
 /// # Panics

@@ -8,7 +8,9 @@
 mod support;
 mod under_stress;
 
-use doorbell_testkit::{Child, Place, descriptors, eventually, mappings, role, threads};
+use doorbell_testkit::{
+    Child, Place, descriptors, eventually, handler_threads, mappings, role, threads,
+};
 
 #[test]
 #[ignore = "the body of the child processes"]
@@ -33,7 +35,7 @@ fn stress(server: &str, spin: &str) {
         (descriptors(process), mappings(process), threads(process))
     };
     eventually("the server is done with the first clients", || {
-        mappings(host.id()) == 0
+        mappings(host.id()) == 0 && handler_threads(host.id()) == 0
     });
     let before = (held(&host), held(&clients));
     clients.tell("GO");

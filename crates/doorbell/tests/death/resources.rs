@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use doorbell_testkit::{eventually, handler_threads};
+
 /// Descriptors, mappings of shared memory, and threads of this process; files in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Resources {
@@ -26,8 +28,12 @@ impl Resources {
         }
     }
 
-    /// Looks until what is held stays the same over many looks: what ended before has been cleaned up.
+    /// Looks until what is held stays the same over many looks: what ended before has been cleaned up, and the threads that a handler could
+    /// still have used have ended.
     pub(crate) fn settle_at_rest(directory: &Path) -> Self {
+        eventually("no thread waits for a handler", || {
+            handler_threads(std::process::id()) == 0
+        });
         let mut last = Self::now(directory);
         let mut same = 0;
         while same < 200 {

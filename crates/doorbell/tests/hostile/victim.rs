@@ -8,8 +8,8 @@ use std::{
 
 use doorbell::{Context, Message, MessageType, Raw, Status, blocking, server};
 use doorbell_testkit::{
-    Child, PATIENCE, Place, descriptors, limit_descriptors, mappings, memory_bytes, say, setting,
-    threads, wait_for_parent,
+    Child, PATIENCE, Place, descriptors, handler_threads, limit_descriptors, mappings,
+    memory_bytes, say, setting, threads, wait_for_parent,
 };
 
 use serde::{Deserialize, Serialize};
@@ -77,7 +77,8 @@ impl Victim {
     pub(crate) fn settle(&mut self) -> Held {
         let give_up = Instant::now() + PATIENCE;
         let (mut last, mut same) = (self.held(), 0);
-        while same < 20 || last.connections != 1 {
+        let of_handlers = |victim: &Self| handler_threads(victim.child.id());
+        while same < 20 || last.connections != 1 || of_handlers(self) > 0 {
             assert!(Instant::now() < give_up, "it does not settle: {last:?}");
             let now = self.held();
             same = if now == last { same + 1 } else { 0 };
