@@ -66,6 +66,30 @@ fn no_more_run_than_the_limit_says_and_a_panic_costs_none() {
     run(&threads);
 }
 
+/// One of them is woken by whoever gives the jobs, the others by each other: each job waits until all are run.
+#[test]
+fn jobs_that_come_together_run_together() {
+    const MANY: usize = 32;
+    let threads = Threads::that_stay(MANY, Duration::from_secs(3600));
+    for round in 0..100 {
+        let (tell, told) = mpsc::channel();
+        let all = Arc::new(std::sync::Barrier::new(MANY));
+        for _ in 0..MANY {
+            let (tell, all) = (tell.clone(), Arc::clone(&all));
+            let job = move || {
+                all.wait();
+                let _ = tell.send(());
+            };
+            assert!(threads.run(job).is_ok());
+        }
+        for _ in 0..MANY {
+            told.recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("a thread sleeps in round {round}"));
+        }
+        eventually("all are idle", || idle(&threads) == MANY);
+    }
+}
+
 /// A thread that has waited for long enough looks once more: nothing is given to one that leaves.
 #[test]
 fn jobs_that_come_while_threads_leave_are_run() {
