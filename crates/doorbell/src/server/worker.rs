@@ -135,7 +135,12 @@ impl Worker {
             if visits >= VISITS_BETWEEN_CLOCKS {
                 visits = 0;
                 let now = Instant::now();
-                if now.duration_since(polled_at) >= TIME_BETWEEN_POLLS {
+                let period = if self.has_cold() {
+                    TIME_BETWEEN_POLLS
+                } else {
+                    TIME_BETWEEN_IDLE_POLLS
+                };
+                if now.duration_since(polled_at) >= period {
                     polled_at = now;
                     self.poll(Wait::Poll);
                     if self.mailbox.stop.load(Ordering::Relaxed) {
@@ -493,8 +498,10 @@ impl Drop for Leaving {
 /// Turns without traffic after which a connection leaves the hot set while others stay.
 const QUIET_TURNS: u32 = 256;
 
-/// How often a busy worker looks at the doorbells of connections that are not hot. One system call each time.
-const TIME_BETWEEN_POLLS: Duration = Duration::from_micros(100);
+/// How often a busy worker looks at the doorbells of connections that are not hot, which wait meanwhile. One system call each time, 0.4 µs.
+const TIME_BETWEEN_POLLS: Duration = Duration::from_micros(25);
+/// The same if there are none, and only a new connection or the end of the server can be found.
+const TIME_BETWEEN_IDLE_POLLS: Duration = Duration::from_micros(100);
 /// Hot connections that had nothing, one after the other, after which it looks at once: somebody who rings may keep it from falling asleep. About
 /// 5 µs with one that is hot.
 const QUIET_VISITS_BEFORE_POLL: usize = 128;
