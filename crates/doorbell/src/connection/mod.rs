@@ -392,7 +392,15 @@ impl Effects {
         }
         self.waker = waker;
     }
+
+    /// Returns how long it takes to wake those who wait behind the first, roughly.
+    fn time(&self) -> Duration {
+        u32::try_from(self.more.len()).map_or(Duration::MAX, |count| TIME_OF_A_WAKE * count)
+    }
 }
+
+/// What it takes to wake a thread that sleeps, if its CPU is awake: 1.5 to 3 µs, measured in a virtual machine.
+const TIME_OF_A_WAKE: Duration = Duration::from_micros(2);
 
 /// Returns whom to wake, and how many calls were under way.
 fn end_everything(state: &mut State) -> (Vec<Waker>, usize) {

@@ -91,7 +91,7 @@ impl Connection {
             let Some(words) = receive.consumer.peek_words()? else {
                 break;
             };
-            if turn.is_over(count) {
+            if turn.is_over(count, effects) {
                 break;
             }
             let is_small = receive.consumer.body_bytes() <= SMALL_BYTES;
@@ -593,10 +593,11 @@ impl Turn {
         }
     }
 
-    /// Returns `true` if what has been read is enough. The clock is looked at seldom, and never for a frame that comes alone.
+    /// Returns `true` if what has been read is enough, with the `effects` that come after it. The clock is looked at seldom, and never for a
+    /// frame that comes alone.
     #[inline]
-    fn is_over(&mut self, frames: usize) -> bool {
-        frames >= self.look_at && self.look_at_clock(frames)
+    fn is_over(&mut self, frames: usize, effects: &Effects) -> bool {
+        frames >= self.look_at && self.look_at_clock(frames, effects)
     }
 
     /// Returns how many more may be taken together, so that the clock is looked at in time.
@@ -606,7 +607,7 @@ impl Turn {
     }
 
     #[cold]
-    fn look_at_clock(&mut self, frames: usize) -> bool {
+    fn look_at_clock(&mut self, frames: usize, effects: &Effects) -> bool {
         self.look_at = frames + frames.min(FRAMES_BETWEEN_LOOKS);
         let now = Instant::now();
         let began = *self.began.get_or_insert(now);
@@ -614,7 +615,7 @@ impl Turn {
             ..FRAMES_OF_A_WINDOW => self.longest.max(LONGEST_WINDOW),
             _ => self.longest,
         };
-        self.was_over = now.duration_since(began) >= longest;
+        self.was_over = now.duration_since(began).saturating_add(effects.time()) >= longest;
         self.was_over
     }
 }
