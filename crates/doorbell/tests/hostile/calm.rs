@@ -54,7 +54,8 @@ pub(crate) enum Manner {
     },
 }
 
-/// Puts the calling thread, and whom it starts from now on, where the witness is not.
+/// Puts the calling thread, and whom it starts from now on, where the witness is not. Threads of handlers, which Doorbell lets run on every CPU
+/// of the process, call this themselves.
 pub(crate) fn stay_away() {
     if let Some([others, _]) = apart() {
         pin_current_thread(others).expect("a CPU of this process");

@@ -140,7 +140,7 @@ pub(crate) fn serve(more: fn(server::Builder) -> server::Builder) {
 /// In the child: the same by a server that needs no runtime, and has a thread for each stream.
 pub(crate) fn serve_of_threads() {
     count_panics();
-    let server = service::of_threads(&setting("path"))
+    let server = service::of_threads_that(&setting("path"), calm::stay_away)
         .pin_workers(calm::cpus_of_workers())
         .on(|_: Context, tree: Tree| Ok::<_, Status>(tree.0.len() as u32))
         .on(|_: Context, _: Panic| -> Result<(), Status> {
@@ -148,6 +148,7 @@ pub(crate) fn serve_of_threads() {
         })
         .on_stream(
             |_: Context, Pour(count, bytes): Pour, mut out: blocking::ItemSender<Raw>| {
+                calm::stay_away();
                 for _ in 0..count {
                     out.send(Raw(pattern(bytes as usize)))?;
                 }
@@ -179,8 +180,9 @@ fn obey(held: impl Fn() -> (usize, usize), end: impl Fn()) {
     }
 }
 
-/// A handler of an application that takes every descriptor there is, until its caller has gone.
+/// A handler of an application that takes every descriptor there is, until its caller has gone. Not at the expense of the worker.
 async fn fill(_: Context, _: Fill) -> Result<(), Status> {
+    tokio::task::yield_now().await;
     let mut taken = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
         taken.push(file);

@@ -261,6 +261,11 @@ fn observers(builder: server::Builder, shared: &Shared, name: &str) -> server::B
 
 /// What a server of threads has.
 pub(crate) fn of_threads(name: &str) -> blocking::ServerBuilder {
+    of_threads_that(name, || ())
+}
+
+/// The same, whose handlers with a thread of their own begin with something.
+pub(crate) fn of_threads_that(name: &str, begin: fn()) -> blocking::ServerBuilder {
     let shared = Shared::new();
     let (recalls, looks) = (shared.clone(), shared.clone());
     tunnel::of_threads(blocking::Server::builder(name), &shared)
@@ -270,7 +275,8 @@ pub(crate) fn of_threads(name: &str) -> blocking::ServerBuilder {
         .on(|context: Context, _: TimeLeft| Ok::<_, Status>(time_left(&context)))
         .on(|_: Context, _: Who| Ok::<_, Status>(std::process::id()))
         .on_stream(
-            |_: Context, count: Count, mut out: blocking::ItemSender<u32>| {
+            move |_: Context, count: Count, mut out: blocking::ItemSender<u32>| {
+                begin();
                 for number in 0..count.0 {
                     out.send(number)?;
                 }
@@ -278,25 +284,30 @@ pub(crate) fn of_threads(name: &str) -> blocking::ServerBuilder {
             },
         )
         .on_stream(
-            |_: Context, count: CountFed, mut out: blocking::ItemSender<u32>| {
+            move |_: Context, count: CountFed, mut out: blocking::ItemSender<u32>| {
+                begin();
                 for number in 0..count.0 {
                     out.feed(number)?;
                 }
                 Ok::<_, Status>(())
             },
         )
-        .on_upload(|_: Context, _: Sum, items: blocking::ItemStream<u32>| {
-            let mut sum = 0;
-            for item in items {
-                sum += u64::from(item?);
-            }
-            Ok::<_, Status>(sum)
-        })
+        .on_upload(
+            move |_: Context, _: Sum, items: blocking::ItemStream<u32>| {
+                begin();
+                let mut sum = 0;
+                for item in items {
+                    sum += u64::from(item?);
+                }
+                Ok::<_, Status>(sum)
+            },
+        )
         .on_bidi(
-            |_: Context,
-             _: Double,
-             items: blocking::ItemStream<u32>,
-             mut out: blocking::ItemSender<u32>| {
+            move |_: Context,
+                  _: Double,
+                  items: blocking::ItemStream<u32>,
+                  mut out: blocking::ItemSender<u32>| {
+                begin();
                 for item in items {
                     out.send(item? * 2)?;
                 }
