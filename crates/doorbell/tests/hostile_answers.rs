@@ -7,7 +7,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use doorbell::{CallError, Client, Disconnected, blocking};
+use doorbell::{CallError, Client, Disconnected, LoanError, blocking};
 use doorbell_proto::frame::{CallId, Flags, FrameHeader, FrameKind};
 use doorbell_shm::memory::OwnMemory as _;
 use doorbell_testkit::{Child, PATIENCE, Place, RawClient, RawServer, role, say, setting};
@@ -19,6 +19,7 @@ use support::messages::Add;
 fn child_process() {
     match role().as_deref() {
         Some("liar") => answer(),
+        Some("miser") => refuse(),
         _ => hostile::child(&[]),
     }
 }
@@ -173,6 +174,16 @@ const LIES: &[Lie] = &[
     lie("the end of a stream that there is not", "END", |server| {
         push(server, to_the_call(FrameKind::End, 0), &[])
     }),
+    lie(
+        "the refusal of a segment that nobody wanted",
+        "segment 0 of 0 pages answers a wish that nobody had",
+        |server| push(server, FrameHeader::new(FrameKind::Segment, 0, 0), &[]),
+    ),
+    lie(
+        "a segment to write that nobody wanted",
+        "segment 1 of 16 pages answers a wish that nobody had",
+        |server| push(server, FrameHeader::new(FrameKind::Segment, 1, 16), &[]),
+    ),
     lie("status 0", "value 0", |server| {
         push(server, to_the_call(FrameKind::Error, 0), &[0; 4])
     }),
@@ -209,6 +220,23 @@ fn answer() {
     }
 }
 
+/// In the enemy's process: whatever segment a client wants, there is none.
+fn refuse() {
+    let listener = RawServer::listen(&path());
+    say("READY");
+    loop {
+        let mut server = RawServer::accept(&listener);
+        while !server.has_ended() {
+            match server.read() {
+                Some((frame, _)) if frame.kind == FrameKind::WantSegment => {
+                    push(&mut server, FrameHeader::new(FrameKind::Segment, 0, 0), &[]);
+                }
+                _ => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
 #[test]
 fn every_lie_of_a_server_that_is_connected_is_an_error_that_names_it() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -226,7 +254,39 @@ fn every_lie_of_a_server_that_is_connected_is_an_error_that_names_it() {
     for lie in LIES.iter().filter(|lie| is_chosen(lie.name)) {
         believe(lie, &scene, &runtime);
     }
+    borrow_in_vain(&scene, &runtime);
     scene.end();
+}
+
+/// Asks a server that refuses every loan, again and again, from a task and from a thread. That is no lie, so the connection stays.
+fn borrow_in_vain(scene: &Scene, runtime: &tokio::runtime::Runtime) {
+    const BYTES: usize = 1 << 20;
+    let before = trap::settle();
+    let place = Place::new();
+    let enemy = Child::start("child_process", "miser", &[("path", &*place.name())]);
+    enemy.hear("READY");
+    let is_refusal =
+        |error: &LoanError| matches!(error, LoanError::NoRoom { bytes } if *bytes == BYTES as u64);
+    runtime.block_on(async {
+        let client = Client::connect(place.name()).await.unwrap();
+        for time in 0..500 {
+            let loan = tokio::time::timeout(PATIENCE, client.loan(BYTES));
+            let error = loan.await.expect("an answer").unwrap_err();
+            assert!(is_refusal(&error), "loan {time} of a task: {error:?}");
+        }
+    });
+    let client = blocking::Client::connect(place.name()).unwrap();
+    for time in 0..500 {
+        let error = client.loan(BYTES, PATIENCE).unwrap_err();
+        assert!(is_refusal(&error), "loan {time} of a thread: {error:?}");
+    }
+    drop((client, enemy));
+    scene.witness.goes_on("while every loan is refused");
+    assert_eq!(
+        trap::settle_to(before),
+        before,
+        "refused loans: we hold something else than before"
+    );
 }
 
 /// Calls the liar from a task and from a thread.

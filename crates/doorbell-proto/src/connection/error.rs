@@ -164,6 +164,14 @@ pub enum LoanViolation {
     /// A segment is wanted while the last wish has not been answered.
     #[error("a segment is wanted while another wish waits for its answer")]
     WantedTwice,
+    /// A segment for the client to write, or the refusal of one, that it has not asked for.
+    #[error("segment {number} of {pages} pages answers a wish that nobody had")]
+    NotWanted {
+        /// Number of the segment.
+        number: u32,
+        /// Its size, 0 for a refusal.
+        pages: u32,
+    },
     /// There is no such segment that the peer writes.
     #[error("{kind} names segment {number}, which the peer does not write")]
     UnknownSegment {

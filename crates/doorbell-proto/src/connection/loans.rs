@@ -346,11 +346,14 @@ impl Connection {
 
     fn handle_segment(&mut self, header: &FrameHeader) -> Result<Event<'static>, ProtocolError> {
         let (number, pages) = (segment_number(header)?, header.value);
+        let writer = writer_of(number);
+        let is_answer = pages == 0 || writer == Role::Client;
+        if is_answer && !std::mem::take(&mut self.loans.wanted) {
+            return Err(LoanViolation::NotWanted { number, pages }.into());
+        }
         if pages == 0 {
-            self.loans.wanted = false;
             return Ok(Event::SegmentRefused);
         }
-        let writer = writer_of(number);
         let ledger = self.loans.ledger(writer);
         if let Some(last) = ledger.last.filter(|last| number <= *last) {
             return Err(LoanViolation::NumberUsed { number, last }.into());
@@ -362,9 +365,6 @@ impl Connection {
             return Err(LoanViolation::TooManySegments { number }.into());
         }
         ledger.add(number, pages);
-        if writer == Role::Client {
-            self.loans.wanted = false;
-        }
         Ok(Event::Segment {
             number,
             pages,

@@ -82,9 +82,16 @@ fn server() -> Connection {
     server
 }
 
+/// Lets a client ask for a segment.
+fn want(client: &mut Connection) {
+    assert!(client.want_segment(1));
+    assert_eq!(only_control(client), (FrameKind::WantSegment, 0, 1));
+}
+
 /// A client that has been told of the same.
 fn client() -> Connection {
     let mut client = machine(Role::Client);
+    want(&mut client);
     for (writer, number) in [(Role::Server, 0), (Role::Client, 1)] {
         let event = feed_header(&mut client, FrameKind::Segment, number.into(), 1);
         let pages = 1;
@@ -315,6 +322,7 @@ fn reader_asks_for_the_end_of_a_segment_that_may_have_ended_already() {
 #[test]
 fn number_of_a_segment_is_never_used_again() {
     let mut client = client();
+    want(&mut client);
     for number in [0, 1] {
         let result = feed_header(&mut client, FrameKind::Segment, u64::from(number), 1);
         let last = number;
@@ -322,9 +330,11 @@ fn number_of_a_segment_is_never_used_again() {
     }
     assert!(client.retire_segment(1));
     client.poll_transmit();
+    want(&mut client);
     let result = feed_header(&mut client, FrameKind::Segment, 1, 1);
     let (number, last) = (1, 1);
     assert_eq!(refused(result), LoanViolation::NumberUsed { number, last });
+    want(&mut client);
     assert!(feed_header(&mut client, FrameKind::Segment, 3, 1).is_ok());
 
     let mut server = server();
@@ -409,6 +419,28 @@ fn wish_for_a_segment_is_answered_once() {
         Ok(Event::SegmentRefused)
     );
     assert!(client.want_segment(1));
+}
+
+#[test]
+fn answer_to_no_wish_is_refused() {
+    let mut client = client();
+    for (number, pages) in [(0, 0), (3, 1)] {
+        let result = feed_header(&mut client, FrameKind::Segment, number.into(), pages);
+        assert_eq!(refused(result), LoanViolation::NotWanted { number, pages });
+    }
+    want(&mut client);
+    assert!(
+        feed_header(&mut client, FrameKind::Segment, 2, 1).is_ok(),
+        "one that the server writes is no answer"
+    );
+    assert!(feed_header(&mut client, FrameKind::Segment, 3, 1).is_ok());
+    let result = feed_header(&mut client, FrameKind::Segment, 0, 0);
+    let (number, pages) = (0, 0);
+    assert_eq!(
+        refused(result),
+        LoanViolation::NotWanted { number, pages },
+        "it has had its answer"
+    );
 }
 
 #[test]
