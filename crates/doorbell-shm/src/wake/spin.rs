@@ -30,6 +30,8 @@ pub enum SpinMode {
 ///   what the answer waits for: both sides run on one CPU, and the while may become very long.
 /// - A spin that the scheduler interrupted is worse than useless: somebody wanted this CPU. It costs the budget at once, and as long as
 ///   those that pay do not outweigh it, ever longer whiles.
+/// - Unless waits have taken less, with all interruptions, since the last while than sleeps took during it: then it is a crowd of such
+///   waiters that shares the CPU, in which each sleep costs the peer a wake-up on top. What has been learnt is forgotten with the next while.
 /// - No such while lasts longer than 64 ms of sleeping: whoever kept the CPUs busy may be gone.
 /// - A spin that lasts offers its CPU to others now and then, because the peer may be the one that waits for it: with more threads
 ///   awake than CPUs it otherwise waits for the end of our time slice, which is milliseconds. While somebody takes them, offers come
@@ -82,6 +84,9 @@ pub struct Spin {
     tried: bool,
     /// Somebody has used the CPU when it was offered last.
     is_shared: bool,
+    /// What waits have taken since the last rest, all of which were spun at least at first, and what they took asleep during that rest.
+    spun: Mean,
+    asleep: Mean,
 }
 
 impl Spin {
@@ -109,6 +114,8 @@ impl Spin {
             is_trial: false,
             tried: false,
             is_shared: false,
+            spun: Mean::default(),
+            asleep: Mean::default(),
         }
     }
 
@@ -142,6 +149,7 @@ impl Spin {
             return;
         }
         self.is_shared = turn.is_shared;
+        self.spun.count(turn.lasted());
         self.missed_turns = 0;
         self.is_trial = false;
         match self.to_pay_back.checked_sub(1) {
@@ -159,7 +167,8 @@ impl Spin {
         }
         self.tried = true;
         self.is_shared = turn.is_shared;
-        if turn.stolen && self.mode == SpinMode::Adaptive {
+        self.spun.count(turn.lasted());
+        if turn.stolen && self.mode == SpinMode::Adaptive && !self.spun.is_less_than(&self.asleep) {
             self.rest(LONGEST_REST);
             self.to_pay_back = PAY_BACK;
         }
@@ -171,6 +180,9 @@ impl Spin {
             return;
         }
         let tried = std::mem::take(&mut self.tried);
+        if tried {
+            self.spun.total += duration; // one wait with the turn before it
+        }
         if duration >= LONG_SLEEP {
             self.shrink();
         } else if self.rest_sleeps > 0 {
@@ -181,6 +193,7 @@ impl Spin {
                 self.rest_sleeps - 1
             };
             self.quick_sleeps += u32::from(duration < QUICK_SLEEP);
+            self.asleep.count(Some(duration));
         } else if tried && self.is_in_the_way() {
             self.rest(LONGEST_REST);
         } else if self.budget < MAXIMUM {
@@ -224,6 +237,33 @@ impl Spin {
         self.rest_time = LONGEST_REST_TIME;
         self.quick_sleeps = 0;
         self.is_trial = true;
+        (self.spun, self.asleep) = (Mean::default(), Mean::default());
+    }
+}
+
+/// The mean time of the latest waits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    total: Duration,
+    waits: u32,
+}
+
+impl Mean {
+    #[inline]
+    fn count(&mut self, wait: Option<Duration>) {
+        self.waits += 1;
+        if let Some(wait) = wait {
+            self.total += wait;
+        }
+        if self.waits == REMEMBERED {
+            self.waits /= 2;
+            self.total /= 2;
+        }
+    }
+
+    /// Nothing is less than what is not known.
+    fn is_less_than(&self, other: &Self) -> bool {
+        other.waits > 0 && self.total * other.waits < other.total * self.waits
     }
 }
 
@@ -240,6 +280,7 @@ pub struct SpinTurn {
 
 #[derive(Clone, Copy, Debug)]
 struct Clock {
+    started: Instant,
     /// When the turn began, later by the time for which others had the CPU.
     began: Instant,
     looked: Instant,
@@ -278,10 +319,18 @@ impl SpinTurn {
         self.clock.is_some() || has_begun
     }
 
+    /// Returns how long it has lasted up to the last look at the clock, if there was one.
+    #[inline]
+    fn lasted(&self) -> Option<Duration> {
+        self.clock
+            .map(|clock| clock.looked.duration_since(clock.started))
+    }
+
     #[cold]
     fn look_at_clock(&mut self, now: Instant) -> bool {
         let is_shared = self.is_shared;
         let clock = self.clock.get_or_insert(Clock {
+            started: now,
             began: now,
             looked: now,
             offer_at: if is_shared { now } else { now + OFFER_AFTER },
@@ -368,6 +417,8 @@ const SWITCH: Duration = Duration::from_nanos(1500);
 const TIME_SLICE: Duration = Duration::from_millis(1);
 /// Turns that outweigh one that was interrupted: each saves a few microseconds, it has cost a millisecond.
 const PAY_BACK: u32 = 256;
+/// Waits after which the mean of the earlier half counts no more than that of the later one.
+const REMEMBERED: u32 = 256;
 /// Turns of the maximum without success before spinning is given up for a while.
 const MISSES: u32 = 8;
 /// How long that is at first, in sleeps.

@@ -174,9 +174,7 @@ fn one_interrupted_turn_outweighs_many_that_pay() {
         spin.missed(&offer(&spin, TIME_SLICE));
         rests.push(sleeps_of_a_rest(&mut spin, QUICK_SLEEP / 2) - 1);
         for _ in 0..paid {
-            let mut turn = spin.start();
-            assert!(turn.again());
-            spin.paid(&turn);
+            spin.paid(&offer(&spin, QUICK_SLEEP / 2));
         }
     }
     assert_eq!(rests, [32, 64, 128, 32]);
@@ -264,6 +262,7 @@ fn offer(spin: &Spin, away: Duration) -> SpinTurn {
     let mut turn = spin.start();
     let now = Instant::now();
     turn.clock = Some(Clock {
+        started: now,
         began: now,
         looked: now,
         offer_at: now,
@@ -304,4 +303,55 @@ fn offer_that_costs_a_time_slice_ends_spinning_for_a_while() {
     assert!(turn.is_over(turn.clock.unwrap().looked));
     spin.missed(&turn);
     assert_eq!(spin.budget(), Duration::ZERO);
+}
+
+/// Lets an interrupted turn lead to a rest, in which each sleep takes so long.
+fn after_a_rest_with_sleeps_of(duration: Duration) -> Spin {
+    let mut spin = adaptive();
+    spin.missed(&offer(&spin, TIME_SLICE));
+    sleeps_of_a_rest(&mut spin, duration);
+    spin
+}
+
+/// In a crowd of processes that spin, a sleep is not shorter than a spin that is interrupted now and then, and costs the peer a wake-up.
+#[test]
+fn interrupted_spin_is_no_reason_to_rest_while_waits_take_longer_asleep() {
+    let asleep = Duration::from_micros(180);
+    let mut spin = after_a_rest_with_sleeps_of(asleep);
+    let pays = |spin: &mut Spin| {
+        (0..16).for_each(|_| spin.paid(&offer(spin, asleep / 4)));
+    };
+    for _ in 0..1000 {
+        pays(&mut spin);
+        spin.missed(&offer(&spin, TIME_SLICE));
+        assert!(!spin.budget().is_zero());
+    }
+    pays(&mut spin);
+    spin.missed(&offer(&spin, 25 * TIME_SLICE));
+    assert!(
+        spin.budget().is_zero(),
+        "that one took more than all were better"
+    );
+}
+
+#[test]
+fn interrupted_spin_leads_to_a_rest_where_sleeps_are_short() {
+    let mut spin = after_a_rest_with_sleeps_of(QUICK_SLEEP);
+    for _ in 0..16 {
+        spin.paid(&offer(&spin, QUICK_SLEEP / 2));
+    }
+    spin.missed(&offer(&spin, TIME_SLICE));
+    assert!(spin.budget().is_zero());
+}
+
+#[test]
+fn sleep_after_a_spin_belongs_to_its_wait() {
+    let mut spin = after_a_rest_with_sleeps_of(QUICK_SLEEP);
+    for _ in 0..REMEMBERED {
+        spin.paid(&offer(&spin, QUICK_SLEEP / 4));
+        let turn = offer(&spin, QUICK_SLEEP / 4);
+        spin.missed(&turn);
+        spin.slept(2 * QUICK_SLEEP);
+    }
+    assert!(!spin.spun.is_less_than(&spin.asleep));
 }
