@@ -1,9 +1,8 @@
 //! From the peer's ring to whoever waits: copy once, check, ask the machine, complete.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+mod turn;
+
+use std::sync::atomic::Ordering;
 
 use doorbell_proto::{
     CallId, CallKind, Code, MessageType, Metadata, Status, Time,
@@ -11,6 +10,7 @@ use doorbell_proto::{
     frame::{Flags, FrameHeader, FrameKind, HeaderWords, Packed},
 };
 use doorbell_shm::{crc32c_record, memory::PeerMemory};
+use turn::Turn;
 
 use super::{
     Awaited, Connection, Effects, Held, Inbox, InlineReplies, Receive, Reply, StateGuard,
@@ -572,54 +572,6 @@ pub(super) fn check_crc(words: &HeaderWords, body: &[u8]) -> Result<(), Breach> 
     }
 }
 
-/// Ends a turn that takes long, while others wait for theirs: what a frame costs is for the peer to say, a task that is made or 16 KiB that
-/// are copied as much as a notification that nobody has asked for.
-struct Turn {
-    longest: Duration,
-    /// Frames at which the clock is looked at next.
-    look_at: usize,
-    began: Option<Instant>,
-    was_over: bool,
-}
-
-impl Turn {
-    #[inline]
-    fn new(longest: Option<Duration>) -> Self {
-        Self {
-            longest: longest.unwrap_or_default(),
-            look_at: longest.map_or(usize::MAX, |_| 1),
-            began: None,
-            was_over: false,
-        }
-    }
-
-    /// Returns `true` if what has been read is enough, with the `effects` that come after it. The clock is looked at seldom, and never for a
-    /// frame that comes alone.
-    #[inline]
-    fn is_over(&mut self, frames: usize, effects: &Effects) -> bool {
-        frames >= self.look_at && self.look_at_clock(frames, effects)
-    }
-
-    /// Returns how many more may be taken together, so that the clock is looked at in time.
-    #[inline]
-    fn frames_before_look(&self, frames: usize) -> usize {
-        self.look_at.saturating_sub(frames).max(1)
-    }
-
-    #[cold]
-    fn look_at_clock(&mut self, frames: usize, effects: &Effects) -> bool {
-        self.look_at = frames + frames.min(FRAMES_BETWEEN_LOOKS);
-        let now = Instant::now();
-        let began = *self.began.get_or_insert(now);
-        let longest = match frames {
-            ..FRAMES_OF_A_WINDOW => self.longest.max(LONGEST_WINDOW),
-            _ => self.longest,
-        };
-        self.was_over = now.duration_since(began).saturating_add(effects.time()) >= longest;
-        self.was_over
-    }
-}
-
 /// Gives back a scratch buffer that one large frame has made large.
 fn trim(scratch: &mut Vec<u8>) {
     if scratch.capacity() > SCRATCH_BYTES {
@@ -630,14 +582,6 @@ fn trim(scratch: &mut Vec<u8>) {
 
 /// Packed notifications that count as one frame. With their lengths they take more room in the ring than its header.
 const PACKED_PER_FRAME: usize = 8;
-
-/// Most frames between two looks at the clock. The first ones are looked at after the first frame, the second, the fourth.
-const FRAMES_BETWEEN_LOOKS: usize = 8;
-
-/// A client with so many calls under way has them answered together, if that does not take too long: with its answers in two turns it would be
-/// woken twice, and that costs more than all of them where processes outnumber the processors.
-const FRAMES_OF_A_WINDOW: usize = 32;
-const LONGEST_WINDOW: Duration = Duration::from_micros(25);
 
 /// Bodies up to this size are copied while the state lock is held over a batch; for larger ones it is released.
 const COPY_UNDER_LOCK_BYTES: usize = 1024;
