@@ -118,6 +118,9 @@ impl Client {
 
     /// Sends a message that nobody answers. Returns as soon as it is on its way.
     ///
+    /// While there is no room in the ring it waits in this process, together with at most 256 KiB of others, and is lost if the last clone of
+    /// the client is dropped or [closed](Self::close) meanwhile: [`writable`](Self::writable) waits until nothing is left here.
+    ///
     /// Notifications of one client are handled in the order in which they were sent, as long as each fits into one frame
     /// (16 KiB with the default rings); a larger one takes effect when all of it has arrived.
     ///

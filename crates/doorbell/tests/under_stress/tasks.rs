@@ -58,6 +58,7 @@ async fn call_for_long(stress: Stress, client: Client, caller: Arc<Caller>) {
         call(deed, &client, &caller, &mut random).await;
         stress.board.end();
     }
+    client.writable().await.unwrap(); // notifications that wait for room would be lost with the client
     stress.board.leave(&caller);
 }
 
