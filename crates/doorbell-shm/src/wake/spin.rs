@@ -84,7 +84,8 @@ pub struct Spin {
     tried: bool,
     /// Somebody has used the CPU when it was offered last.
     is_shared: bool,
-    /// What waits have taken since the last rest, all of which were spun at least at first, and what they took asleep during that rest.
+    /// What waits have taken since the last rest, all of which were spun at least at first, and what they took asleep during that rest. Those with a
+    /// long sleep are left out of both.
     spun: Mean,
     asleep: Mean,
 }
@@ -180,12 +181,13 @@ impl Spin {
             return;
         }
         let tried = std::mem::take(&mut self.tried);
+        if duration >= LONG_SLEEP {
+            return self.shrink();
+        }
         if tried {
             self.spun.total += duration; // one wait with the turn before it
         }
-        if duration >= LONG_SLEEP {
-            self.shrink();
-        } else if self.rest_sleeps > 0 {
+        if self.rest_sleeps > 0 {
             self.rest_time = self.rest_time.saturating_sub(duration);
             self.rest_sleeps = if self.rest_time.is_zero() {
                 0

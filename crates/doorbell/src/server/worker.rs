@@ -138,7 +138,7 @@ impl Worker {
                 let period = if self.has_cold() {
                     TIME_BETWEEN_POLLS
                 } else {
-                    TIME_BETWEEN_IDLE_POLLS
+                    TIME_BETWEEN_POLLS_ALONE
                 };
                 if now.duration_since(polled_at) >= period {
                     polled_at = now;
@@ -501,7 +501,7 @@ const QUIET_TURNS: u32 = 256;
 /// How often a busy worker looks at the doorbells of connections that are not hot, which wait meanwhile. One system call each time, 0.4 µs.
 const TIME_BETWEEN_POLLS: Duration = Duration::from_micros(25);
 /// The same if there are none, and only a new connection or the end of the server can be found.
-const TIME_BETWEEN_IDLE_POLLS: Duration = Duration::from_micros(100);
+const TIME_BETWEEN_POLLS_ALONE: Duration = Duration::from_micros(100);
 /// Hot connections that had nothing, one after the other, after which it looks at once: somebody who rings may keep it from falling asleep. About
 /// 5 µs with one that is hot.
 const QUIET_VISITS_BEFORE_POLL: usize = 128;
