@@ -113,7 +113,7 @@ pub(crate) struct Receive {
     pub(crate) credits: usize,
     /// How long may be read in one go, because others wait meanwhile; the first frame does not count.
     pub(crate) longest: Option<Duration>,
-    /// What was read last was as much as may be read in one go.
+    /// What was read last was as much as may be read in one go, or somebody had to be woken for it.
     pub(crate) was_long: bool,
     /// More has come than light use brings.
     is_untidy: bool,
@@ -396,6 +396,12 @@ impl Effects {
     /// Returns how long it takes to wake those who wait behind the first, roughly.
     fn time(&self) -> Duration {
         u32::try_from(self.more.len()).map_or(Duration::MAX, |count| TIME_OF_A_WAKE * count)
+    }
+
+    /// Returns `true` if somebody on this side is to be woken, which takes as long as ten small calls.
+    #[inline]
+    fn take_long(&self) -> bool {
+        self.waker.is_some() || !self.more.is_empty()
     }
 }
 

@@ -106,8 +106,9 @@ impl Connection {
                 let state = held.get_or_insert_with(|| self.lock());
                 let most = turn.frames_before_look(count).min(max_frames - count);
                 state.take_requests(receive, words, (id, message_type), most)?;
-                if receive.requests.len() > 0 {
-                    count += receive.requests.len();
+                let requests = receive.requests.len();
+                if requests > 0 {
+                    count += requests;
                     state.producer.prefetch_room(); // for the answers
                     held = None;
                     receive.requests.for_each(|id, message_type, payload| {
@@ -120,6 +121,9 @@ impl Connection {
                         dispatch(request, &receive.inline);
                         doorbell_shm::failpoint!("dispatch.after");
                     });
+                    if receive.inline.len() < requests {
+                        turn.had_long_step(); // a task or a thread answers
+                    }
                     if self.take_answers(receive, &mut held, effects)? {
                         break;
                     }
@@ -157,6 +161,9 @@ impl Connection {
             if let Some(request) = state.take_event(event, effects) {
                 state.producer.prefetch_room(); // for the answer
                 held = None;
+                if matches!(request, Dispatch::Request { .. }) {
+                    turn.had_long_step();
+                }
                 doorbell_shm::failpoint!("dispatch.before");
                 if matches!(request, Dispatch::Request { loan: Some(_), .. }) {
                     self.dispatching(|| dispatch(request, &receive.inline));
@@ -167,11 +174,13 @@ impl Connection {
                 if self.take_answers(receive, &mut held, effects)? {
                     break;
                 }
+            } else if effects.take_long() {
+                turn.had_long_step();
             }
         }
-        receive.was_long = count >= max_frames || turn.was_over;
         self.read_to
             .store(receive.consumer.head(), Ordering::Relaxed);
+        receive.was_long = count >= max_frames;
         if count == 0 {
             return Ok((0, None));
         }
@@ -181,6 +190,7 @@ impl Connection {
             state.give_back();
         }
         self.finish_batch(receive, &mut state, effects)?;
+        receive.was_long |= turn.was_long(effects);
         trim(&mut receive.scratch);
         Ok((count, Some(state)))
     }

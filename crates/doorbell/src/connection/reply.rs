@@ -102,7 +102,12 @@ impl InlineReplies {
     /// Returns `true` if there is none.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.calls.borrow().is_empty()
+        self.len() == 0
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.calls.borrow().len()
     }
 }
 

@@ -29,19 +29,45 @@ impl Others {
     }
 }
 
+/// What turns have brought, and at what cost for others.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Served {
+    pub(super) brought: Brought,
+    /// It took as long as a turn may, or somebody was woken: others have waited.
+    pub(super) was_long: bool,
+}
+
 /// What a turn of a connection brought.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Served {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Brought {
+    #[default]
     Nothing,
     /// Credit, and nothing else. A handler sends items meanwhile, and may want this very CPU: the next credit is not worth a spin.
     Credit,
     Messages,
-    /// Messages, as many as one turn may have: there may be more, and others have waited.
-    Many,
 }
 
 impl Served {
-    fn messages(any: bool) -> Self {
+    /// Returns what this turn and another one have been together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            brought: self.brought.max(other.brought),
+            was_long: self.was_long || other.was_long,
+        }
+    }
+}
+
+impl From<Brought> for Served {
+    fn from(brought: Brought) -> Self {
+        Self {
+            brought,
+            was_long: false,
+        }
+    }
+}
+
+impl Brought {
+    pub(super) fn messages(any: bool) -> Self {
         if any { Self::Messages } else { Self::Nothing }
     }
 }
@@ -53,24 +79,26 @@ pub(super) fn serve(
     others: Others,
 ) -> Result<Served, Disconnected> {
     let Some(mut receive) = connection.try_receive() else {
-        return Ok(Served::Nothing);
+        return Ok(Served::default());
     };
     receive.longest = others.patience();
     if connection.is_congested() {
         // Answers wait for room: no new requests until they are on their way.
-        return Ok(Served::messages(connection.relieve()));
+        return Ok(Brought::messages(connection.relieve()).into());
     }
     let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| {
         dispatch(connection, handlers, message, inline);
     };
     let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
-    if count > 0 && count == receive.credits {
-        return Ok(Served::Credit);
-    }
-    if receive.was_long {
-        return Ok(Served::Many);
-    }
-    Ok(Served::messages(count > 0 || connection.relieve()))
+    let brought = match count {
+        0 => Brought::messages(connection.relieve()),
+        _ if count == receive.credits => Brought::Credit,
+        _ => Brought::Messages,
+    };
+    Ok(Served {
+        brought,
+        was_long: receive.was_long,
+    })
 }
 
 /// Reads a turn of what a dead client has left: its notifications count, its calls have nobody to answer to.
@@ -84,7 +112,7 @@ pub(super) fn serve_the_dead(
     left: &mut usize,
 ) -> Result<Served, Disconnected> {
     let Some(mut receive) = connection.try_receive() else {
-        return Ok(Served::Nothing); // it stays hot
+        return Ok(Served::default()); // it stays hot
     };
     let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| match message {
         notify @ (Dispatch::Notify { .. } | Dispatch::Notifies { .. }) => {
@@ -102,15 +130,19 @@ pub(super) fn serve_the_dead(
         doorbell_shm::failpoint!("peer.gone.after");
         return Err(Disconnected::PeerGone);
     }
-    Ok(Served::Messages)
+    Ok(Served {
+        brought: Brought::Messages,
+        was_long: receive.was_long,
+    })
 }
 
 /// What a turn may take, after its first frame, while others are awake: some small calls, a few chunks of a large message, 64 notifications.
 /// Whoever calls while somebody floods waits for one such turn; and each has costs of its own, 0.1 µs. The first 32 frames may take longer,
-/// because they may be the calls of one who has to be woken for the answers.
+/// because they may be the calls of one who has to be woken for the answers; but not if they give work to tasks or threads, whose answers come
+/// one by one.
 const LONGEST_TURN: Duration = Duration::from_micros(4);
 
-/// The same while all others are asleep. They ring, and are not looked for more often than each 100 µs.
+/// The same while all others are asleep. They ring, and are not looked for more often than each 25 µs.
 const LONGEST_TURN_ALONE: Duration = Duration::from_micros(25);
 
 /// Frames read from one connection before the next one has its turn, however quick they are.

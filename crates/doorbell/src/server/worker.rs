@@ -19,7 +19,7 @@ use super::{
     mailbox::{Mailbox, Traveller},
     quiet::{Quiet, TIME_QUIET},
     registry::{Registry, Snapshot},
-    turn::{Others, Served, serve, serve_the_dead},
+    turn::{Brought, Others, Served, serve, serve_the_dead},
 };
 use crate::{
     connection::{Connection, Rest, Watched, lock},
@@ -109,11 +109,11 @@ impl Worker {
         let (mut visits, mut quiet_visits) = (0, 0);
         while !self.hot.is_empty() {
             let served = self.serve_hot();
-            if served == Served::Credit && is_first {
+            if served.brought == Brought::Credit && is_first {
                 turn = SpinTurn::over(); // what has woken us is not worth a spin
             }
-            is_first &= served == Served::Nothing;
-            if served >= Served::Messages {
+            is_first &= served.brought == Brought::Nothing;
+            if served.brought == Brought::Messages {
                 self.spin.paid(&turn);
                 turn = self.spin.start();
                 quiet_visits = 0;
@@ -129,10 +129,7 @@ impl Worker {
                 }
             }
             visits += 1 + self.hot.len();
-            if served == Served::Many {
-                visits = VISITS_BETWEEN_CLOCKS; // that took its time
-            }
-            if visits >= VISITS_BETWEEN_CLOCKS {
+            if served.was_long || visits >= VISITS_BETWEEN_CLOCKS {
                 visits = 0;
                 let now = Instant::now();
                 let period = if self.has_cold() {
@@ -142,7 +139,12 @@ impl Worker {
                 };
                 if now.duration_since(polled_at) >= period {
                     polled_at = now;
+                    let awake = self.hot.len();
                     self.poll(Wait::Poll);
+                    if served.was_long {
+                        let awake = awake.min(self.hot.len());
+                        self.hot.rotate_left(awake); // whoever has rung has waited for a turn already
+                    }
                     if self.mailbox.stop.load(Ordering::Relaxed) {
                         return false;
                     }
@@ -162,20 +164,20 @@ impl Worker {
         self.hot.len() + self.free.len() < self.connections.len()
     }
 
-    /// Gives every hot connection its turn. Returns the best that one of them had.
+    /// Gives every hot connection its turn.
     fn serve_hot(&mut self) -> Served {
-        let mut best = Served::Nothing;
+        let mut all = Served::default();
         let mut place = 0;
         while let Some(&index) = self.hot.get(place) {
             match self.serve(index) {
                 Ok(served) => {
-                    best = best.max(served);
+                    all = all.and(served);
                     place += 1;
                 }
                 Err(reason) => self.end(index, reason),
             }
         }
-        best
+        all
     }
 
     /// Reads one connection's ring for one turn.
@@ -190,7 +192,7 @@ impl Worker {
         };
         if owned.legacy.is_none() && owned.connection.looks_quiet() {
             owned.quiet_turns = owned.quiet_turns.saturating_add(1);
-            return Ok(Served::Nothing);
+            return Ok(Served::default());
         }
         if owned.connection.is_closed() {
             return Err(owned.connection.end().unwrap_or(Disconnected::Closed));
@@ -202,10 +204,10 @@ impl Worker {
             owned.hot = false;
             owned.connection.rest();
             self.hot.retain(|&hot| hot != index);
-            return Ok(Served::Messages);
+            return Ok(Brought::Messages.into());
         }
         let served = serve(&owned.connection, &mut self.handlers, others)?;
-        if served != Served::Nothing {
+        if served.brought != Brought::Nothing {
             owned.quiet_turns = 0;
         } else {
             owned.quiet_turns = owned.quiet_turns.saturating_add(1);

@@ -11,7 +11,8 @@ pub(super) struct Turn {
     /// Frames at which the clock is looked at next.
     look_at: usize,
     began: Option<Instant>,
-    pub(super) was_over: bool,
+    was_over: bool,
+    had_long_step: bool,
 }
 
 impl Turn {
@@ -22,7 +23,23 @@ impl Turn {
             look_at: longest.map_or(usize::MAX, |_| 1),
             began: None,
             was_over: false,
+            had_long_step: false,
         }
+    }
+
+    /// Something has been done that takes as long as many frames: the clock is looked at before the next one.
+    #[inline]
+    pub(super) fn had_long_step(&mut self) {
+        self.had_long_step = true;
+        if self.look_at != usize::MAX {
+            self.look_at = 0;
+        }
+    }
+
+    /// Returns `true` if the turn has taken so long, with the `effects` that come after it, that the clock is worth a look.
+    #[inline]
+    pub(super) fn was_long(&self, effects: &Effects) -> bool {
+        self.was_over || self.had_long_step || effects.take_long()
     }
 
     /// Returns `true` if what has been read is enough, with the `effects` that come after it. The clock is looked at seldom, and never for a
@@ -44,7 +61,7 @@ impl Turn {
         let now = Instant::now();
         let began = *self.began.get_or_insert(now);
         let longest = match frames {
-            ..FRAMES_OF_A_WINDOW => self.longest.max(LONGEST_WINDOW),
+            ..FRAMES_OF_A_WINDOW if !self.had_long_step => self.longest.max(LONGEST_WINDOW),
             _ => self.longest,
         };
         self.was_over = now.duration_since(began).saturating_add(effects.time()) >= longest;
@@ -106,6 +123,39 @@ mod tests {
         let frames = frames_that_wake(&mut short);
         assert!(frames <= 17 + FRAMES_BETWEEN_LOOKS, "{frames}");
         assert!(short.was_over);
+    }
+
+    #[test]
+    fn clock_is_looked_at_after_each_long_step() {
+        let mut turn = Turn::new(Some(HOUR));
+        assert!(!turn.is_over(17, &effects(0)));
+        turn.had_long_step();
+        assert_eq!(turn.frames_before_look(18), 1);
+        assert!(18 >= turn.look_at);
+        assert!(!turn.is_over(18, &effects(0)));
+        assert!(19 < turn.look_at);
+    }
+
+    #[test]
+    fn window_with_a_long_step_has_no_more_time_than_others() {
+        let mut turn = Turn::new(Some(Duration::ZERO));
+        assert!(!turn.is_over(1, &effects(0)), "a window has more time");
+        turn.had_long_step();
+        assert!(turn.is_over(2, &effects(0)));
+    }
+
+    #[test]
+    fn turn_is_long_that_was_over_or_had_a_long_step_or_wakes_somebody() {
+        let turn = || Turn::new(None);
+        assert!(!turn().was_long(&effects(0)));
+        assert!(turn().was_long(&effects(1)));
+        let mut stepped = turn();
+        stepped.had_long_step();
+        assert!(stepped.was_long(&effects(0)));
+        assert!(!stepped.is_over(10_000, &effects(0)), "nobody waits");
+        let mut over = Turn::new(Some(Duration::ZERO));
+        assert!(over.is_over(FRAMES_OF_A_WINDOW, &effects(0)));
+        assert!(over.was_long(&effects(0)));
     }
 
     #[test]
