@@ -103,7 +103,11 @@ fn stack_address() -> usize {
 
 /// A level takes 160 to 470 bytes, and three to six times as much without optimisation: this is for 130 levels and more, as many as JSON libraries
 /// allow. A message takes no more than 15 µs of a worker by its depth, in which the worker answers nobody.
-const MAX_STACK_BYTES: usize = if cfg!(debug_assertions) { 256 << 10 } else { 64 << 10 };
+const MAX_STACK_BYTES: usize = if cfg!(debug_assertions) {
+    256 << 10
+} else {
+    64 << 10
+};
 
 /// So many levels fit into any stack.
 const SHALLOW_BYTES: usize = 128;

@@ -8,6 +8,7 @@ mod engine;
 mod ledger;
 mod mailbox;
 mod options;
+mod pace;
 mod quiet;
 pub(crate) mod registry;
 pub(crate) mod reply;

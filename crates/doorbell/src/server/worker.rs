@@ -17,6 +17,7 @@ use doorbell_shm::{
 use super::{
     ledger::Charge,
     mailbox::{Mailbox, Traveller},
+    pace::Pace,
     quiet::{Quiet, TIME_QUIET},
     registry::{Registry, Snapshot},
     turn::{Brought, Others, Served, serve, serve_the_dead},
@@ -50,6 +51,7 @@ pub(super) struct Worker {
     hot: Vec<usize>,
     quiet: Quiet,
     spin: Spin,
+    pace: Pace,
     /// When a busy worker looks for idle connections again.
     idle_check_at: Option<Instant>,
     events: Vec<Event>,
@@ -82,6 +84,7 @@ impl Worker {
             hot: Vec::new(),
             quiet: Quiet::default(),
             spin,
+            pace: Pace::new(Instant::now()),
             idle_check_at,
             events: Vec::new(),
         }
@@ -106,7 +109,8 @@ impl Worker {
         let mut turn = self.spin.start();
         let mut is_first = true;
         let mut polled_at = Instant::now();
-        let (mut visits, mut quiet_visits) = (0, 0);
+        self.pace.start(polled_at);
+        let mut quiet_visits = 0;
         while !self.hot.is_empty() {
             let served = self.serve_hot();
             if served.brought == Brought::Credit && is_first {
@@ -128,10 +132,9 @@ impl Worker {
                     self.poll(Wait::Poll);
                 }
             }
-            visits += 1 + self.hot.len();
-            if served.was_long || visits >= VISITS_BETWEEN_CLOCKS {
-                visits = 0;
+            if self.pace.is_due(1 + self.hot.len()) || served.was_long {
                 let now = Instant::now();
+                let have_waited = served.was_long | self.pace.looked(now);
                 let period = if self.has_cold() {
                     TIME_BETWEEN_POLLS
                 } else {
@@ -141,9 +144,9 @@ impl Worker {
                     polled_at = now;
                     let awake = self.hot.len();
                     self.poll(Wait::Poll);
-                    if served.was_long {
+                    if have_waited {
                         let awake = awake.min(self.hot.len());
-                        self.hot.rotate_left(awake); // whoever has rung has waited for a turn already
+                        self.hot.rotate_left(awake); // before those they have waited for
                     }
                     if self.mailbox.stop.load(Ordering::Relaxed) {
                         return false;
@@ -507,9 +510,6 @@ const TIME_BETWEEN_POLLS_ALONE: Duration = Duration::from_micros(100);
 /// Hot connections that had nothing, one after the other, after which it looks at once: somebody who rings may keep it from falling asleep. About
 /// 5 µs with one that is hot.
 const QUIET_VISITS_BEFORE_POLL: usize = 128;
-/// Connections that have had their turn between two looks at the clock: with many of them hot, a turn of all takes longer than that.
-const VISITS_BETWEEN_CLOCKS: usize = 64;
-
 const TOKENS: u64 = 4;
 const BELL: u64 = 0;
 const CONTROL: u64 = 1;
