@@ -176,6 +176,7 @@ impl Threads {
         handler: impl FnOnce() -> T + Send + 'static,
         finish: fn(&ReplyTo<'_>, T),
     ) {
+        reply_to.gives_work();
         let (connection, call) = (Arc::clone(reply_to.connection), reply_to.call);
         let refused = self.run(move || {
             let reply_to = ReplyTo::later(&connection, call);

@@ -113,7 +113,7 @@ pub(crate) struct Receive {
     pub(crate) credits: usize,
     /// How long may be read in one go, because others wait meanwhile; the first frame does not count.
     pub(crate) longest: Option<Duration>,
-    /// What was read last was as much as may be read in one go, or somebody had to be woken for it.
+    /// What was read last was as much as may be read in one go, or somebody has been given work or woken for it.
     pub(crate) was_long: bool,
     /// More has come than light use brings.
     is_untidy: bool,
@@ -398,10 +398,10 @@ impl Effects {
         u32::try_from(self.more.len()).map_or(Duration::MAX, |count| TIME_OF_A_WAKE * count)
     }
 
-    /// Returns `true` if somebody on this side is to be woken, which takes as long as ten small calls.
+    /// Returns how many are to be woken on this side.
     #[inline]
-    fn take_long(&self) -> bool {
-        self.waker.is_some() || !self.more.is_empty()
+    fn wakers(&self) -> usize {
+        usize::from(self.waker.is_some()) + self.more.len()
     }
 }
 

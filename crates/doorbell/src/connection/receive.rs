@@ -106,9 +106,8 @@ impl Connection {
                 let state = held.get_or_insert_with(|| self.lock());
                 let most = turn.frames_before_look(count).min(max_frames - count);
                 state.take_requests(receive, words, (id, message_type), most)?;
-                let requests = receive.requests.len();
-                if requests > 0 {
-                    count += requests;
+                if receive.requests.len() > 0 {
+                    count += receive.requests.len();
                     state.producer.prefetch_room(); // for the answers
                     held = None;
                     receive.requests.for_each(|id, message_type, payload| {
@@ -121,8 +120,8 @@ impl Connection {
                         dispatch(request, &receive.inline);
                         doorbell_shm::failpoint!("dispatch.after");
                     });
-                    if receive.inline.len() < requests {
-                        turn.had_long_step(); // a task or a thread answers
+                    if receive.inline.take_has_given_work() {
+                        turn.had_long_step();
                     }
                     if self.take_answers(receive, &mut held, effects)? {
                         break;
@@ -158,12 +157,10 @@ impl Connection {
             let state = held.get_or_insert_with(|| self.lock());
             state.counters.frames_received += 1;
             doorbell_shm::failpoint!("take.after");
+            let wakers = effects.wakers();
             if let Some(request) = state.take_event(event, effects) {
                 state.producer.prefetch_room(); // for the answer
                 held = None;
-                if matches!(request, Dispatch::Request { .. }) {
-                    turn.had_long_step();
-                }
                 doorbell_shm::failpoint!("dispatch.before");
                 if matches!(request, Dispatch::Request { loan: Some(_), .. }) {
                     self.dispatching(|| dispatch(request, &receive.inline));
@@ -171,10 +168,13 @@ impl Connection {
                     dispatch(request, &receive.inline);
                 }
                 doorbell_shm::failpoint!("dispatch.after");
+                if receive.inline.take_has_given_work() {
+                    turn.had_long_step();
+                }
                 if self.take_answers(receive, &mut held, effects)? {
                     break;
                 }
-            } else if effects.take_long() {
+            } else if effects.wakers() > wakers {
                 turn.had_long_step();
             }
         }

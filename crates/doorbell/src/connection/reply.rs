@@ -46,6 +46,8 @@ pub(crate) struct InlineReplies {
     calls: RefCell<Vec<InBuffer>>,
     /// Their payloads, one behind the other.
     body: RefCell<Vec<u8>>,
+    /// A task or a thread has been given what the handler has left to do.
+    has_given_work: Cell<bool>,
 }
 
 /// A call, and which part of a buffer is its request or its reply.
@@ -102,12 +104,18 @@ impl InlineReplies {
     /// Returns `true` if there is none.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.calls.borrow().is_empty()
     }
 
+    /// A task or a thread is given work, which takes the worker as long as ten small calls.
+    pub(crate) fn give_work(&self) {
+        self.has_given_work.set(true);
+    }
+
+    /// Returns `true` if work has been given away since the last look.
     #[inline]
-    pub(super) fn len(&self) -> usize {
-        self.calls.borrow().len()
+    pub(super) fn take_has_given_work(&self) -> bool {
+        self.has_given_work.take()
     }
 }
 

@@ -9,6 +9,8 @@ pub(super) struct Pace {
     /// Visits after which the clock is looked at.
     most: usize,
     looked_at: Instant,
+    /// Visits have taken long since the last poll.
+    is_slow: bool,
 }
 
 impl Pace {
@@ -17,10 +19,11 @@ impl Pace {
             visits: 0,
             most: MOST_VISITS,
             looked_at: now,
+            is_slow: false,
         }
     }
 
-    /// Begins anew, after a sleep.
+    /// Begins to count, after a sleep. What earlier visits have taken still holds.
     pub(super) fn start(&mut self, now: Instant) {
         (self.visits, self.looked_at) = (0, now);
     }
@@ -32,25 +35,32 @@ impl Pace {
         self.visits >= self.most
     }
 
-    /// Learns what the clock says: when visits have taken long it is looked at earlier from now on, and then step by step later again. Returns
-    /// `true` if they have.
+    /// Learns what the clock says: when visits have taken long it is looked at earlier from now on. Returns `true` if they have.
     pub(super) fn looked(&mut self, now: Instant) -> bool {
         let took = now.duration_since(self.looked_at);
         let visits = std::mem::take(&mut self.visits);
         self.looked_at = now;
         let was_long = took > LONG;
-        self.most = if was_long {
+        if was_long {
             let in_time = visits as u128 * LONG.as_nanos() / took.as_nanos();
-            usize::try_from(in_time).map_or(MOST_VISITS, |most| most.clamp(1, MOST_VISITS))
-        } else {
-            (self.most + 1).min(MOST_VISITS)
-        };
+            let in_time = usize::try_from(in_time).unwrap_or(MOST_VISITS);
+            self.most = in_time.clamp(1, self.most);
+            self.is_slow = true;
+        }
         was_long
+    }
+
+    /// Learns that it has been looked who else has rung. Only then, and if no visits have taken long since the last time, the clock may be looked at a
+    /// step later again: glances at somebody who pauses for a moment would soon undo what has been learned.
+    pub(super) fn polled(&mut self) {
+        if !std::mem::take(&mut self.is_slow) {
+            self.most = (self.most + 1).min(MOST_VISITS);
+        }
     }
 }
 
 /// Visits between two looks at the clock, which takes as long as one of them if there is nothing to do.
-const MOST_VISITS: usize = 16;
+const MOST_VISITS: usize = 8;
 
 /// As long as it may take until the clock is looked at: half the time after which a worker looks who else has rung.
 const LONG: Duration = Duration::from_nanos(12_500);
@@ -66,24 +76,34 @@ mod tests {
             while !pace.is_due(1) {
                 visits += 1;
             }
-            pace.looked(pace.looked_at + visit * u32::try_from(visits).unwrap());
+            let took = visit * u32::try_from(visits).unwrap();
+            assert_eq!(pace.looked(pace.looked_at + took), took > LONG);
             visits
         };
         (0..looks).map(look).collect()
     }
 
+    const SHORT: Duration = Duration::from_nanos(40);
+
     #[test]
-    fn clock_is_looked_at_in_time_after_visits_that_take_long_and_seldom_again_later() {
+    fn clock_is_looked_at_in_time_after_visits_that_take_long() {
         let mut pace = Pace::new(Instant::now());
-        let short = between_looks(&mut pace, Duration::from_nanos(40), 3);
-        assert_eq!(short, [16; 3]);
-        let long = between_looks(&mut pace, LONG / 4, 4);
-        assert_eq!(long, [16, 4, 5, 4]);
-        let longer = between_looks(&mut pace, LONG * 3, 4);
-        assert_eq!(longer, [5, 1, 1, 1]);
-        let short = between_looks(&mut pace, Duration::from_nanos(40), 17);
-        assert_eq!(short[..3], [1, 2, 3]);
-        assert_eq!(short[14..], [15, 16, 16]);
+        assert_eq!(between_looks(&mut pace, SHORT, 3), [8; 3]);
+        assert_eq!(between_looks(&mut pace, LONG / 2, 4), [8, 2, 2, 2]);
+        assert_eq!(between_looks(&mut pace, LONG * 3, 3), [2, 1, 1]);
+    }
+
+    #[test]
+    fn clock_is_looked_at_later_again_step_by_step_with_the_polls() {
+        let mut pace = Pace::new(Instant::now());
+        between_looks(&mut pace, LONG * 3, 1);
+        pace.polled();
+        assert_eq!(between_looks(&mut pace, SHORT, 100), [1; 100]);
+        let later = (0..9).map(|_| {
+            pace.polled();
+            between_looks(&mut pace, SHORT, 1)[0]
+        });
+        assert_eq!(later.collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8, 8, 8]);
     }
 
     #[test]

@@ -173,6 +173,13 @@ impl<'a> ReplyTo<'a> {
         ))
     }
 
+    /// What is left to do is given to a task or a thread: an I/O worker that waits for the handler has been kept for a while.
+    pub(crate) fn gives_work(&self) {
+        if let Some(inline) = self.inline {
+            inline.give_work();
+        }
+    }
+
     pub(crate) fn answer(&self, answer: Answer<'_>) {
         if let Some(id) = self.call.id {
             let publish = self.inline.is_none();

@@ -218,6 +218,7 @@ impl ReplyTo<'_> {
         if id.is_none() {
             self.connection.background_began();
         }
+        self.gives_work();
         let _entered = runtime.enter();
         let deadline = deadline
             .map(|at| Box::pin(tokio::time::sleep_until(self.connection.instant(at).into())));

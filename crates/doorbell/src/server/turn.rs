@@ -33,7 +33,7 @@ impl Others {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Served {
     pub(super) brought: Brought,
-    /// It took as long as a turn may, or somebody was woken: others have waited.
+    /// It took as long as a turn may, or somebody was given work or woken: others have waited.
     pub(super) was_long: bool,
 }
 
@@ -66,12 +66,6 @@ impl From<Brought> for Served {
     }
 }
 
-impl Brought {
-    pub(super) fn messages(any: bool) -> Self {
-        if any { Self::Messages } else { Self::Nothing }
-    }
-}
-
 /// Reads a turn of what a client has sent: not for long, if there are `others`.
 pub(super) fn serve(
     connection: &Arc<Connection>,
@@ -84,21 +78,35 @@ pub(super) fn serve(
     receive.longest = others.patience();
     if connection.is_congested() {
         // Answers wait for room: no new requests until they are on their way.
-        return Ok(Brought::messages(connection.relieve()).into());
+        return Ok(relieve(connection));
     }
     let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| {
         dispatch(connection, handlers, message, inline);
     };
     let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
-    let brought = match count {
-        0 => Brought::messages(connection.relieve()),
-        _ if count == receive.credits => Brought::Credit,
-        _ => Brought::Messages,
-    };
+    if count == 0 {
+        return Ok(relieve(connection));
+    }
+    let is_credit = count == receive.credits;
     Ok(Served {
-        brought,
+        brought: if is_credit {
+            Brought::Credit
+        } else {
+            Brought::Messages
+        },
         was_long: receive.was_long,
     })
+}
+
+/// Writes the answers that have waited for room, which may be large.
+fn relieve(connection: &Connection) -> Served {
+    match connection.relieve() {
+        true => Served {
+            brought: Brought::Messages,
+            was_long: true,
+        },
+        false => Served::default(),
+    }
 }
 
 /// Reads a turn of what a dead client has left: its notifications count, its calls have nobody to answer to.

@@ -110,7 +110,7 @@ impl Worker {
         let mut is_first = true;
         let mut polled_at = Instant::now();
         self.pace.start(polled_at);
-        let mut quiet_visits = 0;
+        let (mut quiet_visits, mut have_waited) = (0, false);
         while !self.hot.is_empty() {
             let served = self.serve_hot();
             if served.brought == Brought::Credit && is_first {
@@ -132,9 +132,9 @@ impl Worker {
                     self.poll(Wait::Poll);
                 }
             }
-            if self.pace.is_due(1 + self.hot.len()) || served.was_long {
+            if self.pace.is_due(self.hot.len()) || served.was_long {
                 let now = Instant::now();
-                let have_waited = served.was_long | self.pace.looked(now);
+                have_waited |= self.pace.looked(now) || served.was_long;
                 let period = if self.has_cold() {
                     TIME_BETWEEN_POLLS
                 } else {
@@ -142,11 +142,11 @@ impl Worker {
                 };
                 if now.duration_since(polled_at) >= period {
                     polled_at = now;
+                    self.pace.polled();
                     let awake = self.hot.len();
                     self.poll(Wait::Poll);
-                    if have_waited {
-                        let awake = awake.min(self.hot.len());
-                        self.hot.rotate_left(awake); // before those they have waited for
+                    if std::mem::take(&mut have_waited) {
+                        self.hot.rotate_left(awake); // who has come goes before those that it has waited for
                     }
                     if self.mailbox.stop.load(Ordering::Relaxed) {
                         return false;
@@ -175,9 +175,13 @@ impl Worker {
             match self.serve(index) {
                 Ok(served) => {
                     all = all.and(served);
-                    place += 1;
+                    // One that pauses has left the hot set, and the next one its place.
+                    place += usize::from(self.hot.get(place) == Some(&index));
                 }
-                Err(reason) => self.end(index, reason),
+                Err(reason) => {
+                    all.was_long = true;
+                    self.end(index, reason);
+                }
             }
         }
         all

@@ -27,7 +27,8 @@ impl Turn {
         }
     }
 
-    /// Something has been done that takes as long as many frames: the clock is looked at before the next one.
+    /// Somebody has been given work, or is to be woken after the turn, which takes as long as many frames: the clock is looked at before the next
+    /// one.
     #[inline]
     pub(super) fn had_long_step(&mut self) {
         self.had_long_step = true;
@@ -39,7 +40,7 @@ impl Turn {
     /// Returns `true` if the turn has taken so long, with the `effects` that come after it, that the clock is worth a look.
     #[inline]
     pub(super) fn was_long(&self, effects: &Effects) -> bool {
-        self.was_over || self.had_long_step || effects.take_long()
+        self.was_over || self.had_long_step || effects.wakers() > 0
     }
 
     /// Returns `true` if what has been read is enough, with the `effects` that come after it. The clock is looked at seldom, and never for a
