@@ -102,7 +102,7 @@ fn stack_address() -> usize {
 }
 
 /// A level took 160 to 470 bytes with three types and optimisation, 940 to 1590 without: both are enough for 130 levels, about as many as JSON
-/// libraries allow. By its depth a message then takes 15 µs of a worker, in which that answers nobody. Debug assertions stand for a build without
+/// libraries allow, and an eighth at most of the stack of a worker, or of a thread that nobody has chosen another size for. By its depth a message then takes 15 µs of a worker, in which that answers nobody. Debug assertions stand for a build without
 /// optimisation; one that has neither is left with 40 levels.
 const MAX_STACK_BYTES: usize = if cfg!(debug_assertions) {
     256 << 10

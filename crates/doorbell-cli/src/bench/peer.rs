@@ -146,7 +146,7 @@ impl Peer {
         let program = std::env::current_exe()
             .context("cannot find this program to start it a second time")?;
         let mut child = Command::new(program)
-            .arg("bench-peer")
+            .arg(crate::cli::BENCH_PEER)
             .arg(serde_json::to_string(&part)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -121,7 +121,7 @@ impl Connection {
                         doorbell_shm::failpoint!("dispatch.after");
                     });
                     if receive.inline.take_has_given_work() {
-                        turn.had_long_step();
+                        turn.note_long_step();
                     }
                     if self.take_answers(receive, &mut held, effects)? {
                         break;
@@ -169,13 +169,13 @@ impl Connection {
                 }
                 doorbell_shm::failpoint!("dispatch.after");
                 if receive.inline.take_has_given_work() {
-                    turn.had_long_step();
+                    turn.note_long_step();
                 }
                 if self.take_answers(receive, &mut held, effects)? {
                     break;
                 }
             } else if effects.wakers() > wakers {
-                turn.had_long_step();
+                turn.note_long_step();
             }
         }
         self.read_to

@@ -100,12 +100,12 @@ pub(super) fn serve(
 
 /// Writes the answers that have waited for room, which may be large.
 fn relieve(connection: &Connection) -> Served {
-    match connection.relieve() {
-        true => Served {
-            brought: Brought::Messages,
-            was_long: true,
-        },
-        false => Served::default(),
+    if !connection.relieve() {
+        return Served::default();
+    }
+    Served {
+        brought: Brought::Messages,
+        was_long: true,
     }
 }
 

@@ -30,7 +30,7 @@ impl Turn {
     /// Somebody has been given work, or is to be woken after the turn, which takes as long as many frames: the clock is looked at before the next
     /// one.
     #[inline]
-    pub(super) fn had_long_step(&mut self) {
+    pub(super) fn note_long_step(&mut self) {
         self.had_long_step = true;
         if self.look_at != usize::MAX {
             self.look_at = 0;
@@ -130,7 +130,7 @@ mod tests {
     fn clock_is_looked_at_after_each_long_step() {
         let mut turn = Turn::new(Some(HOUR));
         assert!(!turn.is_over(17, &effects(0)));
-        turn.had_long_step();
+        turn.note_long_step();
         assert_eq!(turn.frames_before_look(18), 1);
         assert!(18 >= turn.look_at);
         assert!(!turn.is_over(18, &effects(0)));
@@ -141,7 +141,7 @@ mod tests {
     fn window_with_a_long_step_has_no_more_time_than_others() {
         let mut turn = Turn::new(Some(Duration::ZERO));
         assert!(!turn.is_over(1, &effects(0)), "a window has more time");
-        turn.had_long_step();
+        turn.note_long_step();
         assert!(turn.is_over(2, &effects(0)));
     }
 
@@ -151,7 +151,7 @@ mod tests {
         assert!(!turn().was_long(&effects(0)));
         assert!(turn().was_long(&effects(1)));
         let mut stepped = turn();
-        stepped.had_long_step();
+        stepped.note_long_step();
         assert!(stepped.was_long(&effects(0)));
         assert!(!stepped.is_over(10_000, &effects(0)), "nobody waits");
         let mut over = Turn::new(Some(Duration::ZERO));
