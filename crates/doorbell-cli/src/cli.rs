@@ -29,9 +29,12 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Engine(EngineArgs),
     /// The second process of a benchmark; started by `bench` itself
-    #[command(hide = true)]
+    #[command(name = BENCH_PEER, hide = true)]
     BenchPeer(BenchPeerArgs),
 }
+
+/// Unlike any command that a user types: a mistyped one is answered with those that it resembles, hidden or not.
+pub(crate) const BENCH_PEER: &str = "second-process";
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchPeerArgs {

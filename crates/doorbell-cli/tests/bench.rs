@@ -433,3 +433,17 @@ fn bench_refuses_a_report_that_cannot_be_written_before_it_measures() {
         assert!(text.contains(report), "{text}");
     }
 }
+
+#[test]
+fn mistyped_bench_is_answered_with_bench_alone() {
+    let output = Command::new(env!("CARGO_BIN_EXE_doorbell"))
+        .arg("bnech")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        said.contains("a similar subcommand exists: 'bench'"),
+        "{said}"
+    );
+}
