@@ -3,7 +3,7 @@
 //! `DOORBELL_HOSTILE_SECONDS` is how long each attack is repeated, and the time within which the witness has 99 of 100 answers is compared with
 //! the same right before and right after.
 //!
-//! With `DOORBELL_HOSTILE_APART=0,1` as well, the witness calls every 0.3 ms, it and after it the server's workers have CPU 1 before all
+//! With `DOORBELL_HOSTILE_APART=0,1` as well, the witness calls every 0.3 ms, it and after it its worker have CPU 1 before all
 //! others, and everybody else is on CPU 0. Then only the server can hold it up, and more than twice as long is a failure.
 //!
 //! Without that it calls without pauses, and whoever takes processors slows it down, whatever the server does. So if it is more than twice as
@@ -29,7 +29,7 @@ pub(crate) fn length() -> Option<Duration> {
     Some(Duration::from_secs_f64(seconds.parse().expect("seconds")))
 }
 
-/// Two CPUs if the witness is to be apart: that of everybody else, and that of the witness and the server's workers.
+/// Two CPUs if the witness is to be apart: that of everybody else, and that of the witness and its worker.
 fn apart() -> Option<[usize; 2]> {
     let cpus = std::env::var("DOORBELL_HOSTILE_APART").ok()?;
     let (others, witness) = cpus.split_once(',').expect("two CPUs");
@@ -48,7 +48,7 @@ pub(crate) fn manner() -> Manner {
 pub(crate) enum Manner {
     WithPauses,
     WithoutPauses,
-    /// With pauses, from a CPU that only the workers want as well, and has it first.
+    /// With pauses, from a CPU that only its worker wants as well, and has it first.
     Apart {
         cpu: usize,
     },
@@ -62,16 +62,16 @@ pub(crate) fn stay_away() {
     }
 }
 
-/// Prefers the server's workers, if the witness is apart.
-pub(crate) fn prefer_workers(server: u32) {
+/// Prefers the worker of the witness, if that is apart.
+pub(crate) fn prefer_worker(server: u32) {
     if apart().is_some() {
-        prefer_threads(server, is_worker, -10); // after the witness
+        prefer_threads(server, |thread| thread == "doorbell-io-0", -10); // after the witness
     }
 }
 
-/// Returns where the workers are to be.
+/// Returns where the workers are to be: that of the witness, which is the first client, is with it, and the others are with everybody else.
 pub(crate) fn cpus_of_workers() -> Vec<usize> {
-    apart().map_or(Vec::new(), |[_, cpu]| vec![cpu; MOST_WORKERS])
+    apart().map_or(Vec::new(), |[others, cpu]| vec![cpu, others])
 }
 
 /// Lets the server suffer each attack for so long, prints what the witness felt, and fails if it was too much.
@@ -303,7 +303,6 @@ pub(crate) fn keep_busy() {
     });
 }
 
-const MOST_WORKERS: usize = 8;
 const TRIES: u32 = 3;
 /// What is promised.
 const TWICE: u32 = 2;
