@@ -68,7 +68,7 @@ for file in crates/doorbell-shm/src/sys/linux/*.rs; do
         my $inner;
         $inner = qr/\((?:[^()]++|(??{$inner}))*\)/;
         s{\bcall(?:_once)?(?=\(Call::)$inner}{$& =~ tr/\n//cdr}ge;
-        my $cannot_fail = qr/\b(?:retry_on_intr|munmap|sysconf|geteuid|getpid|getrlimit|clock_gettime|kill_process|malloc_trim|mallinfo)\b/;
+        my $cannot_fail = qr/\b(?:retry_on_intr|munmap|sysconf|geteuid|getpid|getrlimit|getrusage|clock_gettime|kill_process|malloc_trim|mallinfo)\b/;
         my $calls = qr/\b(?:rustix|libc)::(?:\w+::)*[a-z_0-9]+\(|\bfs::[a-z_]+\(|\.try_clone\(/;
         my @found;
         push @found, $& while /$calls/g;

@@ -5,6 +5,8 @@ pub mod failpoint;
 pub mod memory;
 pub mod ring;
 #[cfg(not(loom))]
+pub mod stall;
+#[cfg(not(loom))]
 pub mod sys;
 pub mod wake;
 

@@ -9,6 +9,7 @@ use std::sync::MutexGuard;
 use super::blocks::{ALIGNMENT, Blocks};
 use super::copy::copy_out;
 use super::segment::{OwnBlock, PeerBlock};
+use crate::stall;
 
 /// Private memory that is written like a block, where there is no segment. It begins at a multiple of 64 too.
 #[derive(Debug)]
@@ -124,7 +125,7 @@ impl SharedBytes {
         let to = out.spare_capacity_mut().as_mut_ptr().cast::<u8>();
         // SAFETY: source: a `Source` begins at a multiple of 8, and its bytes, rounded up to 8, are mapped and written by nobody in this
         // process. Destination: `reserve` has made room for `length` bytes, which are ours, and private memory does not overlap a mapping.
-        unsafe { copy_out(source.address, to, length) };
+        stall::count(|| unsafe { copy_out(source.address, to, length) });
         let filled = out.len() + length;
         // SAFETY: `reserve` made the capacity at least `filled`, and `copy_out` has just initialised the bytes between the old
         // length and `filled`.
@@ -160,7 +161,7 @@ impl SharedBytes {
             let from = source.address.wrapping_add(at + head.len());
             // SAFETY: source: behind the head, so a multiple of 8, or `at` was one; the assertion shows that the bytes are inside, and
             // rounded up to 8 they still are mapped. Destination: as many bytes, borrowed mutably, in private memory.
-            unsafe { copy_out(from, rest.as_mut_ptr(), rest.len()) };
+            stall::count(|| unsafe { copy_out(from, rest.as_mut_ptr(), rest.len()) });
         }
     }
 

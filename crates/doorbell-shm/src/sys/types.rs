@@ -85,3 +85,12 @@ pub struct Event {
     /// The other end of a stream or of a socket doorbell is closed or broken. Bytes may still be unread.
     pub hung_up: bool,
 }
+
+/// What a thread has done since it began, as the system counts it. See [`thread_sleeps`](super::thread_sleeps).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadSleeps {
+    /// Times it has slept, whatever for.
+    pub sleeps: u64,
+    /// Pages that were not there when it touched them.
+    pub faults: u64,
+}

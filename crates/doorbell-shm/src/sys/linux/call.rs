@@ -3,8 +3,8 @@
 //! All of them go through [`call`] or [`call_once`]; `ci/architecture.sh` looks for one that does not. In an ordinary build the names
 //! are gone. With `--cfg doorbell_faults` a test says which of them is to fail, and with what; see `faults`.
 //!
-//! Not here is what cannot fail on what is ours: `munmap` of a range that we mapped, `close`, the clock, and the numbers of this
-//! process and its user.
+//! Not here is what cannot fail on what is ours: `munmap` of a range that we mapped, `close`, the clock, what a thread has
+//! used, and the numbers of this process and its user.
 
 use rustix::io::{Result, retry_on_intr};
 
@@ -30,7 +30,7 @@ macro_rules! calls {
 calls! {
     Accept, AddSeals, Bind, Chmod, Connect, Dup, EpollAdd, EpollCreate, EpollDelete, EpollWait, Eventfd, Fallocate, Fchmod, Flock, Fstat,
     Fstatfs, Ftruncate, FutexWait, FutexWaitv, FutexWake, GetFlags, GetSeals, Getsockopt, Ioctl, Listen, Lstat, Madvise, MemfdCreate,
-    Mkdir, Mmap, Openat, PidfdOpen, Poll, Preadv, Readlink, Recv, Recvmsg, SchedGetaffinity, SchedSetaffinity, Send, Sendmsg,
+    Mkdir, Mmap, Nice, Openat, PidfdOpen, Poll, Preadv, Readlink, Recv, Recvmsg, SchedGetaffinity, SchedSetaffinity, Send, Sendmsg,
     Setrlimit, Setsockopt, Socket, Socketpair, Unlink, Write,
 }
 

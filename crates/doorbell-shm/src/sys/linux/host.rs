@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::sync::{
     OnceLock,
@@ -15,6 +16,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getpid, getrlimit};
 use rustix::thread::CpuSet;
 
 use super::call::{Call, call};
+use crate::sys::ThreadSleeps;
 
 /// Returns the directory where servers of this user put their sockets, created if missing and private to the user.
 ///
@@ -135,6 +137,32 @@ fn run_on(cpus: &CpuSet) -> io::Result<()> {
     Ok(call(Call::SchedSetaffinity, || {
         rustix::thread::sched_setaffinity(None, cpus)
     })?)
+}
+
+/// Lets other threads go before the calling one, as long as there are such: it gets about a tenth of a CPU that it shares with one of them.
+///
+/// # Errors
+///
+/// If the system refuses.
+pub fn lower_thread_priority() -> io::Result<()> {
+    // That of the thread, though POSIX says of the process: setpriority(2), "C library/kernel differences".
+    call(Call::Nice, || rustix::process::nice(10))?;
+    Ok(())
+}
+
+/// Returns how often the calling thread has slept, and how often it has touched a page that was not there.
+pub fn thread_sleeps() -> ThreadSleeps {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the second argument points to memory of that type, which is ours.
+    let failed = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+    debug_assert_eq!(failed, 0, "nothing can be wrong with the arguments");
+    // SAFETY: it is a struct of integers, all of which were zero before the system filled it.
+    let usage = unsafe { usage.assume_init() };
+    let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
+    ThreadSleeps {
+        sleeps: count(usage.ru_nvcsw),
+        faults: count(usage.ru_minflt) + count(usage.ru_majflt),
+    }
 }
 
 /// Returns the CPUs of the process: those of its first thread, as first seen. Pinning a thread does not change it.

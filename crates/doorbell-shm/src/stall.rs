@@ -1,0 +1,257 @@
+//! Whether a thread has had to sleep for a page of shared memory.
+//!
+//! A page of a mapping may be gone when it is next touched: its writer has thrown it away, or the system has moved it to disk. The access is
+//! a page fault then, in which the kernel may let the thread sleep: until the page has come; or, while a hole is punched into the memory,
+//! until that is done, and whoever punches can be preempted meanwhile. A thread that serves many peers cannot prevent that one of them
+//! makes it sleep so. This module tells it afterwards which one it was.
+//!
+//! The kernel counts faults and sleeps of each thread (`getrusage(2)`, `RUSAGE_THREAD`). To read the numbers is a system call, too much for
+//! each look at a ring. So a thread [watches](watch) itself only for a while, when something has taken long, and reads them only after a
+//! piece of work that has taken longer than the shortest sleep. If it has slept in it *and* had a fault, the piece was a stall. What runs in
+//! between and is somebody else's, such as a handler, which may sleep as it likes, is [left out](leave_out), but for what it reads of shared
+//! memory and writes there.
+//!
+//! All of this is about the calling thread.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::sys::{ThreadSleeps, thread_sleeps};
+
+/// Begins to watch the calling thread, or ends it.
+pub fn watch(is_on: bool) {
+    METER.with(|meter| {
+        if is_on {
+            meter.known.set(thread_sleeps());
+        }
+        match (meter.is_on.replace(is_on), is_on) {
+            (false, true) => WATCHED.fetch_add(1, Ordering::Relaxed),
+            (true, false) => WATCHED.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+    });
+}
+
+/// Returns `true` if the calling thread is watched.
+#[inline]
+pub fn is_watched() -> bool {
+    may_be_watched() && METER.with(|meter| meter.is_on.get())
+}
+
+/// Returns `false` if no thread is watched. In a library that is loaded later it takes a call to look at what belongs to a thread.
+#[inline]
+fn may_be_watched() -> bool {
+    WATCHED.load(Ordering::Relaxed) > 0
+}
+
+/// Threads of this process that are watched.
+static WATCHED: AtomicUsize = AtomicUsize::new(0);
+
+/// Forgets what the watched thread has slept until now.
+pub fn forget() {
+    METER.with(|meter| meter.known.set(thread_sleeps()));
+}
+
+/// Runs `work` and notes whether the calling thread stalls in it, if it is watched.
+#[inline]
+pub fn measure<T>(work: impl FnOnce() -> T) -> T {
+    as_part(Part::Counts, work)
+}
+
+/// Returns `true` if the calling thread has stalled in what it has [measured](measure) since this was last asked.
+#[inline]
+pub fn take() -> bool {
+    may_be_watched() && take_has_stalled()
+}
+
+/// Runs `work` as a part of what is [measured](measure), if that is so, that may sleep without being a stall.
+#[inline]
+pub fn leave_out<T>(work: impl FnOnce() -> T) -> T {
+    as_part(Part::LeftOut, work)
+}
+
+/// Runs `work`, which counts even as a part of what is [left out](leave_out).
+#[inline]
+pub fn count<T>(work: impl FnOnce() -> T) -> T {
+    as_part(Part::Counts, work)
+}
+
+/// There is one copy of `work` in the code: it is what matters when nobody watches.
+#[inline(always)]
+fn as_part<T>(part: Part, work: impl FnOnce() -> T) -> T {
+    let before = match may_be_watched() {
+        true => begin(part),
+        false => Before::Unwatched,
+    };
+    let value = work();
+    if let Before::Part(around) = before {
+        turn_to(around);
+    }
+    value
+}
+
+/// What was before a part began.
+#[derive(Clone, Copy)]
+enum Before {
+    Unwatched,
+    Part(Option<Part>),
+}
+
+struct Meter {
+    is_on: Cell<bool>,
+    /// What runs now, and since when; `None` outside of what is measured.
+    part: Cell<Option<(Part, Instant)>>,
+    /// What has been read last: sleeps until then have been judged.
+    known: Cell<ThreadSleeps>,
+    has_stalled: Cell<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Counts,
+    LeftOut,
+}
+
+thread_local! {
+    static METER: Meter = const {
+        Meter {
+            is_on: Cell::new(false),
+            part: Cell::new(None),
+            known: Cell::new(ThreadSleeps { sleeps: 0, faults: 0 }),
+            has_stalled: Cell::new(false),
+        }
+    };
+}
+
+#[cold]
+fn begin(part: Part) -> Before {
+    if !is_watched() {
+        return Before::Unwatched;
+    }
+    let around = METER.with(|meter| meter.part.get().map(|(around, _)| around));
+    if around != Some(part) {
+        turn_to(Some(part));
+    }
+    Before::Part(around)
+}
+
+#[cold]
+fn take_has_stalled() -> bool {
+    METER.with(|meter| meter.has_stalled.take())
+}
+
+/// Judges what runs now, and goes on with another part.
+#[cold]
+fn turn_to(part: Option<Part>) {
+    METER.with(|meter| {
+        if meter.part.get().map(|(part, _)| part) == part {
+            return;
+        }
+        let now = Instant::now();
+        if let Some((ended, since)) = meter.part.get()
+            && now.duration_since(since) > SHORTEST_SLEEP
+        {
+            let known = meter.known.replace(thread_sleeps());
+            let has_stalled = meter.known.get().has_stalled_since(known);
+            if ended == Part::Counts && has_stalled {
+                meter.has_stalled.set(true);
+            }
+        }
+        meter.part.set(part.map(|part| (part, now)));
+    });
+}
+
+impl ThreadSleeps {
+    fn has_stalled_since(self, before: Self) -> bool {
+        self.sleeps > before.sleeps && self.faults > before.faults
+    }
+}
+
+/// Shorter than most sleeps: to be woken takes some microseconds, the halted processor more.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleep() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    /// Touches memory that was never touched before: so large a block no allocator keeps.
+    fn fault() {
+        let mut block = vec![0_u8; 64 << 20];
+        block[32 << 20] = 1;
+        std::hint::black_box(block);
+    }
+
+    fn both() {
+        sleep();
+        fault();
+    }
+
+    fn stalls(work: impl FnOnce()) -> bool {
+        measure(work);
+        take()
+    }
+
+    #[test]
+    fn sleep_and_a_fault_are_a_stall() {
+        watch(true);
+        assert!(!stalls(|| ()));
+        assert!(stalls(both));
+        assert!(!stalls(|| ()));
+        assert_eq!(measure(|| 7), 7);
+        watch(false);
+    }
+
+    #[test]
+    fn neither_is_one_alone() {
+        watch(true);
+        let is_none = |work: fn()| (0..100).any(|_| !stalls(work)); // other tests may take the lock of a fault
+        assert!(is_none(sleep));
+        assert!(is_none(fault));
+        watch(false);
+    }
+
+    #[test]
+    fn what_is_left_out_may_stall() {
+        watch(true);
+        assert!(!stalls(|| leave_out(both)));
+        let before = || {
+            both();
+            leave_out(sleep);
+        };
+        assert!(stalls(before));
+        let after = || {
+            leave_out(sleep);
+            both();
+        };
+        assert!(stalls(after));
+        watch(false);
+    }
+
+    #[test]
+    fn what_counts_does_so_in_what_is_left_out() {
+        watch(true);
+        assert!(stalls(|| leave_out(|| count(both))));
+        let around = || {
+            both();
+            count(|| ());
+            both();
+        };
+        assert!(!stalls(|| leave_out(around)));
+        watch(false);
+    }
+
+    #[test]
+    fn only_threads_that_are_watched_are_measured() {
+        watch(true);
+        watch(false);
+        leave_out(both);
+        count(both);
+        assert!(!is_watched());
+        assert!(!std::thread::spawn(is_watched).join().unwrap());
+    }
+}
