@@ -84,6 +84,7 @@ kicked-acquire    loom_close_racing_with_sleep_ends_it
 brake-fence       loom_work_that_ends_while_its_starter_is_held_lets_it_go_on
 release-fence     loom_work_that_ends_while_its_starter_is_held_lets_it_go_on
 brake-look-again  loom_work_that_ends_while_its_starter_is_held_lets_it_go_on
+resume-set-first  loom_work_that_ends_while_what_is_held_moves_is_told_to_its_new_place
 leave-release-first loom_waiter_racing_with_a_driver_that_leaves_drives
 park-register-first loom_waiter_racing_with_a_driver_that_leaves_drives
 leave-release-first loom_peer_that_goes_while_a_driver_leaves_ends_the_connection

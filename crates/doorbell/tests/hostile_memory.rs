@@ -17,7 +17,7 @@ use hostile::{
     account::{of_going_on, of_the_end},
     attack, suffer, suffer_in_threads,
 };
-use support::messages::{Add, Gate, Open};
+use support::messages::{Add, Echo, Gate, Open};
 
 #[test]
 #[ignore = "the body of the child processes"]
@@ -288,12 +288,23 @@ fn meanwhile<T>(
     change: impl Fn(&Memory, u32) + Sync,
     work: impl FnOnce(&mut HandClient) -> T,
 ) -> T {
-    let (memory, over) = (client.ours.duplicate(), AtomicBool::new(false));
+    let memory = client.ours.duplicate();
+    meanwhile_in(&memory, client, change, work)
+}
+
+/// As [`meanwhile`], with another memory that changes.
+fn meanwhile_in<T>(
+    memory: &Memory,
+    client: &mut HandClient,
+    change: impl Fn(&Memory, u32) + Sync,
+    work: impl FnOnce(&mut HandClient) -> T,
+) -> T {
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             (0..u32::MAX)
                 .take_while(|_| !over.load(Ordering::Relaxed))
-                .for_each(|number| change(&memory, number));
+                .for_each(|number| change(memory, number));
         });
         let _over = RaiseAtEnd(&over);
         work(client)
@@ -403,7 +414,89 @@ const CHANGES: &[Attack] = &[
             format!("ended: {account}")
         },
     ),
+    // Nothing was ever written to it but zeros, so that nothing is wrong with it.
+    attack(
+        "empty memory that is thrown away under the server",
+        "served: rung",
+        |path| {
+            of_going_on(path, |client| {
+                let punch = |memory: &Memory, _| memory.try_punch().expect("it is ours");
+                meanwhile(client, punch, |client| {
+                    let until = Instant::now() + Duration::from_millis(20);
+                    while Instant::now() < until {
+                        client.ring();
+                    }
+                });
+                "rung".to_owned()
+            })
+        },
+    ),
+    attack(
+        "a loan that is thrown away while it is read",
+        "served: 200 calls",
+        |path| {
+            let hello = HandHello {
+                features: 1 | HandHello::LOANS,
+                ..HandHello::proper()
+            };
+            let mut client = HandClient::connect_with(path, &hello);
+            let (number, segment) = client.segment(LENT / 4096);
+            let punch =
+                |memory: &Memory, _| memory.try_punch_bytes(LENT.into()).expect("it is ours");
+            meanwhile_in(&segment, &mut client, punch, |client| {
+                for generation in 1..=200 {
+                    lend_whole(client, number, generation);
+                }
+            });
+            client.ping();
+            "served: 200 calls".to_owned()
+        },
+    ),
+    // Between programs of one user all of that ring but its first page can be given back, by either side.
+    attack(
+        "the server's ring that is thrown away while it writes",
+        "served: 500 answers",
+        |path| {
+            let hello = HandHello {
+                features: 1 | HandHello::GIVE_BACK,
+                ..HandHello::proper()
+            };
+            let mut client = HandClient::connect_with(path, &hello);
+            let pages = client.pages.as_ref().expect("of the same user").duplicate();
+            let bytes = client.welcome.server_ring_capacity_bytes.into();
+            let punch = |memory: &Memory, _| memory.try_punch_bytes(bytes).expect("it is shared");
+            meanwhile_in(&pages, &mut client, punch, |client| {
+                for generation in 1..=500_u64 {
+                    let call = Frame::new(kind::CALL, generation << 32, Echo::TYPE.get());
+                    let before = client.theirs.load(Memory::TAIL);
+                    client.send(&call.body(vec![7; 16_000]));
+                    eventually("an answer", || {
+                        client.theirs.load(Memory::TAIL).wrapping_sub(before) > 16_000
+                    });
+                    client.skip_everything();
+                }
+            });
+            assert!(!client.is_over());
+            "served: 500 answers".to_owned()
+        },
+    ),
 ];
+
+/// Lends a whole block in a call, and waits until it is answered and the block given back.
+fn lend_whole(client: &mut HandClient, segment: u32, generation: u64) {
+    let descriptor = [segment, 0, LENT].map(u32::to_le_bytes).concat();
+    let call = Frame::new(kind::CALL, generation << 32, Echo::TYPE.get());
+    client.send(&call.flags(flags::LOANED).body(descriptor));
+    let (mut is_answered, mut is_back) = (false, false);
+    while !(is_answered && is_back) {
+        let frame = client.wait_for_frame();
+        is_back |= frame.kind == kind::RELEASE;
+        is_answered |= frame.kind == kind::RESPONSE && frame.flags & flags::MORE == 0;
+    }
+}
+
+/// Bytes that are lent.
+const LENT: u32 = 64 << 10;
 
 /// Pings while a word changes as fast as it can. Bells are rung by hand, so that nothing depends on the word.
 fn pings_meanwhile(path: &Path, change: impl Fn(&Memory, u32) + Sync) -> String {

@@ -273,6 +273,30 @@ impl HandClient {
         }
     }
 
+    /// Asks for a segment with room for a block of so many pages, and returns its number with its memory.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not give us one.
+    pub fn segment(&mut self, pages: u32) -> (u32, Memory) {
+        self.send(&Frame::new(kind::WANT_SEGMENT, 0, pages));
+        let frame = self.wait_for_frame();
+        assert_eq!(frame.kind, kind::SEGMENT, "{frame:?}");
+        let mut handles = Vec::new();
+        let message = self.socket.receive(8, &mut handles);
+        let number = u32::try_from(frame.id).expect("a number of a segment");
+        let announced = u64::from(number) | u64::from(frame.value) << 32;
+        assert_eq!(message, Some(announced.to_le_bytes().to_vec()));
+        let [memory] = <[_; 1]>::try_from(handles).expect("one descriptor");
+        (number, Memory::new(memory))
+    }
+
+    /// Reads nothing of what the server has written, and gives all its room back.
+    pub fn skip_everything(&mut self) {
+        let unread = self.theirs.load(Memory::TAIL).wrapping_sub(self.head);
+        self.release(unread);
+    }
+
     /// Waits until the server has published nothing new for so long, and returns how much it has in all. Reads nothing.
     pub fn bytes_when_quiet(&self, quiet: Duration) -> u32 {
         let (mut bytes, mut since) = (0, Instant::now());

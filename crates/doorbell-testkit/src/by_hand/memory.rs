@@ -84,14 +84,23 @@ impl Memory {
         self.0.set_len(bytes)
     }
 
-    /// Tries to throw away what is in it.
+    /// Tries to throw away what is in its first page.
     ///
     /// # Errors
     ///
     /// Those of the system.
     pub fn try_punch(&self) -> io::Result<()> {
+        self.try_punch_bytes(4096)
+    }
+
+    /// Tries to throw away what is in its first bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    pub fn try_punch_bytes(&self, bytes: u64) -> io::Result<()> {
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-        Ok(rustix::fs::fallocate(&self.0, flags, 0, 4096)?)
+        Ok(rustix::fs::fallocate(&self.0, flags, 0, bytes)?)
     }
 
     /// Tries to open the same memory once more, for writing.

@@ -15,6 +15,9 @@ pub mod kind {
     pub const PING: u8 = 9;
     pub const PONG: u8 = 10;
     pub const GOAWAY: u8 = 11;
+    pub const SEGMENT: u8 = 12;
+    pub const WANT_SEGMENT: u8 = 13;
+    pub const RELEASE: u8 = 15;
     pub const QUIET: u8 = 16;
 }
 
@@ -49,6 +52,8 @@ pub struct HandHello {
 }
 
 impl HandHello {
+    /// Bit of the feature with which payloads may be lent.
+    pub const LOANS: u64 = 2;
     /// Bit of the feature with which the server's ring lies in two memories.
     pub const GIVE_BACK: u64 = 4;
 

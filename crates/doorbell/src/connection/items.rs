@@ -5,6 +5,7 @@ use doorbell_proto::{
     connection::ItemError,
     frame::{DESCRIPTOR_BYTES, Flags, FrameKind, HEADER_BYTES},
 };
+use doorbell_shm::stall;
 
 use super::{Connection, Outbound, Preamble, TicketKey, state::header};
 use crate::{
@@ -63,7 +64,7 @@ impl Connection {
                 _ => ItemRefused::Over,
             })?;
         let header = header(FrameKind::Data, Flags::default(), id.raw(), 0);
-        let result = state.send(header, Preamble::default(), payload);
+        let result = stall::count(|| state.send(header, Preamble::default(), payload));
         self.sent(guard, result);
         Ok(())
     }
@@ -105,7 +106,8 @@ impl Connection {
         }
         let header = header(FrameKind::Data, Flags::PACKED, id.raw(), 0);
         state.counters.messages_sent += collected.count() as u64 - 1;
-        let result = state.send(header, Preamble::default(), Outbound::Copy(body));
+        let payload = Outbound::Copy(body);
+        let result = stall::count(|| state.send(header, Preamble::default(), payload));
         self.sent(guard, result);
         Ok(())
     }

@@ -3,28 +3,31 @@
 //! At the limit the worker stops reading that connection, the ring fills, and the client is told so. When half of them have ended
 //! the worker is asked to go on.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex};
 
 use doorbell_shm::Brake;
 
-use super::Connection;
+use super::{Connection, lock};
 
 /// Counts handlers in the background.
 #[derive(Default)]
 pub(super) struct Load {
     brake: Brake,
-    resume: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    resume: Mutex<Option<Arc<Resume>>>,
 }
 
+type Resume = dyn Fn() + Send + Sync;
+
 impl Connection {
-    /// Sets what makes the worker look at this connection again.
+    /// Sets what makes the worker look at this connection again. A worker that sets it looks afterwards: it may have been asked before.
     pub(crate) fn on_resume(&self, resume: impl Fn() + Send + Sync + 'static) {
-        let _ = self.load.resume.set(Box::new(resume)); // a connection has one worker for life
+        *lock(&self.load.resume) = Some(Arc::new(resume));
     }
 
     /// Makes the worker look at this connection.
     pub(super) fn ask_to_resume(&self) {
-        self.load.resume.get().inspect(|resume| resume());
+        let resume = lock(&self.load.resume).clone();
+        resume.inspect(|resume| resume());
     }
 
     #[cfg(feature = "tokio")]
@@ -35,7 +38,7 @@ impl Connection {
     #[cfg(feature = "tokio")]
     pub(crate) fn background_ended(&self) {
         if self.load.brake.end(BACKGROUND_HANDLERS) {
-            self.load.resume.get().inspect(|resume| resume());
+            self.ask_to_resume();
         }
     }
 

@@ -12,7 +12,7 @@ use doorbell_proto::{
     connection::{GoAwayReason, StartError},
     frame::{Flags, FrameKind},
 };
-use doorbell_shm::{SleepOn, SpinTurn};
+use doorbell_shm::{SleepOn, SpinTurn, stall};
 
 use super::{
     Connection, Effects, Outbound, Preamble, Receive, Sleeper, StateGuard, TicketKey,
@@ -124,7 +124,7 @@ impl Connection {
         doorbell_shm::failpoint!("answer.before");
         let mut guard = self.lock();
         let mut effects = Effects::default();
-        let result = guard.answer(id, message_type, answer, &mut effects);
+        let result = stall::count(|| guard.answer(id, message_type, answer, &mut effects));
         doorbell_shm::failpoint!("answer.written");
         if publish || result.is_err() || guard.has_backlog() {
             self.sent(guard, result);

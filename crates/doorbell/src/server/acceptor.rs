@@ -23,6 +23,7 @@ use super::{
     Admission, Policy,
     ledger::{Charge, Ledger, Shortage, User, Users, UsersShare},
     mailbox::{Mailbox, Traveller},
+    quarantine::Quarantine,
     resource::Resource,
 };
 use crate::{
@@ -47,6 +48,7 @@ pub(super) struct Reception {
     pub(super) max_loan_bytes: u64,
     pub(super) handshake_timeout: Duration,
     pub(super) workers: Vec<Arc<Mailbox>>,
+    pub(super) quarantine: Arc<Quarantine>,
     pub(super) door: Arc<Door>,
 }
 
@@ -331,12 +333,21 @@ impl Acceptor {
             // The drain has begun while we shook hands, and may have looked at the list before we came.
             connection.go_away(GoAwayReason::ShuttingDown, "the server is shutting down");
         }
-        let worker = &self.reception.workers[self.next_worker];
-        self.next_worker = (self.next_worker + 1) % self.reception.workers.len();
+        let home = self.next_worker;
+        self.next_worker = (home + 1) % self.reception.workers.len();
+        let quarantine = &self.reception.quarantine;
+        let is_suspected = quarantine
+            .suspected_until(connection.identity(), Instant::now())
+            .is_some();
+        let worker = match is_suspected {
+            true => &quarantine.mailbox,
+            false => &self.reception.workers[home],
+        };
         worker.deliver(Traveller {
             connection,
             watched,
             charges,
+            home,
         });
         doorbell_shm::failpoint!("accept.admitted");
     }

@@ -10,16 +10,20 @@ use doorbell_proto::{
     connection::GoAwayReason,
     handshake::{Features, ServerOffer},
 };
-use doorbell_shm::sys::{self, Listener, SocketAccess};
+use doorbell_shm::{
+    SpinMode,
+    sys::{self, Listener, SocketAccess},
+};
 
 use super::{
     acceptor::{Acceptor, Door, Reception},
     ledger::Ledger,
     mailbox::Mailbox,
     options::Options,
+    quarantine::Quarantine,
     registry::Registry,
     resource::{PerResource, Resource, ResourceStats},
-    worker::{Duties, Worker},
+    worker::{Duties, Post, Worker},
 };
 use crate::{
     connection::{Connection, lock},
@@ -34,6 +38,7 @@ pub(crate) struct Engine {
     door: Arc<Door>,
     ledger: Arc<Ledger>,
     workers: Vec<Arc<Mailbox>>,
+    quarantine: Arc<Quarantine>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     path: std::path::PathBuf,
 }
@@ -58,6 +63,11 @@ pub struct ServerStats {
     pub polls: u64,
     /// Requests and notifications whose metadata was larger than the server accepts.
     pub refused_metadata: u64,
+    /// Times a connection was moved to a thread apart, because its client's memory was not there and its I/O worker had to sleep for it: the
+    /// client had thrown the memory away, or the system had moved it to disk.
+    pub quarantined: u64,
+    /// Connections that are on that thread now. They go back to their workers after a while without a sleep, a second at first.
+    pub in_quarantine: usize,
     resources: PerResource<ResourceStats>,
 }
 
@@ -94,6 +104,7 @@ impl Engine {
             registry: Arc::new(registry),
             door: Door::new()?,
             ledger: Ledger::new(options.limits.clone()),
+            quarantine: Quarantine::new(workers.clone())?,
             workers,
             threads: Mutex::default(),
             path,
@@ -110,8 +121,19 @@ impl Engine {
     fn start_threads(&self, options: &Options, listener: Listener) -> Result<(), BindError> {
         for (index, mailbox) in self.workers.iter().enumerate() {
             let cpu = options.pins.get(index).copied();
-            self.start_worker(index, Arc::clone(mailbox), options, cpu)?;
+            let name = format!("doorbell-io-{index}");
+            let duties = self.duties(Post::Home(index), options);
+            let pinned = self.start_worker(name, Arc::clone(mailbox), duties, options, cpu)?;
+            pinned.map_err(|source| BindError::Pin {
+                worker: index,
+                cpu: cpu.unwrap_or_default(),
+                source,
+            })?;
         }
+        let duties = self.duties(Post::Quarantine, options);
+        let mailbox = Arc::clone(&self.quarantine.mailbox);
+        let name = "doorbell-apart".to_owned();
+        let _ = self.start_worker(name, mailbox, duties, options, None)?;
         let acceptor = Acceptor::new(Reception {
             listener,
             policy: options.policy.clone(),
@@ -122,6 +144,7 @@ impl Engine {
             max_loan_bytes: options.max_loan_bytes,
             handshake_timeout: options.handshake_timeout,
             workers: self.workers.clone(),
+            quarantine: Arc::clone(&self.quarantine),
             door: Arc::clone(&self.door),
         })?;
         #[cfg(feature = "tokio")]
@@ -133,25 +156,37 @@ impl Engine {
         })
     }
 
-    fn start_worker(
-        &self,
-        index: usize,
-        mailbox: Arc<Mailbox>,
-        options: &Options,
-        cpu: Option<usize>,
-    ) -> Result<(), BindError> {
+    fn duties(&self, post: Post, options: &Options) -> Duties {
         let door = Arc::clone(&self.door);
-        let duties = Duties {
+        Duties {
             registry: Arc::clone(&self.registry),
-            spin: options.spin,
+            spin: match post {
+                Post::Home(_) => options.spin,
+                Post::Quarantine => SpinMode::Never,
+            },
             idle_timeout: options.idle_timeout,
             trims_heap: options.trims_heap,
             over: Arc::new(move |traveller, reason| door.see_off(traveller, reason)),
-        };
+            quarantine: Arc::clone(&self.quarantine),
+            post,
+        }
+    }
+
+    /// Starts a worker, and returns whether it could be pinned.
+    fn start_worker(
+        &self,
+        name: String,
+        mailbox: Arc<Mailbox>,
+        duties: Duties,
+        options: &Options,
+        cpu: Option<usize>,
+    ) -> Result<std::io::Result<()>, BindError> {
         let (report, pinned) = std::sync::mpsc::sync_channel(1);
         #[cfg(feature = "tokio")]
         let runtime = options.runtime.clone();
-        self.spawn(format!("doorbell-io-{index}"), move || {
+        #[cfg(not(feature = "tokio"))]
+        let _ = options;
+        self.spawn(name, move || {
             let result = cpu.map_or(Ok(()), sys::pin_current_thread);
             let failed = result.is_err();
             let _ = report.send(result);
@@ -162,12 +197,7 @@ impl Engine {
             let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
             Worker::new(mailbox, duties).run();
         })?;
-        let result = pinned.recv().unwrap_or(Ok(()));
-        result.map_err(|source| BindError::Pin {
-            worker: index,
-            cpu: cpu.unwrap_or_default(),
-            source,
-        })
+        Ok(pinned.recv().unwrap_or(Ok(())))
     }
 
     fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), BindError> {
@@ -196,13 +226,19 @@ impl Engine {
             loan_bytes: self.ledger.stats()[Resource::LoanBytes as usize].used,
             loans_refused: self.ledger.refused_loans(),
             polls: self
-                .workers
-                .iter()
+                .mailboxes()
                 .map(|worker| worker.polls.load(Ordering::Relaxed))
                 .sum(),
             refused_metadata: self.ledger.refused_metadata(),
+            quarantined: self.quarantine.sent.load(Ordering::Relaxed),
+            in_quarantine: self.quarantine.held.load(Ordering::Relaxed),
             resources: self.ledger.stats(),
         }
+    }
+
+    fn mailboxes(&self) -> impl Iterator<Item = &Mailbox> {
+        let all = self.workers.iter().chain([&self.quarantine.mailbox]);
+        all.map(Arc::as_ref)
     }
 
     fn connections(&self) -> Vec<Arc<Connection>> {
@@ -251,7 +287,7 @@ impl Engine {
     /// Ends every connection and every thread, and removes the socket.
     pub(crate) fn stop(&self) {
         self.door.close();
-        self.workers.iter().for_each(|worker| worker.stop());
+        self.mailboxes().for_each(Mailbox::stop);
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             // A handler may drop the last handle of the server on a worker: that thread cannot wait for itself.
@@ -259,8 +295,8 @@ impl Engine {
                 tracing::error!("a thread of the server panicked");
             }
         }
-        // The acceptor may have handed connections to workers that had left by then.
-        self.workers.iter().for_each(|worker| worker.turn_away());
+        // The acceptor may have handed connections to workers that had left by then, and so may they each other.
+        self.mailboxes().for_each(Mailbox::turn_away);
         doorbell_shm::failpoint!("drain.ended");
     }
 }

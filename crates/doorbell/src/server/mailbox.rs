@@ -23,12 +23,14 @@ pub(super) struct Mailbox {
     pub(super) polls: AtomicU64,
 }
 
-/// A connection on its way to its worker, or from it once it has ended.
+/// A connection on its way to its worker, to another one, or from it once it has ended.
 pub(super) struct Traveller {
     pub(super) connection: Arc<Connection>,
     pub(super) watched: Watched,
     /// What was charged for it.
     pub(super) charges: [Charge; 2],
+    /// The number of its worker, whoever has it for now.
+    pub(super) home: usize,
 }
 
 impl Mailbox {

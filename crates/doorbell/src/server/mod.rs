@@ -9,6 +9,7 @@ mod ledger;
 mod mailbox;
 mod options;
 mod pace;
+mod quarantine;
 mod quiet;
 pub(crate) mod registry;
 pub(crate) mod reply;

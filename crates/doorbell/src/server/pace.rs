@@ -35,19 +35,19 @@ impl Pace {
         self.visits >= self.most
     }
 
-    /// Learns what the clock says: when visits have taken long it is looked at earlier from now on. Returns `true` if they have.
-    pub(super) fn looked(&mut self, now: Instant) -> bool {
+    /// Learns what the clock says, and returns what visits have taken since the last look. If that is [long](LONG), the clock is looked at
+    /// earlier from now on.
+    pub(super) fn looked(&mut self, now: Instant) -> Duration {
         let took = now.duration_since(self.looked_at);
         let visits = std::mem::take(&mut self.visits);
         self.looked_at = now;
-        let was_long = took > LONG;
-        if was_long {
+        if took > LONG {
             let in_time = visits as u128 * LONG.as_nanos() / took.as_nanos();
             let in_time = usize::try_from(in_time).unwrap_or(MOST_VISITS);
             self.most = in_time.clamp(1, self.most);
             self.is_slow = true;
         }
-        was_long
+        took
     }
 
     /// Learns that it has been looked who else has rung. Only then, and if no visits have taken long since the last time, the clock may be looked at a
@@ -63,7 +63,7 @@ impl Pace {
 const MOST_VISITS: usize = 8;
 
 /// As long as it may take until the clock is looked at: half the time after which a worker looks who else has rung.
-const LONG: Duration = Duration::from_nanos(12_500);
+pub(super) const LONG: Duration = Duration::from_nanos(12_500);
 
 #[cfg(test)]
 mod tests {
@@ -77,7 +77,7 @@ mod tests {
                 visits += 1;
             }
             let took = visit * u32::try_from(visits).unwrap();
-            assert_eq!(pace.looked(pace.looked_at + took), took > LONG);
+            assert_eq!(pace.looked(pace.looked_at + took), took);
             visits
         };
         (0..looks).map(look).collect()
@@ -110,7 +110,7 @@ mod tests {
     fn look_that_comes_early_counts_the_visits_until_then() {
         let mut pace = Pace::new(Instant::now());
         assert!(!pace.is_due(2));
-        assert!(pace.looked(pace.looked_at + LONG * 2));
+        pace.looked(pace.looked_at + LONG * 2);
         assert!(pace.is_due(1));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use doorbell_shm::stall;
+
 use super::{dispatch::dispatch, registry::Snapshot};
 use crate::{
     connection::{Connection, Dispatch, InlineReplies},
@@ -80,8 +82,10 @@ pub(super) fn serve(
         // Answers wait for room: no new requests until they are on their way.
         return Ok(relieve(connection));
     }
-    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| {
-        dispatch(connection, handlers, message, inline);
+    let is_watched = stall::is_watched();
+    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| match is_watched {
+        false => dispatch(connection, handlers, message, inline),
+        true => stall::leave_out(|| dispatch(connection, handlers, message, inline)),
     };
     let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
     if count == 0 {
@@ -124,7 +128,7 @@ pub(super) fn serve_the_dead(
     };
     let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| match message {
         notify @ (Dispatch::Notify { .. } | Dispatch::Notifies { .. }) => {
-            dispatch(connection, handlers, notify, inline);
+            stall::leave_out(|| dispatch(connection, handlers, notify, inline));
         }
         Dispatch::Request { .. } | Dispatch::Small { .. } => {}
     };

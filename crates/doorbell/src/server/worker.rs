@@ -10,14 +10,15 @@ use std::{
 };
 
 use doorbell_shm::{
-    Spin, SpinMode, SpinTurn,
+    Spin, SpinMode, SpinTurn, stall,
     sys::{self, Event, Mode, Wait},
 };
 
 use super::{
     ledger::Charge,
     mailbox::{Mailbox, Traveller},
-    pace::Pace,
+    pace::{self, Pace},
+    quarantine::{self, Quarantine, Wary},
     quiet::{Quiet, TIME_QUIET},
     registry::{Registry, Snapshot},
     turn::{Brought, Others, Served, serve, serve_the_dead},
@@ -37,6 +38,15 @@ pub(super) struct Duties {
     pub(super) trims_heap: bool,
     /// Takes every connection that is over, and ends it. That is no work for a worker, whose other clients would wait for it.
     pub(super) over: Arc<Over>,
+    pub(super) quarantine: Arc<Quarantine>,
+    pub(super) post: Post,
+}
+
+/// Where a worker serves.
+pub(super) enum Post {
+    /// Where connections come first; one of those, by number.
+    Home(usize),
+    Quarantine,
 }
 
 type Over = dyn Fn(Traveller, Disconnected) + Send + Sync;
@@ -52,6 +62,9 @@ pub(super) struct Worker {
     quiet: Quiet,
     spin: Spin,
     pace: Pace,
+    wary: Wary,
+    /// When the quarantine looks who can go home.
+    release_at: Option<Instant>,
     /// When a busy worker looks for idle connections again.
     idle_check_at: Option<Instant>,
     events: Vec<Event>,
@@ -68,6 +81,7 @@ struct Owned {
     last_active: Instant,
     /// It has its place among those that give memory back when they are quiet.
     is_untidy: bool,
+    home: usize,
 }
 
 impl Worker {
@@ -85,6 +99,8 @@ impl Worker {
             quiet: Quiet::default(),
             spin,
             pace: Pace::new(Instant::now()),
+            wary: Wary::new(),
+            release_at: None,
             idle_check_at,
             events: Vec::new(),
         }
@@ -93,6 +109,9 @@ impl Worker {
     /// Works until told to stop, then closes what is left.
     pub(super) fn run(mut self) {
         let _leaving = Leaving(Arc::clone(&self.mailbox));
+        if self.is_quarantine() {
+            quarantine::enter();
+        }
         while !self.mailbox.stop.load(Ordering::Relaxed) {
             if !self.work_while_hot() {
                 break;
@@ -134,7 +153,11 @@ impl Worker {
             }
             if self.pace.is_due(self.hot.len()) || served.was_long {
                 let now = Instant::now();
-                have_waited |= self.pace.looked(now) || served.was_long;
+                let took = self.pace.looked(now);
+                have_waited |= took > pace::LONG || served.was_long;
+                if !self.is_quarantine() {
+                    self.wary.looked(now, took);
+                }
                 let period = if self.has_cold() {
                     TIME_BETWEEN_POLLS
                 } else {
@@ -153,6 +176,7 @@ impl Worker {
                     }
                     self.cool_the_quiet_ones();
                     self.give_back(now);
+                    self.release(now);
                     if self.idle_check_at.is_some_and(|at| at <= now) {
                         self.end_idle();
                     }
@@ -187,8 +211,31 @@ impl Worker {
         all
     }
 
-    /// Reads one connection's ring for one turn.
+    /// Reads one connection's ring for one turn, and looks whether that has made us sleep, while we are wary.
+    #[inline]
     fn serve(&mut self, index: usize) -> Result<Served, Disconnected> {
+        let served = stall::measure(|| self.visit(index));
+        if stall::take() {
+            return self.after_stall(index, served);
+        }
+        served
+    }
+
+    #[cold]
+    fn after_stall(
+        &mut self,
+        index: usize,
+        served: Result<Served, Disconnected>,
+    ) -> Result<Served, Disconnected> {
+        self.suspect(index);
+        let mut served = served?;
+        served.was_long = true;
+        self.isolate(index);
+        Ok(served)
+    }
+
+    #[inline]
+    fn visit(&mut self, index: usize) -> Result<Served, Disconnected> {
         let others = match self.hot.len() {
             0 | 1 if self.has_cold() => Others::Asleep,
             0 | 1 => Others::None,
@@ -222,6 +269,75 @@ impl Worker {
         Ok(served)
     }
 
+    /// Has found a connection whose memory makes us sleep.
+    fn suspect(&self, index: usize) {
+        let Some(owned) = &self.connections[index] else {
+            return;
+        };
+        let (quarantine, peer) = (&self.duties.quarantine, owned.connection.identity());
+        if self.is_quarantine() {
+            return quarantine.suspect_still(peer, Instant::now());
+        }
+        quarantine.suspect(peer, Instant::now());
+        tracing::debug!(?peer, "a connection has made an I/O worker sleep");
+    }
+
+    /// Sends a connection to the quarantine, unless we are that.
+    fn isolate(&mut self, index: usize) {
+        if self.is_quarantine() {
+            return;
+        }
+        let quarantine = Arc::clone(&self.duties.quarantine);
+        if self.move_to(index, |_| &quarantine.mailbox) {
+            quarantine.sent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends those home whose processes are no longer suspected.
+    fn release(&mut self, now: Instant) {
+        if self.release_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.release_at = None;
+        let quarantine = Arc::clone(&self.duties.quarantine);
+        for index in 0..self.connections.len() {
+            let Some(owned) = &self.connections[index] else {
+                continue;
+            };
+            let peer = owned.connection.identity();
+            if let Some(until) = quarantine.suspected_until(peer, now) {
+                self.release_at = Some(self.release_at.map_or(until, |at| at.min(until)));
+            } else {
+                self.move_to(index, |home| &quarantine.homes[home]);
+            }
+        }
+    }
+
+    /// Hands a connection over to another worker, to which it is as if it had just come. Returns `false` if it stays, because it is about to end.
+    fn move_to<'a>(
+        &mut self,
+        index: usize,
+        choose: impl FnOnce(usize) -> &'a Arc<Mailbox>,
+    ) -> bool {
+        match &self.connections[index] {
+            Some(owned) if owned.legacy.is_none() => {
+                if !owned.hot {
+                    owned.connection.wake_up();
+                }
+            }
+            _ => return false,
+        }
+        let Some(traveller) = self.take_out(index) else {
+            return false;
+        };
+        choose(traveller.home).deliver(traveller);
+        true
+    }
+
+    fn is_quarantine(&self) -> bool {
+        matches!(self.duties.post, Post::Quarantine)
+    }
+
     /// Announces the connections as asleep that have been quiet for long while others were not. If all are quiet, it is for the spin
     /// budget to say how long that goes on.
     fn cool_the_quiet_ones(&mut self) {
@@ -247,10 +363,18 @@ impl Worker {
     }
 
     fn announce_asleep(&mut self, index: usize, now: Instant) {
+        let Some(owned) = &self.connections[index] else {
+            return;
+        };
+        let rest = stall::measure(|| owned.connection.fall_asleep());
+        let has_stalled = stall::take();
+        if has_stalled {
+            self.suspect(index);
+        }
         let Some(owned) = &mut self.connections[index] else {
             return;
         };
-        match owned.connection.fall_asleep() {
+        match rest {
             Ok(Rest::Asleep { is_untidy }) => {
                 owned.hot = false;
                 owned.last_active = now;
@@ -262,11 +386,18 @@ impl Worker {
             Ok(Rest::Awake) => owned.quiet_turns = 0,
             Err(reason) => self.end(index, reason),
         }
+        if has_stalled {
+            self.isolate(index);
+        }
     }
 
     fn sleep(&mut self) {
         let since = Instant::now();
-        let deadlines = [self.next_idle_deadline(), self.quiet.next()];
+        let deadlines = [
+            self.next_idle_deadline(),
+            self.quiet.next(),
+            self.release_at,
+        ];
         let wait = match deadlines.into_iter().flatten().min() {
             Some(deadline) => Wait::Until(deadline),
             None => Wait::Forever,
@@ -275,7 +406,12 @@ impl Worker {
         self.poll(wait);
         doorbell_shm::failpoint!("worker.sleep.after");
         self.spin.slept(since.elapsed());
-        self.give_back(Instant::now());
+        if stall::is_watched() {
+            stall::forget();
+        }
+        let now = Instant::now();
+        self.give_back(now);
+        self.release(now);
         self.end_idle();
     }
 
@@ -387,6 +523,7 @@ impl Worker {
             connection,
             watched,
             charges,
+            home,
         }: Traveller,
     ) {
         // A place is used again only after all events of its last owner have been handled.
@@ -413,9 +550,17 @@ impl Worker {
             quiet_turns: 0,
             last_active: Instant::now(),
             is_untidy: false,
+            home: match self.duties.post {
+                Post::Home(number) => number,
+                Post::Quarantine => home,
+            },
         };
         self.connections[index] = Some(owned);
         self.hot.push(index);
+        if self.is_quarantine() {
+            self.duties.quarantine.came();
+            self.release_at = Some(Instant::now()); // it is found then until when it stays
+        }
         doorbell_shm::failpoint!("worker.taken");
         if let Err(error) = added {
             self.end(index, Disconnected::System(Arc::new(error)));
@@ -433,17 +578,22 @@ impl Worker {
     }
 
     fn end(&mut self, index: usize, reason: Disconnected) {
+        if let Some(traveller) = self.take_out(index) {
+            (self.duties.over)(traveller, reason);
+        }
+    }
+
+    /// Gives up a connection, which may go on elsewhere.
+    fn take_out(&mut self, index: usize) -> Option<Traveller> {
         self.hot.retain(|&hot| hot != index);
-        let Some(Owned {
+        let Owned {
             connection,
             watched,
             charges,
             is_untidy,
+            home,
             ..
-        }) = self.connections[index].take()
-        else {
-            return;
-        };
+        } = self.connections[index].take()?;
         if is_untidy || connection.is_untidy() {
             self.quiet.end(Instant::now(), index);
         }
@@ -455,12 +605,15 @@ impl Worker {
         if let Some(process) = &watched.process {
             let _ = poller.remove(process);
         }
-        let traveller = Traveller {
+        if self.is_quarantine() {
+            self.duties.quarantine.left();
+        }
+        Some(Traveller {
             connection,
             watched,
             charges,
-        };
-        (self.duties.over)(traveller, reason);
+            home,
+        })
     }
 
     fn next_idle_deadline(&self) -> Option<Instant> {

@@ -1,0 +1,183 @@
+//! Clients whose memory is not there when their worker reads it: it sleeps for them once, and then another thread does.
+
+mod support;
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use doorbell::{Context, Message, MessageType, Status, blocking};
+use doorbell_testkit::{
+    Child, Place, by_hand::HandClient, eventually, role, say, setting, wait_for_parent,
+};
+use serde::{Deserialize, Serialize};
+use support::messages::Add;
+
+/// Sleeps, and touches memory for the first time.
+#[derive(Serialize, Deserialize)]
+struct SleepAndFault;
+
+impl Message for SleepAndFault {
+    const TYPE: MessageType = MessageType::new(910);
+    type Reply = ();
+}
+
+#[test]
+#[ignore = "the body of the child processes"]
+fn child_process() {
+    match role().as_deref() {
+        Some("thrower") => throw_away(),
+        Some(role) => panic!("no role {role}"),
+        None => {}
+    }
+}
+
+/// A client that does as it is told.
+fn throw_away() {
+    let path = setting("path");
+    let connect = || HandClient::connect(path.as_ref());
+    let mut clients = vec![connect()];
+    while let Some(line) = wait_for_parent() {
+        match line.as_str() {
+            "THROW" => throw_until_told(&clients[0]),
+            "PING" => clients[0].ping(),
+            "CONNECT" => {
+                clients.push(connect());
+                clients.last_mut().expect("just pushed").ping();
+            }
+            line => panic!("what is {line}?"),
+        }
+        say("DONE");
+    }
+}
+
+/// Throws the memory away again and again and makes the server look at it, until the parent says something. It was never written to, so that it
+/// is as it was.
+fn throw_until_told(client: &HandClient) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                client.ours.try_punch().expect("it is ours");
+            }
+        });
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                client.ring();
+            }
+        });
+        wait_for_parent();
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+/// A server with one worker, and an enemy of it.
+struct Scene {
+    server: blocking::Server,
+    enemy: Child,
+    place: Place,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let place = Place::new();
+        let server = blocking::Server::builder(place.name())
+            .workers(1)
+            .on(|_: Context, sum: Add| Ok::<_, Status>(sum.0 + sum.1))
+            .on(|_: Context, _: SleepAndFault| {
+                std::thread::sleep(Duration::from_millis(1));
+                std::hint::black_box(vec![1_u8; 40 << 20]);
+                Ok::<_, Status>(())
+            })
+            .bind()
+            .unwrap();
+        let enemy = Child::start("child_process", "thrower", &[("path", &place.name())]);
+        eventually("the enemy is in", || server.stats().connections == 1);
+        Self {
+            server,
+            enemy,
+            place,
+        }
+    }
+
+    /// Lets the enemy throw its memory away until it is caught.
+    fn catch(&mut self) {
+        let before = self.server.stats().quarantined;
+        self.enemy.tell("THROW");
+        eventually("it is caught", || self.server.stats().quarantined > before);
+        self.enemy.tell("ENOUGH");
+        self.enemy.hear("DONE");
+    }
+
+    fn tell(&mut self, line: &str) {
+        self.enemy.tell(line);
+        self.enemy.hear("DONE");
+    }
+
+    fn held(&self) -> usize {
+        self.server.stats().in_quarantine
+    }
+
+    fn client(&self) -> blocking::Client {
+        blocking::Client::connect(self.place.name()).unwrap()
+    }
+}
+
+#[test]
+fn client_whose_memory_is_not_there_is_served_apart_from_others_and_comes_back() {
+    let mut scene = Scene::new();
+    let other = scene.client();
+    assert_eq!(other.call(Add(1, 2)).wait().unwrap(), 3);
+    scene.catch();
+    scene.tell("PING");
+    assert_eq!(other.call(Add(3, 4)).wait().unwrap(), 7);
+    eventually("it has come back", || scene.held() == 0);
+    scene.tell("PING");
+    let stats = scene.server.stats();
+    assert_eq!((stats.quarantined, stats.connections), (1, 2));
+}
+
+#[test]
+fn process_that_was_caught_comes_in_apart_from_others() {
+    let mut scene = Scene::new();
+    scene.catch();
+    let since = Instant::now();
+    for _ in 0..3 {
+        scene.tell("CONNECT");
+    }
+    let other = scene.client();
+    assert_eq!(other.call(Add(1, 2)).wait().unwrap(), 3);
+    let stats = scene.server.stats();
+    if since.elapsed() < Duration::from_millis(900) {
+        assert_eq!((stats.in_quarantine, stats.connections), (4, 5));
+    }
+    assert_eq!(stats.quarantined, 1, "the others were never at the worker");
+    eventually("all have come back", || scene.held() == 0);
+    scene.tell("PING");
+}
+
+#[test]
+fn what_is_in_quarantine_ends_with_its_process_and_with_the_server() {
+    let mut scene = Scene::new();
+    scene.catch();
+    scene.enemy.kill();
+    eventually("it is gone", || scene.server.stats().connections == 0);
+    assert_eq!(scene.held(), 0);
+    let mut scene = Scene::new();
+    scene.catch();
+    drop(scene.server);
+    drop(scene.enemy);
+}
+
+/// What a handler does is no reason: many wait for a disk.
+#[test]
+fn client_whose_handler_sleeps_stays_where_it_is() {
+    let scene = Scene::new();
+    let client = scene.client();
+    for _ in 0..50 {
+        client.call(SleepAndFault).wait().unwrap();
+        assert_eq!(client.call(Add(1, 2)).wait().unwrap(), 3);
+    }
+    assert_eq!(scene.server.stats().quarantined, 0);
+}
