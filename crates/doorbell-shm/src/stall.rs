@@ -8,8 +8,8 @@
 //! The kernel counts faults and sleeps of each thread (`getrusage(2)`, `RUSAGE_THREAD`). To read the numbers is a system call, too much for
 //! each look at a ring. So a thread [watches](watch) itself only for a while, when something has taken long, and reads them only after a
 //! piece of work that has taken longer than the shortest sleep. If it has slept in it *and* had a fault, the piece was a stall. What runs in
-//! between and is somebody else's, such as a handler, which may sleep as it likes, is [left out](leave_out), but for what it reads of shared
-//! memory and writes there.
+//! between and is somebody else's, such as a handler, which may sleep as it likes, is [left out](leave_out), but for the copies that it makes of
+//! memory of the very peer for whom it works. What it reads in place is left out.
 //!
 //! All of this is about the calling thread.
 
@@ -48,15 +48,21 @@ fn may_be_watched() -> bool {
 /// Threads of this process that are watched.
 static WATCHED: AtomicUsize = AtomicUsize::new(0);
 
-/// Forgets what the watched thread has slept until now.
-pub fn forget() {
-    METER.with(|meter| meter.known.set(thread_sleeps()));
+/// For whom a thread may stall: whoever has the memory that it reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subject(usize);
+
+impl Subject {
+    /// Returns the subject that has a place in memory, which no other has as long as it keeps it.
+    pub fn of<T>(subject: &T) -> Self {
+        Self(std::ptr::from_ref(subject).addr())
+    }
 }
 
-/// Runs `work` and notes whether the calling thread stalls in it, if it is watched.
+/// Runs `work` for `subject` and notes whether the calling thread stalls in it, if it is watched.
 #[inline]
-pub fn measure<T>(work: impl FnOnce() -> T) -> T {
-    as_part(Part::Counts, work)
+pub fn measure<T>(subject: Subject, work: impl FnOnce() -> T) -> T {
+    as_part(Part::Counts, || begin_for(subject), work)
 }
 
 /// Returns `true` if the calling thread has stalled in what it has [measured](measure) since this was last asked.
@@ -68,20 +74,27 @@ pub fn take() -> bool {
 /// Runs `work` as a part of what is [measured](measure), if that is so, that may sleep without being a stall.
 #[inline]
 pub fn leave_out<T>(work: impl FnOnce() -> T) -> T {
-    as_part(Part::LeftOut, work)
+    as_part(Part::LeftOut, || (), work)
 }
 
-/// Runs `work`, which counts even as a part of what is [left out](leave_out).
+/// Runs `work`, which reads or writes memory of `subject`, and counts even as a part of what is [left out](leave_out), if it is that subject that
+/// is measured.
 #[inline]
-pub fn count<T>(work: impl FnOnce() -> T) -> T {
-    as_part(Part::Counts, work)
+pub fn count<T>(subject: Subject, work: impl FnOnce() -> T) -> T {
+    if may_be_watched() && METER.with(|meter| meter.subject.get()) != Some(subject) {
+        return work();
+    }
+    as_part(Part::Counts, || (), work)
 }
 
 /// There is one copy of `work` in the code: it is what matters when nobody watches.
 #[inline(always)]
-fn as_part<T>(part: Part, work: impl FnOnce() -> T) -> T {
+fn as_part<T>(part: Part, prepare: impl FnOnce(), work: impl FnOnce() -> T) -> T {
     let before = match may_be_watched() {
-        true => begin(part),
+        true => {
+            prepare();
+            begin(part)
+        }
         false => Before::Unwatched,
     };
     let value = work();
@@ -102,9 +115,11 @@ struct Meter {
     is_on: Cell<bool>,
     /// What runs now, and since when; `None` outside of what is measured.
     part: Cell<Option<(Part, Instant)>>,
-    /// What has been read last: sleeps until then have been judged.
+    /// What has been read last: sleeps until then are nobody's, or have been judged.
     known: Cell<ThreadSleeps>,
     has_stalled: Cell<bool>,
+    /// For whom it works.
+    subject: Cell<Option<Subject>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,10 +135,22 @@ thread_local! {
             part: Cell::new(None),
             known: Cell::new(ThreadSleeps { sleeps: 0, faults: 0 }),
             has_stalled: Cell::new(false),
+            subject: Cell::new(None),
         }
     };
 }
 
+#[cold]
+fn begin_for(subject: Subject) {
+    METER.with(|meter| {
+        if meter.is_on.get() {
+            meter.subject.set(Some(subject));
+            meter.known.set(thread_sleeps());
+        }
+    });
+}
+
+/// Begins a part, and returns the one around it.
 #[cold]
 fn begin(part: Part) -> Before {
     if !is_watched() {
@@ -175,6 +202,8 @@ const SHORTEST_SLEEP: Duration = Duration::from_micros(10);
 mod tests {
     use super::*;
 
+    const IT: Subject = Subject(1);
+
     fn sleep() {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -192,7 +221,7 @@ mod tests {
     }
 
     fn stalls(work: impl FnOnce()) -> bool {
-        measure(work);
+        measure(IT, work);
         take()
     }
 
@@ -202,7 +231,7 @@ mod tests {
         assert!(!stalls(|| ()));
         assert!(stalls(both));
         assert!(!stalls(|| ()));
-        assert_eq!(measure(|| 7), 7);
+        assert_eq!(measure(IT, || 7), 7);
         watch(false);
     }
 
@@ -235,13 +264,15 @@ mod tests {
     #[test]
     fn what_counts_does_so_in_what_is_left_out() {
         watch(true);
-        assert!(stalls(|| leave_out(|| count(both))));
+        assert!(stalls(|| leave_out(|| count(IT, both))));
         let around = || {
             both();
-            count(|| ());
+            count(IT, || ());
             both();
         };
         assert!(!stalls(|| leave_out(around)));
+        let of_another = || count(Subject(2), both);
+        assert!(!stalls(|| leave_out(of_another)));
         watch(false);
     }
 
@@ -250,7 +281,7 @@ mod tests {
         watch(true);
         watch(false);
         leave_out(both);
-        count(both);
+        count(IT, both);
         assert!(!is_watched());
         assert!(!std::thread::spawn(is_watched).join().unwrap());
     }

@@ -9,6 +9,7 @@ use doorbell_shm::memory::{
     Buffer, OwnBlock, OwnSegment, SharedBytes, adopt_own_segment, adopt_peer_segment,
     create_own_segment, create_peer_segment,
 };
+use doorbell_shm::stall::Subject;
 use doorbell_shm::sys::{Mapping, RegionError, create_region, seal_writable_by_us_only};
 use sys_support::*;
 
@@ -62,7 +63,7 @@ fn peer_reads_what_was_written_and_cannot_write_itself() {
 
 #[test]
 fn segment_made_for_the_peer_is_read_here() {
-    let (segment, handle) = create_peer_segment(BYTES).unwrap();
+    let (segment, handle) = create_peer_segment(BYTES, Subject::default()).unwrap();
     let peer = Peer::spawn("write");
     hand_over(&peer.stream, &handle);
     peer.finish();

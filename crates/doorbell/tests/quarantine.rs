@@ -3,16 +3,24 @@
 mod support;
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use doorbell::{Context, Message, MessageType, Status, blocking};
+use doorbell::{Client, Context, Message, MessageType, Raw, Server, Status, blocking};
 use doorbell_testkit::{
-    Child, Place, by_hand::HandClient, eventually, role, say, setting, wait_for_parent,
+    Child, Place,
+    by_hand::{Frame, HandClient, HandHello, flags, kind},
+    eventually, role, say, setting, wait_for_parent,
 };
 use serde::{Deserialize, Serialize};
-use support::messages::Add;
+use support::{
+    in_time,
+    messages::{Add, Echo, Gate, Open},
+};
 
 /// Sleeps, and touches memory for the first time.
 #[derive(Serialize, Deserialize)]
@@ -28,6 +36,7 @@ impl Message for SleepAndFault {
 fn child_process() {
     match role().as_deref() {
         Some("thrower") => throw_away(),
+        Some("lender") => lend(),
         Some(role) => panic!("no role {role}"),
         None => {}
     }
@@ -71,6 +80,57 @@ fn throw_until_told(client: &HandClient) {
         over.store(true, Ordering::Relaxed);
     });
 }
+
+/// A client that has a call under way, and throws its loans away while the server reads them.
+fn lend() {
+    let hello = HandHello {
+        features: 1 | HandHello::LOANS,
+        ..HandHello::proper()
+    };
+    let mut client = HandClient::connect_with(setting("path").as_ref(), &hello);
+    client.send(&Frame::new(kind::CALL, GATE, Gate::TYPE.get()));
+    let (number, segment) = client.segment(LENT / 4096);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                segment.try_punch_bytes(LENT.into()).expect("it is ours");
+            }
+        });
+        scope.spawn(|| {
+            wait_for_parent();
+            over.store(true, Ordering::Relaxed);
+        });
+        for generation in 1_u64.. {
+            if over.load(Ordering::Relaxed) {
+                break;
+            }
+            let descriptor = [number, 0, LENT].map(u32::to_le_bytes).concat();
+            let call = Frame::new(kind::CALL, generation << 32, Echo::TYPE.get());
+            client.send(&call.flags(flags::LOANED).body(descriptor));
+            let (mut is_answered, mut is_back) = (false, false);
+            while !(is_answered && is_back) {
+                let frame = client.wait_for_frame();
+                assert_ne!(frame.id, GATE, "it is closed");
+                is_back |= frame.kind == kind::RELEASE;
+                is_answered |= frame.kind == kind::RESPONSE && frame.flags & flags::MORE == 0;
+            }
+        }
+    });
+    say("DONE");
+    loop {
+        let frame = client.wait_for_frame();
+        if (frame.kind, frame.id) == (kind::RESPONSE, GATE) {
+            return say("ANSWERED");
+        }
+    }
+}
+
+/// The call of [`Gate`], in a slot of its own.
+const GATE: u64 = 1 << 32 | 1;
+
+/// Bytes that are lent.
+const LENT: u32 = 64 << 10;
 
 /// A server with one worker, and an enemy of it.
 struct Scene {
@@ -168,6 +228,39 @@ fn what_is_in_quarantine_ends_with_its_process_and_with_the_server() {
     scene.catch();
     drop(scene.server);
     drop(scene.enemy);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn call_that_is_under_way_when_its_connection_moves_is_answered() {
+    let place = Place::new();
+    let open = Arc::new(tokio::sync::Notify::new());
+    let opened = Arc::clone(&open);
+    let server = Server::builder(place.name())
+        .workers(1)
+        .on(|_: Context, echo: Echo| async move { Ok::<_, Status>(Raw(echo.0)) })
+        .on(move |_: Context, _: Gate| {
+            let opened = Arc::clone(&opened);
+            async move {
+                opened.notified().await;
+                Ok::<_, Status>(1)
+            }
+        })
+        .on(move |_: Context, _: Open| {
+            open.notify_one();
+            async { Ok::<_, Status>(()) }
+        })
+        .bind()
+        .await
+        .unwrap();
+    let mut enemy = Child::start("child_process", "lender", &[("path", &place.name())]);
+    let client = in_time(Client::connect(place.name())).await.unwrap();
+    eventually("it is caught", || server.stats().quarantined > 0);
+    enemy.tell("ENOUGH");
+    enemy.hear("DONE");
+    in_time(async { client.call(Open).await.unwrap() }).await;
+    enemy.hear("ANSWERED");
+    let stats = server.stats();
+    assert_eq!((stats.quarantined, stats.connections), (1, 2));
 }
 
 /// What a handler does is no reason: many wait for a disk.

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blocks::{ALIGNMENT, Blocks};
+use crate::stall::Subject;
 use crate::sys::{
     Mapping, PeerAccess, RegionError, RegionHandle, check_region, create_region, seal_size,
     seal_writable_by_us_only,
@@ -39,7 +40,8 @@ pub fn create_own_segment(bytes: u32) -> io::Result<(Arc<OwnSegment>, RegionHand
     Ok((segment, handle))
 }
 
-/// Makes a segment of `bytes` that the peer writes and we read, and returns it with the handle that is to be sent.
+/// Makes a segment of `bytes` that the peer writes and we read, and returns it with the handle that is to be sent. `subject` is the peer for whom
+/// a thread [may stall](crate::stall) that reads it.
 ///
 /// # Errors
 ///
@@ -48,10 +50,13 @@ pub fn create_own_segment(bytes: u32) -> io::Result<(Arc<OwnSegment>, RegionHand
 /// # Panics
 ///
 /// If `bytes` is 0, not a multiple of 4096, or more than 1 GiB.
-pub fn create_peer_segment(bytes: u32) -> io::Result<(Arc<PeerSegment>, RegionHandle)> {
+pub fn create_peer_segment(
+    bytes: u32,
+    subject: Subject,
+) -> io::Result<(Arc<PeerSegment>, RegionHandle)> {
     let handle = create_region(checked(bytes))?;
     seal_size(&handle)?;
-    let segment = PeerSegment::map(&handle, bytes)?;
+    let segment = PeerSegment::map(&handle, bytes, subject)?;
     Ok((segment, handle))
 }
 
@@ -86,7 +91,7 @@ pub fn adopt_peer_segment(
     bytes: u32,
 ) -> Result<Arc<PeerSegment>, RegionError> {
     check_region(handle, checked(bytes), PeerAccess::WriterIsPeer)?;
-    Ok(PeerSegment::map(handle, bytes)?)
+    Ok(PeerSegment::map(handle, bytes, Subject::default())?)
 }
 
 fn checked(bytes: u32) -> usize {
@@ -106,6 +111,7 @@ pub struct OwnSegment {
 #[derive(Debug)]
 pub struct PeerSegment {
     mapping: Mapping,
+    subject: Subject,
 }
 
 impl OwnSegment {
@@ -240,9 +246,9 @@ impl Drop for OwnBlock {
 }
 
 impl PeerSegment {
-    fn map(handle: &RegionHandle, bytes: u32) -> io::Result<Arc<Self>> {
+    fn map(handle: &RegionHandle, bytes: u32, subject: Subject) -> io::Result<Arc<Self>> {
         let mapping = Mapping::map_read_only(handle, bytes as usize)?;
-        Ok(Arc::new(Self { mapping }))
+        Ok(Arc::new(Self { mapping, subject }))
     }
 
     /// Returns the size of the segment.
@@ -279,6 +285,10 @@ impl PeerBlock {
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.length
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        self.segment.subject
     }
 
     /// Returns where the block begins.

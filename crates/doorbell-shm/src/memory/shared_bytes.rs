@@ -9,7 +9,7 @@ use std::sync::MutexGuard;
 use super::blocks::{ALIGNMENT, Blocks};
 use super::copy::copy_out;
 use super::segment::{OwnBlock, PeerBlock};
-use crate::stall;
+use crate::stall::{self, Subject};
 
 /// Private memory that is written like a block, where there is no segment. It begins at a multiple of 64 too.
 #[derive(Debug)]
@@ -125,7 +125,9 @@ impl SharedBytes {
         let to = out.spare_capacity_mut().as_mut_ptr().cast::<u8>();
         // SAFETY: source: a `Source` begins at a multiple of 8, and its bytes, rounded up to 8, are mapped and written by nobody in this
         // process. Destination: `reserve` has made room for `length` bytes, which are ours, and private memory does not overlap a mapping.
-        stall::count(|| unsafe { copy_out(source.address, to, length) });
+        stall::count(source.subject, || unsafe {
+            copy_out(source.address, to, length)
+        });
         let filled = out.len() + length;
         // SAFETY: `reserve` made the capacity at least `filled`, and `copy_out` has just initialised the bytes between the old
         // length and `filled`.
@@ -161,7 +163,9 @@ impl SharedBytes {
             let from = source.address.wrapping_add(at + head.len());
             // SAFETY: source: behind the head, so a multiple of 8, or `at` was one; the assertion shows that the bytes are inside, and
             // rounded up to 8 they still are mapped. Destination: as many bytes, borrowed mutably, in private memory.
-            stall::count(|| unsafe { copy_out(from, rest.as_mut_ptr(), rest.len()) });
+            stall::count(source.subject, || unsafe {
+                copy_out(from, rest.as_mut_ptr(), rest.len())
+            });
         }
     }
 
@@ -197,15 +201,18 @@ impl SharedBytes {
                 Some(Source {
                     address: block.segment().address(block.offset()).cast_const(),
                     _unlent: Some(blocks),
+                    subject: Subject::default(),
                 })
             }
             Self::Peer(block) => Some(Source {
                 address: block.address(),
                 _unlent: None,
+                subject: block.subject(),
             }),
             Self::Buffer(buffer) => Some(Source {
                 address: buffer.lines.as_ptr().cast(),
                 _unlent: None,
+                subject: Subject::default(),
             }),
             Self::Private(_) => None,
         }
@@ -225,6 +232,8 @@ struct Source<'a> {
     address: *const u8,
     /// As long as this is held a block of ours cannot be lent, so it does not come back either to be given to another writer.
     _unlent: Option<MutexGuard<'a, Blocks>>,
+    /// Who may have thrown them away; nobody who may have if they are ours.
+    subject: Subject,
 }
 
 const WORD: usize = 8;

@@ -16,7 +16,7 @@
 //! - [`PeerIdentity`], [`ProcessHandle`]: who the peer is, and a way to see it exit that no other process can fake;
 //! - [`runtime_directory`], [`cpu_count`], [`pin_current_thread`], [`unpin_current_thread`], [`raise_descriptor_limit`], [`is_out_of_descriptors`],
 //!   [`current_process_id`]: facts about the host and this process;
-//! - [`thread_sleeps`], [`lower_thread_priority`]: what the calling thread has slept, and when it gets a CPU;
+//! - [`thread_sleeps`]: how often the calling thread has slept;
 //! - [`OwnedHandle`], [`BorrowedHandle`]: what travels over a [`ControlStream`];
 //! - with the feature `tokio`, `AsyncDoorbell` and `AsyncPeer`: the same doorbell and death for tasks.
 //!
@@ -54,9 +54,9 @@ pub use imp::{
     BorrowedHandle, ControlStream, Doorbell, Listener, Mapping, OwnedHandle, PeerIdentity, Poller,
     ProcessHandle, RegionHandle, Source, check_region, cpu_count, create_empty_region,
     create_region, current_process_id, futex_wait, futex_wait_any, futex_wake, heap_bytes_in_use,
-    is_out_of_descriptors, lower_thread_priority, page_bytes, pin_current_thread,
-    raise_descriptor_limit, runtime_directory, seal_size, seal_writable_by_us_only, thread_sleeps,
-    trim_heap, unpin_current_thread,
+    is_out_of_descriptors, page_bytes, pin_current_thread, raise_descriptor_limit,
+    runtime_directory, seal_size, seal_writable_by_us_only, thread_sleeps, trim_heap,
+    unpin_current_thread,
 };
 pub use types::{DoorbellKind, Event, Mode, PeerAccess, SocketAccess, ThreadSleeps, Wait, Woken};
 

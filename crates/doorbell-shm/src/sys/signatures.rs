@@ -94,7 +94,6 @@ const _HOST: () = {
     let _: fn(usize) -> io::Result<()> = pin_current_thread;
     let _: fn() -> io::Result<()> = unpin_current_thread;
     let _: fn() -> ThreadSleeps = thread_sleeps;
-    let _: fn() -> io::Result<()> = lower_thread_priority;
     let _: fn() -> io::Result<u64> = raise_descriptor_limit;
     let _: fn(&io::Error) -> bool = is_out_of_descriptors;
     let _: fn() -> u32 = current_process_id;

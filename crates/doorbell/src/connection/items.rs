@@ -64,7 +64,9 @@ impl Connection {
                 _ => ItemRefused::Over,
             })?;
         let header = header(FrameKind::Data, Flags::default(), id.raw(), 0);
-        let result = stall::count(|| state.send(header, Preamble::default(), payload));
+        let result = stall::count(self.subject(), || {
+            state.send(header, Preamble::default(), payload)
+        });
         self.sent(guard, result);
         Ok(())
     }
@@ -107,7 +109,9 @@ impl Connection {
         let header = header(FrameKind::Data, Flags::PACKED, id.raw(), 0);
         state.counters.messages_sent += collected.count() as u64 - 1;
         let payload = Outbound::Copy(body);
-        let result = stall::count(|| state.send(header, Preamble::default(), payload));
+        let result = stall::count(self.subject(), || {
+            state.send(header, Preamble::default(), payload)
+        });
         self.sent(guard, result);
         Ok(())
     }

@@ -49,6 +49,7 @@ use doorbell_proto::{
 use doorbell_shm::{
     Consumer, Kick, OwnRegion, PeerRegion, SleepOn, Spin, SpinMode,
     memory::PeerMemory,
+    stall::Subject,
     sys::{self, ControlStream, Doorbell, PeerIdentity, ProcessHandle},
 };
 use guard::StateGuard;
@@ -219,6 +220,12 @@ impl Connection {
 
     pub(crate) fn identity(&self) -> &PeerIdentity {
         &self.identity
+    }
+
+    /// Returns for whom a thread stalls that touches memory of this connection.
+    #[inline]
+    pub(crate) fn subject(&self) -> Subject {
+        Subject::of(self)
     }
 
     pub(crate) fn terms(&self) -> &Terms {

@@ -124,7 +124,9 @@ impl Connection {
         doorbell_shm::failpoint!("answer.before");
         let mut guard = self.lock();
         let mut effects = Effects::default();
-        let result = stall::count(|| guard.answer(id, message_type, answer, &mut effects));
+        let result = stall::count(self.subject(), || {
+            guard.answer(id, message_type, answer, &mut effects)
+        });
         doorbell_shm::failpoint!("answer.written");
         if publish || result.is_err() || guard.has_backlog() {
             self.sent(guard, result);

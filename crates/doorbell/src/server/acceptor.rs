@@ -336,10 +336,7 @@ impl Acceptor {
         let home = self.next_worker;
         self.next_worker = (home + 1) % self.reception.workers.len();
         let quarantine = &self.reception.quarantine;
-        let is_suspected = quarantine
-            .suspected_until(connection.identity(), Instant::now())
-            .is_some();
-        let worker = match is_suspected {
+        let worker = match quarantine.is_suspected(connection.identity()) {
             true => &quarantine.mailbox,
             false => &self.reception.workers[home],
         };
@@ -348,6 +345,7 @@ impl Acceptor {
             watched,
             charges,
             home,
+            legacy: None,
         });
         doorbell_shm::failpoint!("accept.admitted");
     }

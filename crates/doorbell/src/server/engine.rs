@@ -66,7 +66,8 @@ pub struct ServerStats {
     /// Times a connection was moved to a thread apart, because its client's memory was not there and its I/O worker had to sleep for it: the
     /// client had thrown the memory away, or the system had moved it to disk.
     pub quarantined: u64,
-    /// Connections that are on that thread now. They go back to their workers after a while without a sleep, a second at first.
+    /// Connections that are on that thread now, those included that have come in there because their process, or several of their user, was
+    /// found before. They go back to their workers when none of that process has caused a sleep for a while, a second at first.
     pub in_quarantine: usize,
     resources: PerResource<ResourceStats>,
 }

@@ -31,6 +31,8 @@ pub(super) struct Traveller {
     pub(super) charges: [Charge; 2],
     /// The number of its worker, whoever has it for now.
     pub(super) home: usize,
+    /// The client is dead, and so many frames of what it left may still be read.
+    pub(super) legacy: Option<usize>,
 }
 
 impl Mailbox {

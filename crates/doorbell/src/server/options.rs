@@ -114,7 +114,7 @@ macro_rules! option_methods {
         /// Sets how many I/O worker threads there are; each owns a share of the connections. Default: one per four processors,
         /// at least one.
         ///
-        /// One more thread, of lower priority, serves connections for a while whose memory is not there and would make their worker sleep; see
+        /// One more thread serves connections for a while whose memory is not there and makes their worker sleep; see
         /// [`ServerStats::quarantined`](crate::server::ServerStats::quarantined). It costs nothing while there is none.
         #[must_use]
         pub fn workers(mut self, count: usize) -> Self {

@@ -1,9 +1,9 @@
 //! Where connections go whose memory makes their worker sleep: to a worker of their own, so that they hold up each other alone.
 //!
-//! A worker finds such a connection by [`stall`], which it does while it is [wary](Wary). The connection travels to the quarantine as a new one would to
+//! A worker finds such a connection by [`stall`], while it is [wary](Wary). The connection travels to the quarantine as a new one would to
 //! a worker, with everything that it has under way. It is served there as anywhere, and goes home when its process has caused no
-//! stall for a while. Whoever comes in again and again goes there at once: a process is suspected for a while after a stall, and all
-//! processes of a user are if there are many such among them. The longer, the more often a process has come from its worker.
+//! stall for a while. Whoever comes in again and again comes in there: a process is suspected for a while after a stall, the longer the
+//! more often it has come from its worker; and all processes of a user are if many of them are.
 //!
 //! That is no punishment. Memory that the system has moved to disk makes a worker sleep in the same way, and then, too, it is better if nobody
 //! else waits for it.
@@ -11,14 +11,14 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use doorbell_shm::{
     stall,
-    sys::{self, PeerIdentity},
+    sys::{PeerIdentity, thread_sleeps},
 };
 
 use super::mailbox::Mailbox;
@@ -30,6 +30,8 @@ pub(super) struct Quarantine {
     /// The workers from which connections come.
     pub(super) homes: Vec<Arc<Mailbox>>,
     suspects: Mutex<Suspects>,
+    /// There may be suspects.
+    has_suspects: AtomicBool,
     /// Connections that workers have sent here since the start.
     pub(super) sent: AtomicU64,
     /// Connections that are here.
@@ -42,6 +44,7 @@ impl Quarantine {
             mailbox: Mailbox::new()?,
             homes,
             suspects: Mutex::default(),
+            has_suspects: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             held: AtomicUsize::new(0),
         }))
@@ -63,17 +66,32 @@ impl Quarantine {
 
     /// Suspects a process, because a connection of it has made its worker sleep.
     pub(super) fn suspect(&self, peer: &PeerIdentity, now: Instant) {
-        lock(&self.suspects).add(peer, now);
+        let mut suspects = lock(&self.suspects);
+        suspects.add(peer, now);
+        self.has_suspects.store(true, Ordering::Relaxed);
     }
 
     /// Suspects a process for longer, because a connection of it has made the quarantine sleep.
     pub(super) fn suspect_still(&self, peer: &PeerIdentity, now: Instant) {
-        lock(&self.suspects).keep(peer, now);
+        let mut suspects = lock(&self.suspects);
+        suspects.keep(peer, now);
+        self.has_suspects.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns `true` if connections of this process belong here now.
+    #[inline]
+    pub(super) fn is_suspected(&self, peer: &PeerIdentity) -> bool {
+        self.has_suspects.load(Ordering::Relaxed)
+            && self.suspected_until(peer, Instant::now()).is_some()
     }
 
     /// Returns until when connections of this process stay here, as far as is known now; `None` if they need not.
     pub(super) fn suspected_until(&self, peer: &PeerIdentity, now: Instant) -> Option<Instant> {
-        lock(&self.suspects).until(peer, now)
+        let suspects = lock(&self.suspects);
+        if suspects.0.iter().all(|suspect| suspect.until <= now) {
+            self.has_suspects.store(false, Ordering::Relaxed); // under the lock, so that none comes meanwhile
+        }
+        suspects.until(peer, now)
     }
 }
 
@@ -86,7 +104,7 @@ struct Suspect {
     uid: u32,
     pid: u32,
     until: Instant,
-    /// How long it is suspected after each stall.
+    /// How long it was suspected when it last came from its worker.
     period: Duration,
 }
 
@@ -99,19 +117,26 @@ impl Suspects {
                 suspect.period = (suspect.period * 2).min(LONGEST);
             }
             suspect.until = now + suspect.period;
-        } else if self.0.len() < MOST_SUSPECTS {
-            self.0.push(Suspect {
-                uid: peer.uid,
-                pid: peer.pid,
-                until: now + SHORTEST,
-                period: SHORTEST,
-            });
+            return;
         }
+        if self.0.len() == MOST_SUSPECTS {
+            let soonest = self.0.iter().enumerate();
+            let soonest = soonest.min_by_key(|(_, suspect)| suspect.until);
+            soonest
+                .map(|(place, _)| place)
+                .map(|place| self.0.swap_remove(place));
+        }
+        self.0.push(Suspect {
+            uid: peer.uid,
+            pid: peer.pid,
+            until: now + SHORTEST,
+            period: SHORTEST,
+        });
     }
 
     fn keep(&mut self, peer: &PeerIdentity, now: Instant) {
         match self.find(peer) {
-            Some(suspect) => suspect.until = now + suspect.period,
+            Some(suspect) => suspect.until = suspect.until.max(now + SHORTEST),
             None => self.add(peer, now),
         }
     }
@@ -163,9 +188,23 @@ impl Wary {
         }
     }
 
+    /// Is not wary while it sleeps, which may be for ever.
+    pub(super) fn sleeps(&self) {
+        if self.until.is_some() {
+            stall::watch(false);
+        }
+    }
+
+    /// Has slept, and is as wary as before.
+    pub(super) fn woke(&self) {
+        if self.until.is_some() {
+            stall::watch(true);
+        }
+    }
+
     #[cold]
     fn took_long(&mut self, now: Instant, took: Duration) {
-        let faults = sys::thread_sleeps().faults;
+        let faults = thread_sleeps().faults;
         if std::mem::replace(&mut self.faults, faults) == faults {
             return;
         }
@@ -174,13 +213,6 @@ impl Wary {
         }
         let until = now + (took * 100).min(LONGEST_WARY);
         self.until = self.until.max(Some(until));
-    }
-}
-
-/// Lets the calling thread, the quarantine's, stand behind the workers if they need the same CPU.
-pub(super) fn enter() {
-    if let Err(error) = sys::lower_thread_priority() {
-        tracing::debug!(%error, "the quarantine has the priority of a worker");
     }
 }
 
@@ -278,12 +310,35 @@ mod tests {
     }
 
     #[test]
+    fn stalls_in_quarantine_prolong_it_by_no_more_than_a_second() {
+        let mut played = Played::new();
+        let it = peer(1, 100);
+        for now in [0, 1, 3] {
+            played.suspects.add(&it, played.at(now));
+        }
+        assert_eq!(played.remaining(&it, 3), Some(4));
+        played.suspects.keep(&it, played.at(4));
+        assert_eq!(played.remaining(&it, 4), Some(3));
+        played.suspects.keep(&it, played.at(7));
+        assert_eq!(played.remaining(&it, 7), Some(1));
+    }
+
+    #[test]
     fn suspects_are_forgotten_and_there_are_never_too_many() {
         let mut played = Played::new();
-        for pid in 0..2 * u32::try_from(MOST_SUSPECTS).unwrap() {
-            played.suspects.add(&peer(1, pid), played.at(0));
+        let twice = 2 * u32::try_from(MOST_SUSPECTS).unwrap();
+        for pid in 0..twice {
+            played.suspects.add(&peer(pid, pid), played.at(pid.into()));
+        }
+        assert!(played.suspects.0.len() <= MOST_SUSPECTS);
+        let mut played = Played::new();
+        played.suspects.add(&peer(1, 0), played.at(0));
+        for pid in 1..twice {
+            played.suspects.add(&peer(pid, pid), played.at(1));
         }
         assert_eq!(played.suspects.0.len(), MOST_SUSPECTS);
+        let last = peer(twice - 1, twice - 1);
+        assert_eq!(played.remaining(&last, 1), Some(1), "the latest counts");
         played.suspects.add(&peer(2, 1), played.at(1000));
         assert_eq!(played.suspects.0.len(), 1);
     }

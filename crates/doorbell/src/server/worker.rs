@@ -10,7 +10,8 @@ use std::{
 };
 
 use doorbell_shm::{
-    Spin, SpinMode, SpinTurn, stall,
+    Spin, SpinMode, SpinTurn,
+    stall::{self, Subject},
     sys::{self, Event, Mode, Wait},
 };
 
@@ -18,7 +19,7 @@ use super::{
     ledger::Charge,
     mailbox::{Mailbox, Traveller},
     pace::{self, Pace},
-    quarantine::{self, Quarantine, Wary},
+    quarantine::{Quarantine, Wary},
     quiet::{Quiet, TIME_QUIET},
     registry::{Registry, Snapshot},
     turn::{Brought, Others, Served, serve, serve_the_dead},
@@ -109,9 +110,6 @@ impl Worker {
     /// Works until told to stop, then closes what is left.
     pub(super) fn run(mut self) {
         let _leaving = Leaving(Arc::clone(&self.mailbox));
-        if self.is_quarantine() {
-            quarantine::enter();
-        }
         while !self.mailbox.stop.load(Ordering::Relaxed) {
             if !self.work_while_hot() {
                 break;
@@ -214,11 +212,19 @@ impl Worker {
     /// Reads one connection's ring for one turn, and looks whether that has made us sleep, while we are wary.
     #[inline]
     fn serve(&mut self, index: usize) -> Result<Served, Disconnected> {
-        let served = stall::measure(|| self.visit(index));
+        let Some(subject) = self.subject(index) else {
+            return Err(Disconnected::Closed);
+        };
+        let served = stall::measure(subject, || self.visit(index));
         if stall::take() {
             return self.after_stall(index, served);
         }
         served
+    }
+
+    fn subject(&self, index: usize) -> Option<Subject> {
+        let owned = self.connections[index].as_ref()?;
+        Some(owned.connection.subject())
     }
 
     #[cold]
@@ -313,19 +319,16 @@ impl Worker {
         }
     }
 
-    /// Hands a connection over to another worker, to which it is as if it had just come. Returns `false` if it stays, because it is about to end.
+    /// Hands a connection over to another worker, to which it is as if it had just come. Returns `false` if there is none.
     fn move_to<'a>(
         &mut self,
         index: usize,
         choose: impl FnOnce(usize) -> &'a Arc<Mailbox>,
     ) -> bool {
-        match &self.connections[index] {
-            Some(owned) if owned.legacy.is_none() => {
-                if !owned.hot {
-                    owned.connection.wake_up();
-                }
-            }
-            _ => return false,
+        if let Some(owned) = &self.connections[index]
+            && !owned.hot
+        {
+            owned.connection.wake_up();
         }
         let Some(traveller) = self.take_out(index) else {
             return false;
@@ -366,7 +369,8 @@ impl Worker {
         let Some(owned) = &self.connections[index] else {
             return;
         };
-        let rest = stall::measure(|| owned.connection.fall_asleep());
+        let connection = &owned.connection;
+        let rest = stall::measure(connection.subject(), || connection.fall_asleep());
         let has_stalled = stall::take();
         if has_stalled {
             self.suspect(index);
@@ -402,13 +406,12 @@ impl Worker {
             Some(deadline) => Wait::Until(deadline),
             None => Wait::Forever,
         };
+        self.wary.sleeps();
         doorbell_shm::failpoint!("worker.sleep.before");
         self.poll(wait);
         doorbell_shm::failpoint!("worker.sleep.after");
+        self.wary.woke();
         self.spin.slept(since.elapsed());
-        if stall::is_watched() {
-            stall::forget();
-        }
         let now = Instant::now();
         self.give_back(now);
         self.release(now);
@@ -439,11 +442,17 @@ impl Worker {
             return false;
         }
         let is_quiet = now.saturating_duration_since(owned.last_active) >= TIME_QUIET / 2;
-        owned.is_untidy = !is_quiet || owned.connection.give_back();
+        let connection = &owned.connection;
+        let give_back = || connection.give_back();
+        owned.is_untidy = !is_quiet || stall::measure(connection.subject(), give_back);
         if !is_quiet {
             self.quiet.push(now, index);
         } else if owned.is_untidy {
             self.quiet.push_again(now, index);
+        }
+        if stall::take() {
+            self.suspect(index);
+            self.isolate(index);
         }
         is_quiet
     }
@@ -483,7 +492,17 @@ impl Worker {
         if let Err(error) = owned.watched.bell.make_room() {
             tracing::debug!(%error, "the peer's end of the doorbell is closed");
         }
+        if !owned.hot && self.is_suspected(index) {
+            return self.isolate(index); // one of the same process was found while this one slept
+        }
         self.heat(index);
+    }
+
+    fn is_suspected(&self, index: usize) -> bool {
+        let quarantine = &self.duties.quarantine;
+        let owned = self.connections[index].as_ref();
+        owned.is_some_and(|owned| quarantine.is_suspected(owned.connection.identity()))
+            && !self.is_quarantine()
     }
 
     fn heat(&mut self, index: usize) {
@@ -524,6 +543,7 @@ impl Worker {
             watched,
             charges,
             home,
+            legacy,
         }: Traveller,
     ) {
         // A place is used again only after all events of its last owner have been handled.
@@ -545,7 +565,7 @@ impl Worker {
             connection,
             watched,
             charges,
-            legacy: None,
+            legacy,
             hot: true,
             quiet_turns: 0,
             last_active: Instant::now(),
@@ -590,6 +610,7 @@ impl Worker {
             connection,
             watched,
             charges,
+            legacy,
             is_untidy,
             home,
             ..
@@ -613,6 +634,7 @@ impl Worker {
             watched,
             charges,
             home,
+            legacy,
         })
     }
 
@@ -652,6 +674,7 @@ struct Leaving(Arc<Mailbox>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
+        stall::watch(false);
         self.0.stop.store(true, Ordering::Relaxed);
         self.0.turn_away();
     }

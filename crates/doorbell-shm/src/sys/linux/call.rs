@@ -30,7 +30,7 @@ macro_rules! calls {
 calls! {
     Accept, AddSeals, Bind, Chmod, Connect, Dup, EpollAdd, EpollCreate, EpollDelete, EpollWait, Eventfd, Fallocate, Fchmod, Flock, Fstat,
     Fstatfs, Ftruncate, FutexWait, FutexWaitv, FutexWake, GetFlags, GetSeals, Getsockopt, Ioctl, Listen, Lstat, Madvise, MemfdCreate,
-    Mkdir, Mmap, Nice, Openat, PidfdOpen, Poll, Preadv, Readlink, Recv, Recvmsg, SchedGetaffinity, SchedSetaffinity, Send, Sendmsg,
+    Mkdir, Mmap, Openat, PidfdOpen, Poll, Preadv, Readlink, Recv, Recvmsg, SchedGetaffinity, SchedSetaffinity, Send, Sendmsg,
     Setrlimit, Setsockopt, Socket, Socketpair, Unlink, Write,
 }
 

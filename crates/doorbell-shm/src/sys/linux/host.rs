@@ -139,17 +139,6 @@ fn run_on(cpus: &CpuSet) -> io::Result<()> {
     })?)
 }
 
-/// Lets other threads go before the calling one, as long as there are such: it gets about a tenth of a CPU that it shares with one of them.
-///
-/// # Errors
-///
-/// If the system refuses.
-pub fn lower_thread_priority() -> io::Result<()> {
-    // That of the thread, though POSIX says of the process: setpriority(2), "C library/kernel differences".
-    call(Call::Nice, || rustix::process::nice(10))?;
-    Ok(())
-}
-
 /// Returns how often the calling thread has slept, and how often it has touched a page that was not there.
 pub fn thread_sleeps() -> ThreadSleeps {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();

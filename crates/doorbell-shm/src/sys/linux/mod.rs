@@ -24,9 +24,8 @@ pub use futex::{futex_wait, futex_wait_any, futex_wake};
 #[cfg(doorbell_failpoints)]
 pub(crate) use host::kill_this_process;
 pub use host::{
-    cpu_count, current_process_id, heap_bytes_in_use, is_out_of_descriptors, lower_thread_priority,
-    pin_current_thread, raise_descriptor_limit, runtime_directory, thread_sleeps, trim_heap,
-    unpin_current_thread,
+    cpu_count, current_process_id, heap_bytes_in_use, is_out_of_descriptors, pin_current_thread,
+    raise_descriptor_limit, runtime_directory, thread_sleeps, trim_heap, unpin_current_thread,
 };
 pub use listener::Listener;
 pub use peer::{PeerIdentity, ProcessHandle};

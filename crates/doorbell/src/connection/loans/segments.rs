@@ -11,6 +11,7 @@ use doorbell_shm::{
         OwnSegment, PeerSegment, adopt_own_segment, adopt_peer_segment, create_own_segment,
         create_peer_segment,
     },
+    stall::Subject,
     sys::RegionHandle,
 };
 
@@ -120,7 +121,7 @@ impl Connection {
     /// Makes a segment of `bytes` that have been paid for, and sends it to the client. Returns `false` if that cannot be; they are given back
     /// then.
     pub(super) fn make_paid(&self, writer: Role, bytes: u32) -> bool {
-        let made = Made::new(writer, bytes);
+        let made = Made::new(writer, bytes, self.subject());
         doorbell_shm::failpoint!("segment.made");
         let mut state = self.lock();
         let sent = made.and_then(|(made, handle)| state.add_segment(made, &handle, bytes));
@@ -222,14 +223,14 @@ enum Made {
 }
 
 impl Made {
-    fn new(writer: Role, bytes: u32) -> io::Result<(Self, RegionHandle)> {
+    fn new(writer: Role, bytes: u32, subject: Subject) -> io::Result<(Self, RegionHandle)> {
         Ok(match writer {
             Role::Server => {
                 let (segment, handle) = create_own_segment(bytes)?;
                 (Self::Own(segment), handle)
             }
             Role::Client => {
-                let (segment, handle) = create_peer_segment(bytes)?;
+                let (segment, handle) = create_peer_segment(bytes, subject)?;
                 (Self::Peer(segment), handle)
             }
         })
