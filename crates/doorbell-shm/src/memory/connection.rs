@@ -61,6 +61,7 @@ fn create_with(
     seal_writable_by_us_only(&server_handle)?;
     seal_size(&client_handle)?;
     let peer = PeerRegion::map(&client_handle, None, client)?;
+    peer.magic(); // whatever it is: the first access is a page fault, and it need not be the I/O worker's, who would wait for the locks of the address space
     crate::failpoint!("memory.create.after");
     Ok(ServerMemory {
         own,
