@@ -195,8 +195,8 @@ impl ThreadSleeps {
     }
 }
 
-/// Shorter than most sleeps: to be woken takes some microseconds, the halted processor more.
-const SHORTEST_SLEEP: Duration = Duration::from_micros(10);
+/// Shorter than the sleeps that matter: to be woken takes some microseconds, of a halted processor some tens.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
 
 #[cfg(test)]
 mod tests {

@@ -63,8 +63,8 @@ pub struct ServerStats {
     pub polls: u64,
     /// Requests and notifications whose metadata was larger than the server accepts.
     pub refused_metadata: u64,
-    /// Times a connection was moved to a thread apart, because its client's memory was not there and its I/O worker had to sleep for it: the
-    /// client had thrown the memory away, or the system had moved it to disk.
+    /// Times a connection was moved to a thread apart, because memory of its process was not there and an I/O worker had to sleep for it several
+    /// times: the process had thrown the memory away, or the system had moved it to disk.
     pub quarantined: u64,
     /// Connections that are on that thread now, those included that have come in there because their process, or several of their user, was
     /// found before. They go back to their workers when none of that process has caused a sleep for a while, a second at first.

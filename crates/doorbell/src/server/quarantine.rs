@@ -18,7 +18,7 @@ use std::{
 
 use doorbell_shm::{
     stall,
-    sys::{PeerIdentity, thread_sleeps},
+    sys::{PeerIdentity, ThreadSleeps, thread_sleeps},
 };
 
 use super::mailbox::Mailbox;
@@ -64,18 +64,14 @@ impl Quarantine {
         }
     }
 
-    /// Suspects a process, because a connection of it has made its worker sleep.
-    pub(super) fn suspect(&self, peer: &PeerIdentity, now: Instant) {
+    /// Notes that a connection of this process has made a worker, or the quarantine, sleep. Returns `true` if it belongs into the quarantine.
+    pub(super) fn note_stall(&self, peer: &PeerIdentity, now: Instant) -> bool {
         let mut suspects = lock(&self.suspects);
-        suspects.add(peer, now);
-        self.has_suspects.store(true, Ordering::Relaxed);
-    }
-
-    /// Suspects a process for longer, because a connection of it has made the quarantine sleep.
-    pub(super) fn suspect_still(&self, peer: &PeerIdentity, now: Instant) {
-        let mut suspects = lock(&self.suspects);
-        suspects.keep(peer, now);
-        self.has_suspects.store(true, Ordering::Relaxed);
+        let is_suspected = suspects.add(peer, now);
+        if is_suspected {
+            self.has_suspects.store(true, Ordering::Relaxed);
+        }
+        is_suspected
     }
 
     /// Returns `true` if connections of this process belong here now.
@@ -106,38 +102,36 @@ struct Suspect {
     until: Instant,
     /// How long it was suspected when it last came from its worker.
     period: Duration,
+    /// Stalls so far in a window of time, and when that began.
+    stalls: u32,
+    since: Instant,
 }
 
 impl Suspects {
-    fn add(&mut self, peer: &PeerIdentity, now: Instant) {
+    /// Notes a stall, and returns `true` if the process is suspected now.
+    fn add(&mut self, peer: &PeerIdentity, now: Instant) -> bool {
         self.0.retain(|suspect| now <= suspect.until + MEMORY);
-        if let Some(suspect) = self.find(peer) {
-            // The connections that it has beside the first one are no news.
-            if suspect.until <= now {
-                suspect.period = (suspect.period * 2).min(LONGEST);
-            }
-            suspect.until = now + suspect.period;
-            return;
+        if self.find(peer).is_none() {
+            self.make_room();
+            self.0.push(Suspect {
+                uid: peer.uid,
+                pid: peer.pid,
+                until: now,
+                period: SHORTEST / 2, // doubled with the first suspicion
+                stalls: 0,
+                since: now,
+            });
         }
+        self.find(peer).is_some_and(|suspect| suspect.add(now))
+    }
+
+    fn make_room(&mut self) {
         if self.0.len() == MOST_SUSPECTS {
-            let soonest = self.0.iter().enumerate();
-            let soonest = soonest.min_by_key(|(_, suspect)| suspect.until);
+            let all = self.0.iter().enumerate();
+            let soonest = all.min_by_key(|(_, suspect)| suspect.until);
             soonest
                 .map(|(place, _)| place)
                 .map(|place| self.0.swap_remove(place));
-        }
-        self.0.push(Suspect {
-            uid: peer.uid,
-            pid: peer.pid,
-            until: now + SHORTEST,
-            period: SHORTEST,
-        });
-    }
-
-    fn keep(&mut self, peer: &PeerIdentity, now: Instant) {
-        match self.find(peer) {
-            Some(suspect) => suspect.until = suspect.until.max(now + SHORTEST),
-            None => self.add(peer, now),
         }
     }
 
@@ -157,74 +151,131 @@ impl Suspects {
 }
 
 impl Suspect {
+    fn add(&mut self, now: Instant) -> bool {
+        if now > self.since + WINDOW {
+            (self.stalls, self.since) = (0, now);
+        }
+        self.stalls += 1;
+        let is_suspected = self.until > now;
+        if self.stalls < ENOUGH_STALLS {
+            return is_suspected; // its other connections go where it is, too
+        }
+        self.stalls = 0;
+        if is_suspected {
+            self.until = self.until.max(now + SHORTEST);
+        } else {
+            self.period = (self.period * 2).min(LONGEST);
+            self.until = now + self.period;
+        }
+        true
+    }
+
     fn is(&self, peer: &PeerIdentity) -> bool {
         (self.uid, self.pid) == (peer.uid, peer.pid)
     }
 }
 
-/// When a worker measures its visits, which costs as much as a small call: for a while after one that has taken long and had a page fault, as
-/// hardly any has where everything is in memory. The longer it has taken the longer, so that what is never found takes a hundredth of the time.
+/// When a worker measures its visits, which costs more than a glance at a connection that has nothing: for a while after some that have taken
+/// long, if it has slept and had a page fault since the last time. If nothing is found, it is not tried again for ten times as long: where much
+/// memory is new, as after a thousand clients have connected, there are faults and locks to wait for that are nobody's.
 pub(super) struct Wary {
-    until: Option<Instant>,
-    faults: u64,
+    state: State,
+    known: ThreadSleeps,
+}
+
+enum State {
+    Calm,
+    Wary {
+        until: Instant,
+        has_found: bool,
+    },
+    /// Nothing was found the last time.
+    Resting {
+        until: Instant,
+    },
 }
 
 impl Wary {
     pub(super) fn new() -> Self {
         Self {
-            until: None,
-            faults: 0,
+            state: State::Calm,
+            known: ThreadSleeps::default(),
         }
     }
 
     /// Learns what the last visits have taken together.
     #[inline]
     pub(super) fn looked(&mut self, now: Instant, took: Duration) {
-        if took > SUSPICIOUS {
-            self.took_long(now, took);
-        } else if self.until.is_some_and(|until| until <= now) {
-            stall::watch(false);
-            self.until = None;
+        match self.state {
+            State::Calm if took <= SUSPICIOUS => {}
+            State::Calm => self.took_long(now),
+            State::Wary { until, .. } | State::Resting { until } if now < until => {}
+            State::Wary { has_found, .. } => self.end(now, has_found),
+            State::Resting { .. } => self.state = State::Calm,
+        }
+    }
+
+    /// A stall has been found.
+    pub(super) fn found(&mut self) {
+        if let State::Wary { has_found, .. } = &mut self.state {
+            *has_found = true;
         }
     }
 
     /// Is not wary while it sleeps, which may be for ever.
     pub(super) fn sleeps(&self) {
-        if self.until.is_some() {
+        if let State::Wary { .. } = self.state {
             stall::watch(false);
         }
     }
 
     /// Has slept, and is as wary as before.
     pub(super) fn woke(&self) {
-        if self.until.is_some() {
+        if let State::Wary { .. } = self.state {
             stall::watch(true);
         }
     }
 
     #[cold]
-    fn took_long(&mut self, now: Instant, took: Duration) {
-        let faults = thread_sleeps().faults;
-        if std::mem::replace(&mut self.faults, faults) == faults {
-            return;
+    fn took_long(&mut self, now: Instant) {
+        let before = std::mem::replace(&mut self.known, thread_sleeps());
+        if self.known.faults == before.faults || self.known.sleeps == before.sleeps {
+            return; // it had to wait for a CPU, or somebody has computed
         }
-        if self.until.is_none() {
-            stall::watch(true);
-        }
-        let until = now + (took * 100).min(LONGEST_WARY);
-        self.until = self.until.max(Some(until));
+        stall::watch(true);
+        self.state = State::Wary {
+            until: now + TIME_WARY,
+            has_found: false,
+        };
+    }
+
+    #[cold]
+    fn end(&mut self, now: Instant, has_found: bool) {
+        stall::watch(false);
+        self.state = match has_found {
+            true => State::Calm,
+            false => State::Resting {
+                until: now + TIME_WARY * 10,
+            },
+        };
     }
 }
 
 /// Twice the longest turn while others are asleep: a worker that keeps to its limits does not take so long between two looks at the clock.
 const SUSPICIOUS: Duration = Duration::from_micros(50);
-const LONGEST_WARY: Duration = Duration::from_secs(1);
+/// Long enough for the stalls of a client that matters.
+const TIME_WARY: Duration = Duration::from_millis(50);
 
 /// How long a process is suspected, first and at most.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(64);
 /// How long it is known afterwards that a process was suspected.
 const MEMORY: Duration = Duration::from_secs(64);
+
+/// Stalls of a process within a second from which on it is suspected. Fewer take less than a hundredth of the time, even if each is a time slice
+/// of somebody else; and a process that has just connected may cause one or two, because memory is new everywhere.
+const ENOUGH_STALLS: u32 = 3;
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// Suspected processes of a user from which on all are.
 const MOST_OF_A_USER: usize = 8;
@@ -257,6 +308,14 @@ mod tests {
             self.start + Duration::from_secs(seconds)
         }
 
+        /// Notes as many stalls as it takes.
+        fn stall(&mut self, peer: &PeerIdentity, seconds: u64) {
+            let now = self.at(seconds);
+            for _ in 0..ENOUGH_STALLS {
+                self.suspects.add(peer, now);
+            }
+        }
+
         /// Returns for how many more seconds a process is suspected.
         fn remaining(&self, peer: &PeerIdentity, seconds: u64) -> Option<u64> {
             let now = self.at(seconds);
@@ -266,17 +325,30 @@ mod tests {
     }
 
     #[test]
-    fn process_is_suspected_until_it_has_caused_no_stall_for_a_second() {
+    fn process_is_suspected_until_it_has_caused_no_stalls_for_a_second() {
         let mut played = Played::new();
         let it = peer(1, 100);
-        played.suspects.add(&it, played.at(0));
+        played.stall(&it, 0);
         assert_eq!(played.remaining(&it, 0), Some(1));
-        played.suspects.keep(&it, played.at(1));
-        assert_eq!(played.remaining(&it, 1), Some(1));
-        assert_eq!(played.remaining(&it, 2), None);
         for other in [peer(1, 101), peer(2, 100)] {
             assert_eq!(played.remaining(&other, 0), None);
         }
+        assert_eq!(played.remaining(&it, 1), None);
+    }
+
+    #[test]
+    fn few_stalls_within_a_second_are_nothing() {
+        let mut played = Played::new();
+        let it = peer(1, 100);
+        for second in [0, 0, 2, 2, 4, 6] {
+            let now = played.at(second);
+            assert!(!played.suspects.add(&it, now));
+        }
+        assert_eq!(played.remaining(&it, 6), None);
+        let now = played.at(6);
+        assert!(!played.suspects.add(&it, now));
+        assert!(played.suspects.add(&it, now));
+        assert!(played.suspects.add(&it, now), "its other connections");
     }
 
     #[test]
@@ -285,28 +357,13 @@ mod tests {
         let it = peer(1, 100);
         let mut now = 0;
         for period in [1, 2, 4, 8, 16, 32, 64, 64] {
-            played.suspects.add(&it, played.at(now));
-            played.suspects.add(&it, played.at(now)); // its other connections
+            played.stall(&it, now);
             assert_eq!(played.remaining(&it, now), Some(period));
             now += period;
         }
         let long_after = now + MEMORY.as_secs() + 1;
-        played.suspects.add(&it, played.at(long_after));
+        played.stall(&it, long_after);
         assert_eq!(played.remaining(&it, long_after), Some(1));
-    }
-
-    #[test]
-    fn user_is_suspected_who_has_many_such_processes() {
-        let mut played = Played::new();
-        let most = u32::try_from(MOST_OF_A_USER).unwrap();
-        for pid in 1..most {
-            played.suspects.add(&peer(1, pid), played.at(0));
-        }
-        assert_eq!(played.remaining(&peer(1, 100), 0), None);
-        played.suspects.add(&peer(1, most), played.at(0));
-        assert_eq!(played.remaining(&peer(1, 100), 0), Some(1));
-        assert_eq!(played.remaining(&peer(2, 1), 0), None);
-        assert_eq!(played.remaining(&peer(1, 100), 1), None);
     }
 
     #[test]
@@ -314,32 +371,39 @@ mod tests {
         let mut played = Played::new();
         let it = peer(1, 100);
         for now in [0, 1, 3] {
-            played.suspects.add(&it, played.at(now));
+            played.stall(&it, now);
         }
         assert_eq!(played.remaining(&it, 3), Some(4));
-        played.suspects.keep(&it, played.at(4));
-        assert_eq!(played.remaining(&it, 4), Some(3));
-        played.suspects.keep(&it, played.at(7));
-        assert_eq!(played.remaining(&it, 7), Some(1));
+        played.stall(&it, 5);
+        assert_eq!(played.remaining(&it, 5), Some(2));
+        played.stall(&it, 6);
+        assert_eq!(played.remaining(&it, 6), Some(1));
+    }
+
+    #[test]
+    fn user_is_suspected_who_has_many_such_processes() {
+        let mut played = Played::new();
+        let most = u32::try_from(MOST_OF_A_USER).unwrap();
+        for pid in 1..most {
+            played.stall(&peer(1, pid), 0);
+        }
+        assert_eq!(played.remaining(&peer(1, 100), 0), None);
+        played.stall(&peer(1, most), 0);
+        assert_eq!(played.remaining(&peer(1, 100), 0), Some(1));
+        assert_eq!(played.remaining(&peer(2, 1), 0), None);
+        assert_eq!(played.remaining(&peer(1, 100), 1), None);
     }
 
     #[test]
     fn suspects_are_forgotten_and_there_are_never_too_many() {
         let mut played = Played::new();
-        let twice = 2 * u32::try_from(MOST_SUSPECTS).unwrap();
-        for pid in 0..twice {
-            played.suspects.add(&peer(pid, pid), played.at(pid.into()));
-        }
-        assert!(played.suspects.0.len() <= MOST_SUSPECTS);
-        let mut played = Played::new();
-        played.suspects.add(&peer(1, 0), played.at(0));
-        for pid in 1..twice {
-            played.suspects.add(&peer(pid, pid), played.at(1));
+        for pid in 0..2 * u32::try_from(MOST_SUSPECTS).unwrap() {
+            let it = peer(pid, pid);
+            played.stall(&it, 1);
+            assert_eq!(played.remaining(&it, 1), Some(1), "the latest counts");
         }
         assert_eq!(played.suspects.0.len(), MOST_SUSPECTS);
-        let last = peer(twice - 1, twice - 1);
-        assert_eq!(played.remaining(&last, 1), Some(1), "the latest counts");
-        played.suspects.add(&peer(2, 1), played.at(1000));
+        played.stall(&peer(1, 1), 1000);
         assert_eq!(played.suspects.0.len(), 1);
     }
 }

@@ -10,8 +10,7 @@ use std::{
 };
 
 use doorbell_shm::{
-    Spin, SpinMode, SpinTurn,
-    stall::{self, Subject},
+    Spin, SpinMode, SpinTurn, stall,
     sys::{self, Event, Mode, Wait},
 };
 
@@ -212,35 +211,33 @@ impl Worker {
     /// Reads one connection's ring for one turn, and looks whether that has made us sleep, while we are wary.
     #[inline]
     fn serve(&mut self, index: usize) -> Result<Served, Disconnected> {
-        let Some(subject) = self.subject(index) else {
-            return Err(Disconnected::Closed);
-        };
-        let served = stall::measure(subject, || self.visit(index));
-        if stall::take() {
-            return self.after_stall(index, served);
+        if stall::is_watched() {
+            return self.serve_warily(index);
         }
-        served
-    }
-
-    fn subject(&self, index: usize) -> Option<Subject> {
-        let owned = self.connections[index].as_ref()?;
-        Some(owned.connection.subject())
+        self.visit(index)
     }
 
     #[cold]
-    fn after_stall(
-        &mut self,
-        index: usize,
-        served: Result<Served, Disconnected>,
-    ) -> Result<Served, Disconnected> {
-        self.suspect(index);
+    #[inline(never)]
+    fn serve_warily(&mut self, index: usize) -> Result<Served, Disconnected> {
+        let Some(owned) = &self.connections[index] else {
+            return Err(Disconnected::Closed);
+        };
+        let subject = owned.connection.subject();
+        let served = stall::measure(subject, || self.visit(index));
+        if !stall::take() {
+            return served;
+        }
+        let is_suspected = self.note_stall(index);
         let mut served = served?;
         served.was_long = true;
-        self.isolate(index);
+        if is_suspected {
+            self.isolate(index);
+        }
         Ok(served)
     }
 
-    #[inline]
+    #[inline(always)]
     fn visit(&mut self, index: usize) -> Result<Served, Disconnected> {
         let others = match self.hot.len() {
             0 | 1 if self.has_cold() => Others::Asleep,
@@ -275,17 +272,15 @@ impl Worker {
         Ok(served)
     }
 
-    /// Has found a connection whose memory makes us sleep.
-    fn suspect(&self, index: usize) {
+    /// Has found a connection whose memory makes us sleep. Returns `true` if it belongs into the quarantine.
+    fn note_stall(&mut self, index: usize) -> bool {
+        self.wary.found();
         let Some(owned) = &self.connections[index] else {
-            return;
+            return false;
         };
         let (quarantine, peer) = (&self.duties.quarantine, owned.connection.identity());
-        if self.is_quarantine() {
-            return quarantine.suspect_still(peer, Instant::now());
-        }
-        quarantine.suspect(peer, Instant::now());
         tracing::debug!(?peer, "a connection has made an I/O worker sleep");
+        quarantine.note_stall(peer, Instant::now())
     }
 
     /// Sends a connection to the quarantine, unless we are that.
@@ -371,10 +366,7 @@ impl Worker {
         };
         let connection = &owned.connection;
         let rest = stall::measure(connection.subject(), || connection.fall_asleep());
-        let has_stalled = stall::take();
-        if has_stalled {
-            self.suspect(index);
-        }
+        let is_suspected = stall::take() && self.note_stall(index);
         let Some(owned) = &mut self.connections[index] else {
             return;
         };
@@ -390,7 +382,7 @@ impl Worker {
             Ok(Rest::Awake) => owned.quiet_turns = 0,
             Err(reason) => self.end(index, reason),
         }
-        if has_stalled {
+        if is_suspected {
             self.isolate(index);
         }
     }
@@ -450,8 +442,7 @@ impl Worker {
         } else if owned.is_untidy {
             self.quiet.push_again(now, index);
         }
-        if stall::take() {
-            self.suspect(index);
+        if stall::take() && self.note_stall(index) {
             self.isolate(index);
         }
         is_quiet
