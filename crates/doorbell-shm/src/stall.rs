@@ -81,7 +81,7 @@ pub fn leave_out<T>(work: impl FnOnce() -> T) -> T {
 /// is measured.
 #[inline]
 pub fn count<T>(subject: Subject, work: impl FnOnce() -> T) -> T {
-    if may_be_watched() && METER.with(|meter| meter.subject.get()) != Some(subject) {
+    if may_be_watched() && !is_measured(subject) {
         return work();
     }
     as_part(Part::Counts, || (), work)
@@ -146,6 +146,7 @@ fn begin_for(subject: Subject) {
         if meter.is_on.get() {
             meter.subject.set(Some(subject));
             meter.known.set(thread_sleeps());
+            meter.has_stalled.set(false);
         }
     });
 }
@@ -161,6 +162,12 @@ fn begin(part: Part) -> Before {
         turn_to(Some(part));
     }
     Before::Part(around)
+}
+
+/// Returns `true` if the calling thread works for `subject` now.
+#[cold]
+fn is_measured(subject: Subject) -> bool {
+    METER.with(|meter| meter.part.get().is_some() && meter.subject.get() == Some(subject))
 }
 
 #[cold]

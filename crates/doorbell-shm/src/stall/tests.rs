@@ -71,6 +71,8 @@ fn what_counts_does_so_in_what_is_left_out() {
     assert!(!stalls(|| leave_out(around)));
     let of_another = || count(Subject(2), both);
     assert!(!stalls(|| leave_out(of_another)));
+    count(IT, both);
+    assert!(!take(), "nothing was measured");
     watch(false);
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A worker finds such a connection by [`stall`], while it is [wary](Wary). The connection travels to the quarantine as a new one would to
 //! a worker, with everything that it has under way. It is served there as anywhere, and goes home when its process has caused no
-//! stall for a while. Whoever comes in again and again comes in there: a process is suspected for a while after a stall, the longer the
-//! more often it has come from its worker; and all processes of a user are if many of them are.
+//! stall for a while. Whoever comes in again and again comes in there: a process is suspected for a while after three stalls within a second,
+//! the longer the more often it has come from its worker; and all processes of a user are if many of them are.
 //!
 //! That is no punishment. Memory that the system has moved to disk makes a worker sleep in the same way, and then, too, it is better if nobody
 //! else waits for it.
