@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell::{Client, Context, Message, MessageType, Raw, Server, Status, blocking};
+use doorbell::{Client, Context, Message, MessageType, Raw, Server, Spin, Status, blocking};
 use doorbell_testkit::{
     Child, Place,
     by_hand::{Frame, HandClient, HandHello, flags, kind},
@@ -49,7 +49,13 @@ fn throw_away() {
     let mut clients = vec![connect()];
     while let Some(line) = wait_for_parent() {
         match line.as_str() {
-            "THROW" => throw_until_told(&clients[0]),
+            "THROW" => throw_until_told(&clients[0], || {}),
+            "THROW WHEN ASLEEP" => {
+                let client = &clients[0];
+                throw_until_told(client, || {
+                    client.wait_until_asleep();
+                });
+            }
             "PING" => clients[0].ping(),
             "CONNECT" => {
                 clients.push(connect());
@@ -61,9 +67,9 @@ fn throw_away() {
     }
 }
 
-/// Throws the memory away again and again and makes the server look at it, until the parent says something. It was never written to, so that it
-/// is as it was.
-fn throw_until_told(client: &HandClient) {
+/// Throws the memory away again and again and makes the server look at it, each time after `pause`, until the parent says something. It was never
+/// written to, so that it is as it was.
+fn throw_until_told(client: &HandClient, pause: impl Fn() + Sync) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -73,6 +79,7 @@ fn throw_until_told(client: &HandClient) {
         });
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
+                pause();
                 client.ring();
             }
         });
@@ -141,9 +148,14 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with(Spin::Adaptive)
+    }
+
+    fn with(spin: Spin) -> Self {
         let place = Place::new();
         let server = blocking::Server::builder(place.name())
             .workers(1)
+            .spin(spin)
             .on(|_: Context, sum: Add| Ok::<_, Status>(sum.0 + sum.1))
             .on(|_: Context, _: SleepAndFault| {
                 std::thread::sleep(Duration::from_millis(1));
@@ -163,8 +175,12 @@ impl Scene {
 
     /// Lets the enemy throw its memory away until it is caught.
     fn catch(&mut self) {
+        self.catch_by("THROW");
+    }
+
+    fn catch_by(&mut self, way: &str) {
         let before = self.server.stats().quarantined;
-        self.enemy.tell("THROW");
+        self.enemy.tell(way);
         eventually("it is caught", || self.server.stats().quarantined > before);
         self.enemy.tell("ENOUGH");
         self.enemy.hear("DONE");
@@ -196,6 +212,13 @@ fn client_whose_memory_is_not_there_is_served_apart_from_others_and_comes_back()
     scene.tell("PING");
     let stats = scene.server.stats();
     assert_eq!((stats.quarantined, stats.connections), (1, 2));
+}
+
+/// A worker that looks at the time only while it is busy would never notice.
+#[test]
+fn client_is_caught_that_lets_its_worker_fall_asleep_each_time() {
+    let mut scene = Scene::with(Spin::Never);
+    scene.catch_by("THROW WHEN ASLEEP");
 }
 
 #[test]

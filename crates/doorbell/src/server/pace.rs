@@ -35,19 +35,23 @@ impl Pace {
         self.visits >= self.most
     }
 
-    /// Learns what the clock says, and returns what visits have taken since the last look. If that is [long](LONG), the clock is looked at
-    /// earlier from now on.
-    pub(super) fn looked(&mut self, now: Instant) -> Duration {
-        let took = now.duration_since(self.looked_at);
-        let visits = std::mem::take(&mut self.visits);
-        self.looked_at = now;
+    /// Learns what the clock says, and returns how many visits there were since the last look, and what they have taken. If that is
+    /// [long](LONG), the clock is looked at earlier from now on.
+    pub(super) fn looked(&mut self, now: Instant) -> (usize, Duration) {
+        let (visits, took) = self.since_look(now);
+        (self.visits, self.looked_at) = (0, now);
         if took > LONG {
             let in_time = visits as u128 * LONG.as_nanos() / took.as_nanos();
             let in_time = usize::try_from(in_time).unwrap_or(MOST_VISITS);
             self.most = in_time.clamp(1, self.most);
             self.is_slow = true;
         }
-        took
+        (visits, took)
+    }
+
+    /// Returns how many visits there were since the last look, and what they have taken.
+    pub(super) fn since_look(&self, now: Instant) -> (usize, Duration) {
+        (self.visits, now.duration_since(self.looked_at))
     }
 
     /// Learns that it has been looked who else has rung. Only then, and if no visits have taken long since the last time, the clock may be looked at a
@@ -77,7 +81,7 @@ mod tests {
                 visits += 1;
             }
             let took = visit * u32::try_from(visits).unwrap();
-            assert_eq!(pace.looked(pace.looked_at + took), took);
+            assert_eq!(pace.looked(pace.looked_at + took), (visits, took));
             visits
         };
         (0..looks).map(look).collect()

@@ -150,11 +150,9 @@ impl Worker {
             }
             if self.pace.is_due(self.hot.len()) || served.was_long {
                 let now = Instant::now();
-                let took = self.pace.looked(now);
+                let (visits, took) = self.pace.looked(now);
                 have_waited |= took > pace::LONG || served.was_long;
-                if !self.is_quarantine() {
-                    self.wary.looked(now, took);
-                }
+                self.learn(now, visits, took);
                 let period = if self.has_cold() {
                     TIME_BETWEEN_POLLS
                 } else {
@@ -181,6 +179,14 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Learns what the last visits have taken.
+    #[inline]
+    fn learn(&mut self, now: Instant, visits: usize, took: Duration) {
+        if !self.is_quarantine() {
+            self.wary.looked(now, visits, took);
+        }
     }
 
     /// Returns `true` if there are connections that ring before they are read.
@@ -389,6 +395,8 @@ impl Worker {
 
     fn sleep(&mut self) {
         let since = Instant::now();
+        let (visits, took) = self.pace.since_look(since);
+        self.learn(since, visits, took); // there may be few visits, each of which takes long, between two sleeps
         let deadlines = [
             self.next_idle_deadline(),
             self.quiet.next(),
