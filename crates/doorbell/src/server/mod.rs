@@ -17,6 +17,7 @@ mod resource;
 #[cfg(feature = "tokio")]
 mod tasks;
 mod turn;
+mod wary;
 mod worker;
 
 pub(crate) use admission::Policy;

@@ -1,6 +1,6 @@
 //! Where connections go whose memory makes their worker sleep: to a worker of their own, so that they hold up each other alone.
 //!
-//! A worker finds such a connection by [`stall`], while it is [wary](Wary). The connection travels to the quarantine as a new one would to
+//! A worker finds such a connection by [`stall`], while it is [wary](super::wary). The connection travels to the quarantine as a new one would to
 //! a worker, with everything that it has under way. It is served there as anywhere, and goes home when its process has caused no
 //! stall for a while. Whoever comes in again and again comes in there: a process is suspected for a while after three stalls within a second,
 //! the longer the more often it has come from its worker; and all processes of a user are if many of them are.
@@ -16,10 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell_shm::{
-    stall,
-    sys::{PeerIdentity, ThreadSleeps, thread_sleeps},
-};
+use doorbell_shm::{stall, sys::PeerIdentity};
 
 use super::mailbox::Mailbox;
 use crate::connection::lock;
@@ -175,134 +172,6 @@ impl Suspect {
     }
 }
 
-/// When a worker measures its visits, which costs more than a glance at a connection that has nothing: for a while after some that have taken
-/// long, if it has slept and had a page fault since the last time. If nothing is found it rests, the longer the more often that happens: where
-/// much memory is new there are faults and locks to wait for that are nobody's. So that nobody can hide in that, a rest ends, too, when a tenth of
-/// it has gone in such visits.
-pub(super) struct Wary {
-    state: State,
-    known: ThreadSleeps,
-    /// How long the next rest is, and when the last one ended.
-    rest: Duration,
-    rested_at: Option<Instant>,
-}
-
-enum State {
-    Calm,
-    Wary {
-        until: Instant,
-        has_found: bool,
-    },
-    /// Nothing was found the last time.
-    Resting {
-        until: Instant,
-        /// What may go in visits that have taken long.
-        patience: Duration,
-    },
-}
-
-impl Wary {
-    pub(super) fn new() -> Self {
-        Self {
-            state: State::Calm,
-            known: ThreadSleeps::default(),
-            rest: TIME_WARY,
-            rested_at: None,
-        }
-    }
-
-    /// Learns what the last visits, so many, have taken together.
-    #[inline]
-    pub(super) fn looked(&mut self, now: Instant, visits: usize, took: Duration) {
-        if matches!(self.state, State::Calm) && took <= SUSPICIOUS {
-            return;
-        }
-        self.look_closer(now, visits, took);
-    }
-
-    #[cold]
-    fn look_closer(&mut self, now: Instant, visits: usize, took: Duration) {
-        let visits = u32::try_from(visits).unwrap_or(u32::MAX);
-        let is_long = took > SUSPICIOUS + TIME_OF_A_VISIT.saturating_mul(visits);
-        match self.state {
-            State::Wary { until, .. } if now < until => {}
-            State::Wary { has_found, .. } => self.end(now, has_found),
-            State::Resting { until, .. } if now >= until => self.state = State::Calm,
-            State::Calm | State::Resting { .. } if is_long => {
-                self.took_long(now, took, thread_sleeps());
-            }
-            State::Calm | State::Resting { .. } => {}
-        }
-    }
-
-    /// A stall has been found.
-    pub(super) fn found(&mut self) {
-        if let State::Wary { has_found, .. } = &mut self.state {
-            *has_found = true;
-        }
-    }
-
-    /// Is not wary while it sleeps, which may be for ever.
-    pub(super) fn sleeps(&self) {
-        if let State::Wary { .. } = self.state {
-            stall::watch(false);
-        }
-    }
-
-    /// Has slept, and is as wary as before.
-    pub(super) fn woke(&self) {
-        if let State::Wary { .. } = self.state {
-            stall::watch(true);
-        }
-    }
-
-    fn took_long(&mut self, now: Instant, took: Duration, sleeps: ThreadSleeps) {
-        let before = std::mem::replace(&mut self.known, sleeps);
-        if sleeps.faults == before.faults || sleeps.sleeps == before.sleeps {
-            return; // it had to wait for a CPU, or somebody has computed
-        }
-        if let State::Resting { patience, .. } = &mut self.state {
-            *patience = patience.saturating_sub(took);
-            if !patience.is_zero() {
-                return;
-            }
-        }
-        stall::watch(true);
-        self.state = State::Wary {
-            until: now + TIME_WARY,
-            has_found: false,
-        };
-    }
-
-    fn end(&mut self, now: Instant, has_found: bool) {
-        stall::watch(false);
-        let was_long_ago = |at| now.saturating_duration_since(at) > LONGEST_REST;
-        if has_found || self.rested_at.is_none_or(was_long_ago) {
-            self.rest = TIME_WARY;
-        }
-        if has_found {
-            self.state = State::Calm;
-            return;
-        }
-        let until = now + self.rest;
-        self.state = State::Resting {
-            until,
-            patience: self.rest / 10,
-        };
-        self.rested_at = Some(until);
-        self.rest = (self.rest * 2).min(LONGEST_REST);
-    }
-}
-
-/// Twice the longest turn while others are asleep: a worker that keeps to its limits does not take so long between two looks at the clock.
-const SUSPICIOUS: Duration = Duration::from_micros(50);
-/// What a visit may take on top of that, when there are many between two looks: more than a call of which all memory is new.
-const TIME_OF_A_VISIT: Duration = Duration::from_micros(5);
-/// Long enough for the stalls of a client that matters.
-const TIME_WARY: Duration = Duration::from_millis(50);
-/// Then a worker is wary for a tenth of the time, at most, if there is nothing to find.
-const LONGEST_REST: Duration = Duration::from_millis(500);
-
 /// How long a process is suspected, first and at most.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(64);
@@ -359,119 +228,6 @@ mod tests {
             let until = self.suspects.until(peer, now)?;
             Some(until.duration_since(now).as_secs())
         }
-    }
-
-    /// A thread that has long visits, in each of which it has so many sleeps and faults.
-    struct Thread {
-        now: Instant,
-        wary: Wary,
-        counts: ThreadSleeps,
-    }
-
-    impl Thread {
-        fn new() -> Self {
-            Self {
-                now: Instant::now(),
-                wary: Wary::new(),
-                counts: ThreadSleeps::default(),
-            }
-        }
-
-        /// Has a long visit, and returns whether it is wary.
-        fn has_long_visit(&mut self, took: Duration, sleeps: u64, faults: u64) -> bool {
-            self.now += took;
-            self.counts.sleeps += sleeps;
-            self.counts.faults += faults;
-            self.wary.took_long(self.now, took, self.counts);
-            self.is_wary()
-        }
-
-        /// Lets time pass in which nothing takes long, and returns for how much of it it was wary.
-        fn has_short_visits(&mut self, time: Duration) -> Duration {
-            let (until, step) = (self.now + time, Duration::from_millis(1));
-            let mut wary = Duration::ZERO;
-            while self.now < until {
-                wary += if self.is_wary() { step } else { Duration::ZERO };
-                self.now += step;
-                self.wary.looked(self.now, 8, Duration::from_micros(1));
-            }
-            wary
-        }
-
-        fn is_wary(&self) -> bool {
-            assert_eq!(
-                matches!(self.wary.state, State::Wary { .. }),
-                stall::is_watched()
-            );
-            stall::is_watched()
-        }
-    }
-
-    const MS: Duration = Duration::from_millis(1);
-
-    #[test]
-    fn worker_is_wary_for_a_while_after_a_long_visit_with_a_sleep_and_a_fault() {
-        let mut thread = Thread::new();
-        assert!(!thread.has_long_visit(MS, 0, 0), "it was preempted");
-        assert!(!thread.has_long_visit(MS, 1, 0), "it has waited for a lock");
-        assert!(!thread.has_long_visit(MS, 0, 1), "memory was new");
-        assert!(thread.has_long_visit(MS, 1, 1));
-        assert_eq!(thread.has_short_visits(TIME_WARY * 2), TIME_WARY);
-    }
-
-    #[test]
-    fn visit_among_many_may_be_longer() {
-        let mut wary = Wary::new();
-        let took = SUSPICIOUS + TIME_OF_A_VISIT * 99;
-        let now = Instant::now();
-        for (visits, was_looked_at) in [(100, false), (98, true)] {
-            wary.known.faults = u64::MAX;
-            wary.looked(now, visits, took);
-            let is_known = wary.known.faults < u64::MAX;
-            assert_eq!(is_known, was_looked_at, "{visits} visits");
-        }
-        stall::watch(false);
-    }
-
-    #[test]
-    fn rest_after_nothing_was_found_is_longer_each_time() {
-        let mut thread = Thread::new();
-        for rest in [1, 2, 4, 8, 10, 10] {
-            assert!(thread.has_long_visit(MS, 1, 1));
-            thread.has_short_visits(TIME_WARY);
-            let patience = TIME_WARY * rest / 10;
-            assert!(!thread.has_long_visit(patience - MS, 1, 1), "it rests");
-            thread.has_short_visits(TIME_WARY * rest - patience + MS);
-            assert!(matches!(thread.wary.state, State::Calm), "{rest}");
-        }
-        thread.has_short_visits(LONGEST_REST + MS);
-        assert!(thread.has_long_visit(MS, 1, 1));
-        thread.has_short_visits(TIME_WARY * 2 + MS);
-        assert!(thread.has_long_visit(MS, 1, 1), "the first is short again");
-        stall::watch(false);
-    }
-
-    #[test]
-    fn rest_ends_when_a_tenth_of_it_has_gone_in_long_visits() {
-        let mut thread = Thread::new();
-        thread.has_long_visit(MS, 1, 1);
-        thread.has_short_visits(TIME_WARY);
-        for _ in 0..4 {
-            assert!(!thread.has_long_visit(MS, 1, 1));
-            assert!(!thread.has_long_visit(MS, 0, 1), "these do not count");
-        }
-        assert!(thread.has_long_visit(MS, 1, 1));
-        stall::watch(false);
-    }
-
-    #[test]
-    fn worker_that_has_found_something_does_not_rest() {
-        let mut thread = Thread::new();
-        thread.has_long_visit(MS, 1, 1);
-        thread.wary.found();
-        assert_eq!(thread.has_short_visits(TIME_WARY * 2), TIME_WARY);
-        assert!(thread.has_long_visit(MS, 1, 1));
-        stall::watch(false);
     }
 
     #[test]

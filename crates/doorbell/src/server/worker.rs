@@ -18,10 +18,11 @@ use super::{
     ledger::Charge,
     mailbox::{Mailbox, Traveller},
     pace::{self, Pace},
-    quarantine::{Quarantine, Wary},
+    quarantine::Quarantine,
     quiet::{Quiet, TIME_QUIET},
     registry::{Registry, Snapshot},
     turn::{Brought, Others, Served, serve, serve_the_dead},
+    wary::Wary,
 };
 use crate::{
     connection::{Connection, Rest, Watched, lock},
