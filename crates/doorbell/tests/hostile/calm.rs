@@ -4,7 +4,8 @@
 //! the same right before and right after.
 //!
 //! With `DOORBELL_HOSTILE_APART=0,1` as well, the witness calls every 0.3 ms, it and after it its worker have CPU 1 before all
-//! others, and everybody else is on CPU 0. Then only the server can hold it up, and more than twice as long is a failure.
+//! others, and everybody else is on CPU 0, the server's other threads before the enemy, which could else stop one that has a lock. Then only
+//! the server can hold it up, and more than twice as long is a failure.
 //!
 //! Without that it calls without pauses, and whoever takes processors slows it down, whatever the server does. So if it is more than twice as
 //! long, it is compared, too, with the time beside a process that knows nothing of Doorbell, and takes as much of the processors as enemy and
@@ -62,10 +63,12 @@ pub(crate) fn stay_away() {
     }
 }
 
-/// Prefers the worker of the witness, if that is apart.
-pub(crate) fn prefer_worker(server: u32) {
+/// Prefers the server to its enemy, if the witness is apart, and its worker to all others that it has.
+pub(crate) fn prefer_server(server: u32) {
     if apart().is_some() {
-        prefer_threads(server, |thread| thread == "doorbell-io-0", -10); // after the witness
+        let is_its_worker = |thread: &str| thread == "doorbell-io-0";
+        prefer_threads(server, is_its_worker, -10); // after the witness
+        prefer_threads(server, |thread| !is_its_worker(thread), -5);
     }
 }
 

@@ -47,7 +47,7 @@ impl Victim {
         };
         let child = Child::start("child_process", role, &settings);
         child.hear("READY");
-        calm::prefer_worker(child.id());
+        calm::prefer_server(child.id());
         Self { child }
     }
 
