@@ -154,8 +154,8 @@ pub(super) fn serve_the_dead(
 /// one by one.
 const LONGEST_TURN: Duration = Duration::from_micros(4);
 
-/// The same while all others are asleep. They ring, and are not looked for more often than each 25 µs.
-const LONGEST_TURN_ALONE: Duration = Duration::from_micros(25);
+/// The same while all others are asleep. They ring, and are looked for as often after turns of that length.
+const LONGEST_TURN_ALONE: Duration = Duration::from_micros(12);
 
 /// Frames read from one connection before the next one has its turn, however quick they are.
 const FRAMES_PER_TURN: usize = 64;
