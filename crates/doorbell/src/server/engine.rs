@@ -16,7 +16,8 @@ use doorbell_shm::{
 };
 
 use super::{
-    acceptor::{Acceptor, Door, Reception},
+    acceptor::{Acceptor, Reception},
+    door::Door,
     ledger::Ledger,
     mailbox::Mailbox,
     options::Options,

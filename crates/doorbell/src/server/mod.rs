@@ -4,6 +4,7 @@ mod acceptor;
 mod admission;
 mod context;
 mod dispatch;
+mod door;
 mod engine;
 mod ledger;
 mod mailbox;

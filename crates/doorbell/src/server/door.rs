@@ -1,0 +1,103 @@
+//! What the acceptor shares with the rest of the server: what is counted, and what has ended.
+
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+
+use doorbell_shm::sys::Poller;
+
+use super::mailbox::Traveller;
+use crate::{
+    connection::{Connection, lock},
+    error::Disconnected,
+    stats::Stats,
+};
+
+/// Where connections come in and go out.
+pub(super) struct Door {
+    pub(super) poller: Poller,
+    pub(super) stop: AtomicBool,
+    /// Connections that stand.
+    pub(super) open: AtomicUsize,
+    pub(super) accepted: AtomicU64,
+    pub(super) refused: AtomicU64,
+    /// Those connections, for a drain.
+    pub(super) connections: Mutex<Vec<Weak<Connection>>>,
+    /// Connections that are over, and why; `None` when the acceptor has left.
+    departed: Mutex<Option<Vec<(Traveller, Disconnected)>>>,
+    /// What was counted of those that have ended.
+    pub(super) ended: Mutex<Stats>,
+}
+
+impl Door {
+    pub(super) fn new() -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            poller: Poller::new()?,
+            stop: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            connections: Mutex::default(),
+            departed: Mutex::new(Some(Vec::new())),
+            ended: Mutex::default(),
+        }))
+    }
+
+    /// Makes the acceptor leave; its listener is closed then, and its socket removed.
+    pub(super) fn close(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Err(error) = self.poller.wake() {
+            tracing::error!(%error, "cannot wake the acceptor");
+        }
+    }
+
+    /// Takes a connection that is over. On the acceptor's thread its calls end, of which there may be a thousand with a task each, and go
+    /// its mappings and descriptors, and what is queued in it: all that can take as long as hundreds of small calls. Only after that there is
+    /// room for another one.
+    pub(super) fn see_off(&self, traveller: Traveller, reason: Disconnected) {
+        let mut departed = lock(&self.departed);
+        let Some(waiting) = &mut *departed else {
+            drop(departed);
+            return self.forget(traveller, reason);
+        };
+        waiting.push((traveller, reason));
+        let is_first = waiting.len() == 1;
+        drop(departed);
+        if is_first {
+            let _ = self.poller.wake(); // it looks after it has woken, and takes all
+        }
+    }
+
+    /// Ends the connections that are over, and takes apart what they leave.
+    pub(super) fn forget_departed(&self) {
+        let departed = lock(&self.departed).as_mut().map(std::mem::take);
+        departed
+            .into_iter()
+            .flatten()
+            .for_each(|(traveller, reason)| self.forget(traveller, reason));
+    }
+
+    /// Nobody comes for them any more: who ends a connection from now on takes it apart.
+    pub(super) fn forget_for_good(&self) {
+        let departed = lock(&self.departed).take();
+        departed
+            .into_iter()
+            .flatten()
+            .for_each(|(traveller, reason)| self.forget(traveller, reason));
+    }
+
+    fn forget(&self, traveller: Traveller, reason: Disconnected) {
+        traveller.connection.close_as_driver(reason);
+        lock(&self.ended).add(&traveller.connection.stats());
+        let mut connections = lock(&self.connections);
+        // What a weak reference points to keeps its memory.
+        let is_it = |other: &Weak<Connection>| std::ptr::eq(other.as_ptr(), &*traveller.connection);
+        if let Some(place) = connections.iter().position(is_it) {
+            connections.swap_remove(place);
+        }
+        drop(connections);
+        drop(traveller);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
