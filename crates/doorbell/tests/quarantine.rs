@@ -12,7 +12,7 @@ use std::{
 
 use doorbell::{Client, Context, Message, MessageType, Raw, Server, Spin, Status, blocking};
 use doorbell_testkit::{
-    Child, Place,
+    Child, PATIENCE, Place,
     by_hand::{Frame, HandClient, HandHello, flags, kind},
     eventually, role, say, setting, wait_for_parent,
 };
@@ -57,6 +57,7 @@ fn throw_away() {
                 });
             }
             "PING" => clients[0].ping(),
+            "PING THE LAST" => clients.last_mut().expect("some").ping(),
             "CONNECT" => {
                 clients.push(connect());
                 clients.last_mut().expect("just pushed").ping();
@@ -240,6 +241,42 @@ fn process_that_was_caught_comes_in_apart_from_others() {
     scene.tell("PING");
 }
 
+/// Until then it is none of the worker's business.
+#[test]
+fn connection_that_slept_when_another_of_its_process_was_caught_goes_apart_when_it_rings() {
+    let mut scene = Scene::new();
+    scene.tell("CONNECT");
+    eventually("both are in", || scene.server.stats().connections == 2);
+    scene.catch();
+    let since = Instant::now();
+    scene.tell("PING THE LAST");
+    let held = scene.held();
+    if since.elapsed() < Duration::from_millis(900) {
+        assert_eq!(held, 2);
+    }
+    eventually("both have come back", || scene.held() == 0);
+    scene.tell("PING THE LAST");
+    scene.tell("PING");
+}
+
+/// Some connections are on their way then, and some wait to be taken in.
+#[test]
+fn server_can_be_stopped_while_connections_move() {
+    for _ in 0..10 {
+        let mut scene = Scene::new();
+        for _ in 0..8 {
+            scene.tell("CONNECT");
+        }
+        scene.enemy.tell("THROW");
+        eventually("it is caught", || scene.server.stats().quarantined > 0);
+        let other = scene.client();
+        assert_eq!(other.call(Add(1, 2)).wait().unwrap(), 3);
+        assert!(scene.server.shutdown(Duration::from_secs(5)));
+        let stats = scene.server.stats();
+        assert_eq!((stats.connections, stats.in_quarantine), (0, 0));
+    }
+}
+
 #[test]
 fn what_is_in_quarantine_ends_with_its_process_and_with_the_server() {
     let mut scene = Scene::new();
@@ -255,8 +292,38 @@ fn what_is_in_quarantine_ends_with_its_process_and_with_the_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn call_that_is_under_way_when_its_connection_moves_is_answered() {
+    let (server, place, _) = gated_server().await;
+    let mut enemy = Child::start("child_process", "lender", &[("path", &place.name())]);
+    let client = in_time(Client::connect(place.name())).await.unwrap();
+    eventually("it is caught", || server.stats().quarantined > 0);
+    enemy.tell("ENOUGH");
+    enemy.hear("DONE");
+    in_time(async { client.call(Open).await.unwrap() }).await;
+    enemy.hear("ANSWERED");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_that_drains_waits_for_a_call_in_quarantine() {
+    let (server, place, open) = gated_server().await;
+    let mut enemy = Child::start("child_process", "lender", &[("path", &place.name())]);
+    eventually("it is caught", || server.stats().quarantined > 0);
+    enemy.tell("ENOUGH");
+    enemy.hear("DONE");
+    let drain = server.shutdown(PATIENCE);
+    let answer = async {
+        tokio::task::yield_now().await; // the drain has begun
+        open.notify_one();
+    };
+    let (is_drained, ()) = in_time(async { tokio::join!(drain, answer) }).await;
+    assert!(is_drained);
+    enemy.hear("ANSWERED");
+}
+
+/// A server that echoes, and has a call that is not answered until another one comes, or what is returned is notified.
+async fn gated_server() -> (Server, Place, Arc<tokio::sync::Notify>) {
     let place = Place::new();
     let open = Arc::new(tokio::sync::Notify::new());
+    let gate = Arc::clone(&open);
     let opened = Arc::clone(&open);
     let server = Server::builder(place.name())
         .workers(1)
@@ -275,13 +342,7 @@ async fn call_that_is_under_way_when_its_connection_moves_is_answered() {
         .bind()
         .await
         .unwrap();
-    let mut enemy = Child::start("child_process", "lender", &[("path", &place.name())]);
-    let client = in_time(Client::connect(place.name())).await.unwrap();
-    eventually("it is caught", || server.stats().quarantined > 0);
-    enemy.tell("ENOUGH");
-    enemy.hear("DONE");
-    in_time(async { client.call(Open).await.unwrap() }).await;
-    enemy.hear("ANSWERED");
+    (server, place, gate)
 }
 
 /// What a handler does is no reason: many wait for a disk.

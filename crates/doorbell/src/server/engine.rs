@@ -99,14 +99,15 @@ impl Engine {
         let count = options
             .workers
             .unwrap_or_else(|| (sys::cpu_count() / 4).max(1));
+        let door = Door::new()?;
         let workers = (0..count)
-            .map(|_| Mailbox::new())
+            .map(|_| Mailbox::new(Arc::clone(&door)))
             .collect::<Result<Vec<_>, _>>()?;
         let engine = Arc::new(Self {
             registry: Arc::new(registry),
-            door: Door::new()?,
             ledger: Ledger::new(options.limits.clone()),
-            quarantine: Quarantine::new(workers.clone())?,
+            quarantine: Quarantine::new(workers.clone(), Arc::clone(&door))?,
+            door,
             workers,
             threads: Mutex::default(),
             path,
@@ -159,7 +160,6 @@ impl Engine {
     }
 
     fn duties(&self, post: Post, options: &Options) -> Duties {
-        let door = Arc::clone(&self.door);
         Duties {
             registry: Arc::clone(&self.registry),
             spin: match post {
@@ -168,7 +168,6 @@ impl Engine {
             },
             idle_timeout: options.idle_timeout,
             trims_heap: options.trims_heap,
-            over: Arc::new(move |traveller, reason| door.see_off(traveller, reason)),
             quarantine: Arc::clone(&self.quarantine),
             post,
         }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use doorbell_shm::sys::Poller;
 
-use super::ledger::Charge;
+use super::{door::Door, ledger::Charge};
 use crate::{
     connection::{Connection, Watched, lock},
     error::Disconnected,
@@ -21,6 +21,8 @@ pub(super) struct Mailbox {
     pub(super) resumed: Mutex<Vec<usize>>,
     pub(super) stop: AtomicBool,
     pub(super) polls: AtomicU64,
+    /// Where connections go out.
+    pub(super) door: Arc<Door>,
 }
 
 /// A connection on its way to its worker, to another one, or from it once it has ended.
@@ -36,13 +38,14 @@ pub(super) struct Traveller {
 }
 
 impl Mailbox {
-    pub(super) fn new() -> std::io::Result<Arc<Self>> {
+    pub(super) fn new(door: Arc<Door>) -> std::io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             poller: Poller::new()?,
             arrivals: Mutex::default(),
             resumed: Mutex::default(),
             stop: AtomicBool::new(false),
             polls: AtomicU64::new(0),
+            door,
         }))
     }
 
@@ -60,11 +63,11 @@ impl Mailbox {
         self.wake();
     }
 
-    /// Closes the connections that no worker has taken in, and never will.
+    /// Ends the connections that no worker has taken in, and never will.
     pub(super) fn turn_away(&self) {
         let arrivals = std::mem::take(&mut *lock(&self.arrivals));
         for arrival in arrivals {
-            arrival.connection.close(Disconnected::Closed);
+            self.door.see_off(arrival, Disconnected::Closed);
         }
     }
 

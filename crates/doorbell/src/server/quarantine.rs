@@ -18,7 +18,7 @@ use std::{
 
 use doorbell_shm::{stall, sys::PeerIdentity};
 
-use super::mailbox::Mailbox;
+use super::{door::Door, mailbox::Mailbox};
 use crate::connection::lock;
 
 /// What workers, acceptor and quarantine share.
@@ -36,9 +36,9 @@ pub(super) struct Quarantine {
 }
 
 impl Quarantine {
-    pub(super) fn new(homes: Vec<Arc<Mailbox>>) -> std::io::Result<Arc<Self>> {
+    pub(super) fn new(homes: Vec<Arc<Mailbox>>, door: Arc<Door>) -> std::io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            mailbox: Mailbox::new()?,
+            mailbox: Mailbox::new(door)?,
             homes,
             suspects: Mutex::default(),
             has_suspects: AtomicBool::new(false),

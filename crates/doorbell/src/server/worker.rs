@@ -37,8 +37,6 @@ pub(super) struct Duties {
     pub(super) idle_timeout: Option<Duration>,
     /// The allocator gives back what it keeps, when something that has used much is quiet.
     pub(super) trims_heap: bool,
-    /// Takes every connection that is over, and ends it. That is no work for a worker, whose other clients would wait for it.
-    pub(super) over: Arc<Over>,
     pub(super) quarantine: Arc<Quarantine>,
     pub(super) post: Post,
 }
@@ -49,8 +47,6 @@ pub(super) enum Post {
     Home(usize),
     Quarantine,
 }
-
-type Over = dyn Fn(Traveller, Disconnected) + Send + Sync;
 
 /// The thread's own state.
 pub(super) struct Worker {
@@ -601,7 +597,7 @@ impl Worker {
 
     fn end(&mut self, index: usize, reason: Disconnected) {
         if let Some(traveller) = self.take_out(index) {
-            (self.duties.over)(traveller, reason);
+            self.mailbox.door.see_off(traveller, reason); // to end it is no work for a worker, whose other clients would wait for it
         }
     }
 
