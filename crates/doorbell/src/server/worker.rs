@@ -4,6 +4,8 @@
 //! of a turn together. A connection that has been quiet is announced as asleep, looked at once more, and left to its doorbell.
 //! With nothing hot the worker sleeps in the poller, for as long as nothing happens.
 
+mod moves;
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -277,70 +279,6 @@ impl Worker {
         Ok(served)
     }
 
-    /// Has found a connection whose memory makes us sleep. Returns `true` if it belongs into the quarantine.
-    fn note_stall(&mut self, index: usize) -> bool {
-        self.wary.found();
-        let Some(owned) = &self.connections[index] else {
-            return false;
-        };
-        let (quarantine, peer) = (&self.duties.quarantine, owned.connection.identity());
-        tracing::debug!(?peer, "a connection has made an I/O worker sleep");
-        quarantine.note_stall(peer, Instant::now())
-    }
-
-    /// Sends a connection to the quarantine, unless we are that.
-    fn isolate(&mut self, index: usize) {
-        if self.is_quarantine() {
-            return;
-        }
-        let quarantine = Arc::clone(&self.duties.quarantine);
-        if self.move_to(index, |_| &quarantine.mailbox) {
-            quarantine.sent.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Sends those home whose processes are no longer suspected.
-    fn release(&mut self, now: Instant) {
-        if self.release_at.is_none_or(|at| now < at) {
-            return;
-        }
-        self.release_at = None;
-        let quarantine = Arc::clone(&self.duties.quarantine);
-        for index in 0..self.connections.len() {
-            let Some(owned) = &self.connections[index] else {
-                continue;
-            };
-            let peer = owned.connection.identity();
-            if let Some(until) = quarantine.suspected_until(peer, now) {
-                self.release_at = Some(self.release_at.map_or(until, |at| at.min(until)));
-            } else {
-                self.move_to(index, |home| &quarantine.homes[home]);
-            }
-        }
-    }
-
-    /// Hands a connection over to another worker, to which it is as if it had just come. Returns `false` if there is none.
-    fn move_to<'a>(
-        &mut self,
-        index: usize,
-        choose: impl FnOnce(usize) -> &'a Arc<Mailbox>,
-    ) -> bool {
-        if let Some(owned) = &self.connections[index]
-            && !owned.hot
-        {
-            owned.connection.wake_up();
-        }
-        let Some(traveller) = self.take_out(index) else {
-            return false;
-        };
-        choose(traveller.home).deliver(traveller);
-        true
-    }
-
-    fn is_quarantine(&self) -> bool {
-        matches!(self.duties.post, Post::Quarantine)
-    }
-
     /// Announces the connections as asleep that have been quiet for long while others were not. If all are quiet, it is for the spin
     /// budget to say how long that goes on.
     fn cool_the_quiet_ones(&mut self) {
@@ -494,13 +432,6 @@ impl Worker {
             return self.isolate(index); // one of the same process was found while this one slept
         }
         self.heat(index);
-    }
-
-    fn is_suspected(&self, index: usize) -> bool {
-        let quarantine = &self.duties.quarantine;
-        let owned = self.connections[index].as_ref();
-        owned.is_some_and(|owned| quarantine.is_suspected(owned.connection.identity()))
-            && !self.is_quarantine()
     }
 
     fn heat(&mut self, index: usize) {
