@@ -41,7 +41,7 @@ pub fn is_watched() -> bool {
 
 /// Returns `false` if no thread is watched. In a library that is loaded later it takes a call to look at what belongs to a thread.
 #[inline]
-fn may_be_watched() -> bool {
+pub fn may_be_watched() -> bool {
     WATCHED.load(Ordering::Relaxed) > 0
 }
 
@@ -62,39 +62,34 @@ impl Subject {
 /// Runs `work` for `subject` and notes whether the calling thread stalls in it, if it is watched.
 #[inline]
 pub fn measure<T>(subject: Subject, work: impl FnOnce() -> T) -> T {
-    as_part(Part::Counts, || begin_for(subject), work)
+    as_part(|| begin_measure(subject), work)
 }
 
-/// Returns `true` if the calling thread has stalled in what it has [measured](measure) since this was last asked.
+/// Returns how long the pieces have taken, together, in which the calling thread has stalled, of what it has [measured](measure) last; `None` if it
+/// has not, or this was asked before.
 #[inline]
-pub fn take() -> bool {
-    may_be_watched() && take_has_stalled()
+pub fn take() -> Option<Duration> {
+    may_be_watched().then(take_stalled).flatten()
 }
 
 /// Runs `work` as a part of what is [measured](measure), if that is so, that may sleep without being a stall.
 #[inline]
 pub fn leave_out<T>(work: impl FnOnce() -> T) -> T {
-    as_part(Part::LeftOut, || (), work)
+    as_part(|| begin(Part::LeftOut), work)
 }
 
 /// Runs `work`, which reads or writes memory of `subject`, and counts even as a part of what is [left out](leave_out), if it is that subject that
 /// is measured.
-#[inline]
+#[inline(always)]
 pub fn count<T>(subject: Subject, work: impl FnOnce() -> T) -> T {
-    if may_be_watched() && !is_measured(subject) {
-        return work();
-    }
-    as_part(Part::Counts, || (), work)
+    as_part(|| begin_count(subject), work)
 }
 
-/// There is one copy of `work` in the code: it is what matters when nobody watches.
+/// There is one copy of `work` in the code, where it is wanted: it is what matters when nobody watches.
 #[inline(always)]
-fn as_part<T>(part: Part, prepare: impl FnOnce(), work: impl FnOnce() -> T) -> T {
+fn as_part<T>(begin: impl FnOnce() -> Before, work: impl FnOnce() -> T) -> T {
     let before = match may_be_watched() {
-        true => {
-            prepare();
-            begin(part)
-        }
+        true => begin(),
         false => Before::Unwatched,
     };
     let value = work();
@@ -117,7 +112,7 @@ struct Meter {
     part: Cell<Option<(Part, Instant)>>,
     /// What has been read last: sleeps until then are nobody's, or have been judged.
     known: Cell<ThreadSleeps>,
-    has_stalled: Cell<bool>,
+    stalled: Cell<Option<Duration>>,
     /// For whom it works.
     subject: Cell<Option<Subject>>,
 }
@@ -134,21 +129,30 @@ thread_local! {
             is_on: Cell::new(false),
             part: Cell::new(None),
             known: Cell::new(ThreadSleeps { sleeps: 0, faults: 0 }),
-            has_stalled: Cell::new(false),
+            stalled: Cell::new(None),
             subject: Cell::new(None),
         }
     };
 }
 
 #[cold]
-fn begin_for(subject: Subject) {
+fn begin_measure(subject: Subject) -> Before {
     METER.with(|meter| {
         if meter.is_on.get() {
             meter.subject.set(Some(subject));
             meter.known.set(thread_sleeps());
-            meter.has_stalled.set(false);
+            meter.stalled.set(None);
         }
     });
+    begin(Part::Counts)
+}
+
+#[cold]
+fn begin_count(subject: Subject) -> Before {
+    match is_measured(subject) {
+        true => begin(Part::Counts),
+        false => Before::Unwatched,
+    }
 }
 
 /// Begins a part, and returns the one around it.
@@ -171,8 +175,8 @@ fn is_measured(subject: Subject) -> bool {
 }
 
 #[cold]
-fn take_has_stalled() -> bool {
-    METER.with(|meter| meter.has_stalled.take())
+fn take_stalled() -> Option<Duration> {
+    METER.with(|meter| meter.stalled.take())
 }
 
 /// Judges what runs now, and goes on with another part.
@@ -184,12 +188,14 @@ fn turn_to(part: Option<Part>) {
         }
         let now = Instant::now();
         if let Some((ended, since)) = meter.part.get()
-            && now.duration_since(since) > SHORTEST_SLEEP
+            && let took = now.duration_since(since)
+            && took > SHORTEST_SLEEP
         {
             let known = meter.known.replace(thread_sleeps());
             let has_stalled = meter.known.get().has_stalled_since(known);
             if ended == Part::Counts && has_stalled {
-                meter.has_stalled.set(true);
+                let before = meter.stalled.get().unwrap_or_default();
+                meter.stalled.set(Some(before + took));
             }
         }
         meter.part.set(part.map(|part| (part, now)));

@@ -3,13 +3,13 @@
 use doorbell_proto::{
     CallId,
     connection::ItemError,
-    frame::{DESCRIPTOR_BYTES, Flags, FrameKind, HEADER_BYTES},
+    frame::{DESCRIPTOR_BYTES, Flags, FrameHeader, FrameKind, HEADER_BYTES},
 };
 use doorbell_shm::stall;
 
-use super::{Connection, Outbound, Preamble, TicketKey, state::header};
+use super::{Connection, Outbound, Preamble, State, TicketKey, state::header};
 use crate::{
-    error::CallError,
+    error::{Breach, CallError},
     pack::{Collected, PackLimits},
 };
 
@@ -64,11 +64,26 @@ impl Connection {
                 _ => ItemRefused::Over,
             })?;
         let header = header(FrameKind::Data, Flags::default(), id.raw(), 0);
-        let result = stall::count(self.subject(), || {
-            state.send(header, Preamble::default(), payload)
-        });
+        let result = match stall::may_be_watched() {
+            false => state.send(header, Preamble::default(), payload),
+            true => self.send_counted(state, header, payload),
+        };
         self.sent(guard, result);
         Ok(())
+    }
+
+    /// Sends, and counts if the calling thread stalls in it. The ordinary way has no more than the question whether that is wanted.
+    #[cold]
+    #[inline(never)]
+    fn send_counted(
+        &self,
+        state: &mut State,
+        header: FrameHeader,
+        payload: Outbound<'_>,
+    ) -> Result<(), Breach> {
+        stall::count(self.subject(), || {
+            state.send(header, Preamble::default(), payload)
+        })
     }
 
     /// Returns how many small items fit into one frame, if an item may be sent now. As long as nobody else sends items of this call, a
@@ -109,9 +124,10 @@ impl Connection {
         let header = header(FrameKind::Data, Flags::PACKED, id.raw(), 0);
         state.counters.messages_sent += collected.count() as u64 - 1;
         let payload = Outbound::Copy(body);
-        let result = stall::count(self.subject(), || {
-            state.send(header, Preamble::default(), payload)
-        });
+        let result = match stall::may_be_watched() {
+            false => state.send(header, Preamble::default(), payload),
+            true => self.send_counted(state, header, payload),
+        };
         self.sent(guard, result);
         Ok(())
     }

@@ -49,7 +49,7 @@ use doorbell_proto::{
 use doorbell_shm::{
     Consumer, Kick, OwnRegion, PeerRegion, SleepOn, Spin, SpinMode,
     memory::PeerMemory,
-    stall::Subject,
+    stall::{self, Subject},
     sys::{self, ControlStream, Doorbell, PeerIdentity, ProcessHandle},
 };
 use guard::StateGuard;
@@ -249,7 +249,8 @@ impl Connection {
         if !self.has_looked_for_cancel.load(Ordering::Relaxed) {
             self.has_looked_for_cancel.store(true, Ordering::Relaxed); // others read what lies beside it
         }
-        self.peer.cancel_generation(id.slot()) == id.generation() || self.is_closed()
+        let cancelled = stall::count(self.subject(), || self.peer.cancel_generation(id.slot()));
+        cancelled == id.generation() || self.is_closed()
     }
 
     /// Registers what is done once when the connection ends, or when nobody has it any more; done at once if it has ended.

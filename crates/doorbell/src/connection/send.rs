@@ -328,7 +328,7 @@ impl Connection {
 
     /// Publishes after something was written, makes sure that what could not be written will be, and wakes the peer if it sleeps.
     pub(super) fn sent(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
-        if result.is_err() || guard.has_backlog() || guard.is_watched() {
+        if result.is_err() || guard.has_backlog() || guard.is_watched() || stall::may_be_watched() {
             return self.sent_with_more(guard, result);
         }
         let notify = guard.publish();
@@ -370,11 +370,13 @@ impl Connection {
         }
     }
 
-    /// As [`sent`](Self::sent), if something could not be written, or somebody waits for what has changed.
+    /// As [`sent`](Self::sent), if something could not be written, or somebody waits for what has changed, or a thread may be watched.
     #[cold]
     fn sent_with_more(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
-        let result = result.and_then(|()| self.ensure_pumped(&mut guard));
-        let notify = guard.publish();
+        let (result, notify) = stall::count(self.subject(), || {
+            let result = result.and_then(|()| self.ensure_pumped(&mut guard));
+            (result, guard.publish())
+        });
         let backlog = guard.has_backlog();
         self.backlog.store(backlog, Ordering::Relaxed);
         let adrift = backlog && guard.is_adrift();

@@ -112,8 +112,10 @@ impl Acceptor {
                 tracing::error!(%error, "the acceptor cannot wait; no more connections are taken");
                 return;
             }
-            if self.reception.door.stop.load(Ordering::Relaxed) {
-                return self.turn_away();
+            if self.reception.door.is_closed.load(Ordering::Relaxed) {
+                let door = Arc::clone(&self.reception.door);
+                self.turn_away();
+                return door.see_off_the_last();
             }
             for event in events.drain(..) {
                 self.step(event.token);
@@ -237,7 +239,7 @@ impl Acceptor {
         door.accepted.fetch_add(1, Ordering::Relaxed);
         door.open.fetch_add(1, Ordering::Relaxed);
         lock(&door.connections).push(Arc::downgrade(&connection));
-        if door.stop.load(Ordering::Relaxed) {
+        if door.is_closed.load(Ordering::Relaxed) {
             // The drain has begun while we shook hands, and may have looked at the list before we came.
             connection.go_away(GoAwayReason::ShuttingDown, "the server is shutting down");
         }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-use doorbell_shm::sys::Poller;
+use doorbell_shm::sys::{Poller, Wait};
 
 use super::mailbox::Traveller;
 use crate::{
@@ -17,7 +17,10 @@ use crate::{
 /// Where connections come in and go out.
 pub(super) struct Door {
     pub(super) poller: Poller,
-    pub(super) stop: AtomicBool,
+    /// Nobody comes in any more.
+    pub(super) is_closed: AtomicBool,
+    /// Nor will anybody go out whom the acceptor would have to see off.
+    is_over: AtomicBool,
     /// Connections that stand.
     pub(super) open: AtomicUsize,
     pub(super) accepted: AtomicU64,
@@ -34,7 +37,8 @@ impl Door {
     pub(super) fn new() -> std::io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             poller: Poller::new()?,
-            stop: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -44,11 +48,33 @@ impl Door {
         }))
     }
 
-    /// Makes the acceptor leave; its listener is closed then, and its socket removed.
+    /// Makes the acceptor take nobody in any more; its listener is closed then, and its socket removed. It still sees off who leaves.
     pub(super) fn close(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Makes the acceptor leave.
+    pub(super) fn dismiss(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.close();
+    }
+
+    fn wake(&self) {
         if let Err(error) = self.poller.wake() {
             tracing::error!(%error, "cannot wake the acceptor");
+        }
+    }
+
+    /// Sees off who leaves until the acceptor may leave itself.
+    pub(super) fn see_off_the_last(&self) {
+        let mut events = Vec::new();
+        while !self.is_over.load(Ordering::Relaxed) {
+            self.forget_departed();
+            if let Err(error) = self.poller.wait(&mut events, Wait::Forever) {
+                return tracing::error!(%error, "the acceptor cannot wait; the workers see off who leaves");
+            }
+            events.clear();
         }
     }
 
@@ -65,8 +91,13 @@ impl Door {
         let is_first = waiting.len() == 1;
         drop(departed);
         if is_first {
-            let _ = self.poller.wake(); // it looks after it has woken, and takes all
+            self.wake(); // it looks after it has woken, and takes all
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_acceptor(&self) -> bool {
+        lock(&self.departed).is_some()
     }
 
     /// Ends the connections that are over, and takes apart what they leave.

@@ -287,7 +287,7 @@ impl Engine {
 
     /// Ends every connection and every thread, and removes the socket.
     pub(crate) fn stop(&self) {
-        self.door.close();
+        self.door.dismiss();
         self.mailboxes().for_each(Mailbox::stop);
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
@@ -353,5 +353,38 @@ mod tests {
         assert_eq!(engine.connections().len(), 1);
         drop(stays);
         eventually("the last one is forgotten", || known() == 0);
+    }
+
+    /// It takes as long as hundreds of calls, and a drain may last.
+    #[test]
+    fn workers_of_a_server_that_drains_do_not_take_apart_what_others_leave() {
+        let place = Place::new();
+        let registry = Registry::new(Table::default());
+        let engine = Engine::start(&place.name(), &Options::default(), registry).unwrap();
+        let clients = [(); 2].map(|()| blocking::Client::connect(place.name()).unwrap());
+        engine.begin_drain();
+        eventually("the door is closed", || !engine.path().exists());
+        assert!(engine.door.has_acceptor());
+        drop(clients);
+        eventually("they are seen off", || engine.stats().connections == 0);
+        engine.stop();
+        assert!(!engine.door.has_acceptor());
+    }
+
+    #[test]
+    fn connection_that_comes_to_a_worker_that_has_left_is_counted_as_ended() {
+        let place = Place::new();
+        let registry = Registry::new(Table::default());
+        let engine = Engine::start(&place.name(), &Options::default(), registry).unwrap();
+        for worker in &engine.workers {
+            worker.stop.store(true, Ordering::Relaxed); // and it sleeps on
+        }
+        let client = blocking::Client::connect(place.name()).unwrap();
+        let stats = || engine.stats();
+        eventually("it was turned away", || {
+            (stats().accepted, stats().connections) == (1, 0)
+        });
+        assert!(lock(&engine.door.connections).is_empty());
+        drop(client);
     }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 /// of its memory, a handler, a wake-up, or a page fault for memory that the peer takes away meanwhile.
 pub(super) struct Pace {
     visits: usize,
+    /// Those of them that have brought something.
+    busy_visits: u32,
     /// Visits after which the clock is looked at.
     most: usize,
     looked_at: Instant,
@@ -17,6 +19,7 @@ impl Pace {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             visits: 0,
+            busy_visits: 0,
             most: MOST_VISITS,
             looked_at: now,
             is_slow: false,
@@ -25,7 +28,13 @@ impl Pace {
 
     /// Begins to count, after a sleep. What earlier visits have taken still holds.
     pub(super) fn start(&mut self, now: Instant) {
-        (self.visits, self.looked_at) = (0, now);
+        (self.visits, self.busy_visits, self.looked_at) = (0, 0, now);
+    }
+
+    /// Counts a visit that has brought something, which is counted as any other, too.
+    #[inline]
+    pub(super) fn has_brought(&mut self) {
+        self.busy_visits += 1;
     }
 
     /// Counts so many visits, and returns `true` if it is time to look at the clock.
@@ -35,23 +44,24 @@ impl Pace {
         self.visits >= self.most
     }
 
-    /// Learns what the clock says, and returns how many visits there were since the last look, and what they have taken. If that is
+    /// Learns what the clock says, and returns how many visits have brought something since the last look, and what all have taken. If that is
     /// [long](LONG), the clock is looked at earlier from now on.
-    pub(super) fn looked(&mut self, now: Instant) -> (usize, Duration) {
-        let (visits, took) = self.since_look(now);
-        (self.visits, self.looked_at) = (0, now);
+    pub(super) fn looked(&mut self, now: Instant) -> (u32, Duration) {
+        let (visits, since_look) = (self.visits, self.since_look(now));
+        let (_, took) = since_look;
+        self.start(now);
         if took > LONG {
             let in_time = visits as u128 * LONG.as_nanos() / took.as_nanos();
             let in_time = usize::try_from(in_time).unwrap_or(MOST_VISITS);
             self.most = in_time.clamp(1, self.most);
             self.is_slow = true;
         }
-        (visits, took)
+        since_look
     }
 
-    /// Returns how many visits there were since the last look, and what they have taken.
-    pub(super) fn since_look(&self, now: Instant) -> (usize, Duration) {
-        (self.visits, now.duration_since(self.looked_at))
+    /// Returns how many visits have brought something since the last look, and what all have taken.
+    pub(super) fn since_look(&self, now: Instant) -> (u32, Duration) {
+        (self.busy_visits, now.duration_since(self.looked_at))
     }
 
     /// Learns that it has been looked who else has rung. Only then, and if no visits have taken long since the last time, the clock may be looked at a
@@ -66,7 +76,7 @@ impl Pace {
 /// Visits between two looks at the clock, which takes as long as one of them if there is nothing to do.
 const MOST_VISITS: usize = 8;
 
-/// As long as it may take until the clock is looked at: half the time after which a worker looks who else has rung.
+/// As long as it may take until the clock is looked at, and until a worker looks who else has rung when that is reached.
 pub(super) const LONG: Duration = Duration::from_nanos(12_500);
 
 #[cfg(test)]
@@ -81,7 +91,7 @@ mod tests {
                 visits += 1;
             }
             let took = visit * u32::try_from(visits).unwrap();
-            assert_eq!(pace.looked(pace.looked_at + took), (visits, took));
+            assert_eq!(pace.looked(pace.looked_at + took), (0, took));
             visits
         };
         (0..looks).map(look).collect()
@@ -108,6 +118,17 @@ mod tests {
             between_looks(&mut pace, SHORT, 1)[0]
         });
         assert_eq!(later.collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8, 8, 8]);
+    }
+
+    #[test]
+    fn visits_that_bring_something_are_counted_until_the_next_look() {
+        let mut pace = Pace::new(Instant::now());
+        pace.has_brought();
+        pace.has_brought();
+        assert_eq!(pace.looked(pace.looked_at + SHORT), (2, SHORT));
+        pace.has_brought();
+        pace.start(pace.looked_at);
+        assert_eq!(pace.since_look(pace.looked_at), (0, Duration::ZERO));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A worker finds such a connection by [`stall`], while it is [wary](super::wary). The connection travels to the quarantine as a new one would to
 //! a worker, with everything that it has under way. It is served there as anywhere, and goes home when its process has caused no
-//! stall for a while. Whoever comes in again and again comes in there: a process is suspected for a while after three stalls within a second,
-//! the longer the more often it has come from its worker; and all processes of a user are if many of them are.
+//! stall for a while. Whoever comes in again and again comes in there: a process is suspected for a while after three stalls within a second, or
+//! one that is long, the longer the more often it has come from its worker; and all processes of a user are if many of them are.
 //!
 //! That is no punishment. Memory that the system has moved to disk makes a worker sleep in the same way, and then, too, it is better if nobody
 //! else waits for it.
@@ -61,10 +61,11 @@ impl Quarantine {
         }
     }
 
-    /// Notes that a connection of this process has made a worker, or the quarantine, sleep. Returns `true` if it belongs into the quarantine.
-    pub(super) fn note_stall(&self, peer: &PeerIdentity, now: Instant) -> bool {
+    /// Notes that a connection of this process has made a worker, or the quarantine, sleep for so long. Returns `true` if it belongs into the
+    /// quarantine.
+    pub(super) fn note_stall(&self, peer: &PeerIdentity, took: Duration, now: Instant) -> bool {
         let mut suspects = lock(&self.suspects);
-        let is_suspected = suspects.add(peer, now);
+        let is_suspected = suspects.add(peer, took, now);
         if is_suspected {
             self.has_suspects.store(true, Ordering::Relaxed);
         }
@@ -99,14 +100,15 @@ struct Suspect {
     until: Instant,
     /// How long it was suspected when it last came from its worker.
     period: Duration,
-    /// Stalls so far in a window of time, and when that began.
+    /// Stalls so far in a window of time, what they have taken, and when that began.
     stalls: u32,
+    stalled: Duration,
     since: Instant,
 }
 
 impl Suspects {
     /// Notes a stall, and returns `true` if the process is suspected now.
-    fn add(&mut self, peer: &PeerIdentity, now: Instant) -> bool {
+    fn add(&mut self, peer: &PeerIdentity, took: Duration, now: Instant) -> bool {
         self.0.retain(|suspect| now <= suspect.until + MEMORY);
         if self.find(peer).is_none() {
             self.make_room();
@@ -116,10 +118,12 @@ impl Suspects {
                 until: now,
                 period: SHORTEST / 2, // doubled with the first suspicion
                 stalls: 0,
+                stalled: Duration::ZERO,
                 since: now,
             });
         }
-        self.find(peer).is_some_and(|suspect| suspect.add(now))
+        let suspect = self.find(peer);
+        suspect.is_some_and(|suspect| suspect.add(took, now))
     }
 
     fn make_room(&mut self) {
@@ -148,16 +152,17 @@ impl Suspects {
 }
 
 impl Suspect {
-    fn add(&mut self, now: Instant) -> bool {
+    fn add(&mut self, took: Duration, now: Instant) -> bool {
         if now > self.since + WINDOW {
-            (self.stalls, self.since) = (0, now);
+            self.begin_window(now);
         }
         self.stalls += 1;
+        self.stalled += took;
         let is_suspected = self.until > now;
-        if self.stalls < ENOUGH_STALLS {
+        if self.stalls < ENOUGH_STALLS && self.stalled < LONG_STALL {
             return is_suspected; // its other connections go where it is, too
         }
-        self.stalls = 0;
+        self.begin_window(now);
         if is_suspected {
             self.until = self.until.max(now + SHORTEST);
         } else {
@@ -165,6 +170,10 @@ impl Suspect {
             self.until = now + self.period;
         }
         true
+    }
+
+    fn begin_window(&mut self, now: Instant) {
+        (self.stalls, self.stalled, self.since) = (0, Duration::ZERO, now);
     }
 
     fn is(&self, peer: &PeerIdentity) -> bool {
@@ -178,9 +187,10 @@ const LONGEST: Duration = Duration::from_secs(64);
 /// How long it is known afterwards that a process was suspected.
 const MEMORY: Duration = Duration::from_secs(64);
 
-/// Stalls of a process within a second from which on it is suspected. Fewer take less than a hundredth of the time, even if each is a time slice
-/// of somebody else; and a process that has just connected may cause one or two, because memory is new everywhere.
+/// Stalls of a process within a second from which on it is suspected, and what they may take together: a hundredth of the time. A process that
+/// has just connected may cause one or two short ones, because memory is new everywhere.
 const ENOUGH_STALLS: u32 = 3;
+const LONG_STALL: Duration = Duration::from_millis(10);
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// Suspected processes of a user from which on all are.
@@ -192,6 +202,8 @@ const MOST_SUSPECTS: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SHORT: Duration = Duration::from_millis(1);
 
     fn peer(uid: u32, pid: u32) -> PeerIdentity {
         PeerIdentity { pid, uid, gid: 0 }
@@ -218,7 +230,7 @@ mod tests {
         fn stall(&mut self, peer: &PeerIdentity, seconds: u64) {
             let now = self.at(seconds);
             for _ in 0..ENOUGH_STALLS {
-                self.suspects.add(peer, now);
+                self.suspects.add(peer, SHORT, now);
             }
         }
 
@@ -248,13 +260,30 @@ mod tests {
         let it = peer(1, 100);
         for second in [0, 0, 2, 2, 4, 6] {
             let now = played.at(second);
-            assert!(!played.suspects.add(&it, now));
+            assert!(!played.suspects.add(&it, SHORT, now));
         }
         assert_eq!(played.remaining(&it, 6), None);
         let now = played.at(6);
-        assert!(!played.suspects.add(&it, now));
-        assert!(played.suspects.add(&it, now));
-        assert!(played.suspects.add(&it, now), "its other connections");
+        assert!(!played.suspects.add(&it, SHORT, now));
+        assert!(played.suspects.add(&it, SHORT, now));
+        assert!(
+            played.suspects.add(&it, SHORT, now),
+            "its other connections"
+        );
+    }
+
+    #[test]
+    fn one_long_stall_is_enough_and_so_are_two_that_are_long_together() {
+        let mut played = Played::new();
+        let now = played.at(0);
+        assert!(played.suspects.add(&peer(1, 100), LONG_STALL, now));
+        let it = peer(1, 101);
+        assert!(!played.suspects.add(&it, LONG_STALL / 2, now));
+        assert!(played.suspects.add(&it, LONG_STALL / 2, now));
+        let it = peer(1, 102);
+        assert!(!played.suspects.add(&it, LONG_STALL / 2, now));
+        let later = played.at(2);
+        assert!(!played.suspects.add(&it, LONG_STALL / 2, later));
     }
 
     #[test]

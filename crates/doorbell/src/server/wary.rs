@@ -2,7 +2,7 @@
 //!
 //! It does for a while after some that have taken long, if it has slept and had a page fault since the last time. If nothing is found it
 //! rests, the longer the more often that happens: where much memory is new, as after a thousand clients have connected, there are faults and
-//! locks to wait for that are nobody's. So that nobody can hide in that, a rest ends, too, when a tenth of it has gone in such visits.
+//! locks to wait for that are nobody's. So that nobody can hide in that, a rest ends, too, when a hundredth of it has gone in such visits.
 
 use std::time::{Duration, Instant};
 
@@ -44,9 +44,9 @@ impl Wary {
         }
     }
 
-    /// Learns what the last visits, so many, have taken together.
+    /// Learns what the last visits, of which so many have brought something, have taken together.
     #[inline]
-    pub(super) fn looked(&mut self, now: Instant, visits: usize, took: Duration) {
+    pub(super) fn looked(&mut self, now: Instant, visits: u32, took: Duration) {
         if matches!(self.state, State::Calm) && took <= SUSPICIOUS {
             return;
         }
@@ -54,17 +54,16 @@ impl Wary {
     }
 
     #[cold]
-    fn look_closer(&mut self, now: Instant, visits: usize, took: Duration) {
-        let visits = u32::try_from(visits).unwrap_or(u32::MAX);
+    fn look_closer(&mut self, now: Instant, visits: u32, took: Duration) {
         let is_long = took > SUSPICIOUS + TIME_OF_A_VISIT.saturating_mul(visits);
         match self.state {
-            State::Wary { until, .. } if now < until => {}
-            State::Wary { has_found, .. } => self.end(now, has_found),
+            State::Wary { until, .. } if now < until => return,
+            State::Wary { has_found, .. } => return self.end(now, has_found),
             State::Resting { until, .. } if now >= until => self.state = State::Calm,
-            State::Calm | State::Resting { .. } if is_long => {
-                self.took_long(now, took, thread_sleeps());
-            }
             State::Calm | State::Resting { .. } => {}
+        }
+        if is_long {
+            self.took_long(now, took, thread_sleeps());
         }
     }
 
@@ -120,21 +119,24 @@ impl Wary {
         let until = now + self.rest;
         self.state = State::Resting {
             until,
-            patience: self.rest / 10,
+            patience: self.rest / PATIENCE,
         };
         self.rested_at = Some(until);
         self.rest = (self.rest * 2).min(LONGEST_REST);
     }
 }
 
-/// Twice the longest turn while others are asleep: a worker that keeps to its limits does not take so long between two looks at the clock.
+/// Twice the longest turn: a worker that keeps to its limits does not take so long between two looks at the clock.
 const SUSPICIOUS: Duration = Duration::from_micros(50);
-/// What a visit may take on top of that, when there are many between two looks: more than a call of which all memory is new.
+/// What a visit that brings something may take on top of that, when there are many between two looks: more than a call of which all memory is
+/// new.
 const TIME_OF_A_VISIT: Duration = Duration::from_micros(5);
 /// Long enough for the stalls of a client that matters.
 const TIME_WARY: Duration = Duration::from_millis(50);
-/// Then a worker is wary for a tenth of the time, at most, if there is nothing to find.
+/// Then a worker is wary for a tenth of the time, if there is nothing to find and little takes long.
 const LONGEST_REST: Duration = Duration::from_millis(500);
+/// This part of a rest may go in visits that take long.
+const PATIENCE: u32 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -218,8 +220,8 @@ mod tests {
         for rest in [1, 2, 4, 8, 10, 10] {
             assert!(thread.has_long_visit(MS, 1, 1));
             thread.has_short_visits(TIME_WARY);
-            let patience = TIME_WARY * rest / 10;
-            assert!(!thread.has_long_visit(patience - MS, 1, 1), "it rests");
+            let patience = TIME_WARY * rest / PATIENCE;
+            assert!(!thread.has_long_visit(patience - MS / 10, 1, 1), "it rests");
             thread.has_short_visits(TIME_WARY * rest - patience + MS);
             assert!(matches!(thread.wary.state, State::Calm), "{rest}");
         }
@@ -231,15 +233,33 @@ mod tests {
     }
 
     #[test]
-    fn rest_ends_when_a_tenth_of_it_has_gone_in_long_visits() {
+    fn rest_ends_when_a_hundredth_of_it_has_gone_in_long_visits() {
         let mut thread = Thread::new();
         thread.has_long_visit(MS, 1, 1);
         thread.has_short_visits(TIME_WARY);
+        let step = TIME_WARY / PATIENCE / 5;
         for _ in 0..4 {
-            assert!(!thread.has_long_visit(MS, 1, 1));
+            assert!(!thread.has_long_visit(step, 1, 1));
             assert!(!thread.has_long_visit(MS, 0, 1), "these do not count");
         }
-        assert!(thread.has_long_visit(MS, 1, 1));
+        assert!(thread.has_long_visit(step, 1, 1));
+        stall::watch(false);
+    }
+
+    #[test]
+    fn long_visit_that_ends_after_the_rest_is_not_lost() {
+        let mut thread = Thread::new();
+        thread.has_long_visit(MS, 1, 1);
+        thread.has_short_visits(TIME_WARY);
+        assert!(matches!(thread.wary.state, State::Resting { .. }));
+        let other = u64::MAX; // than what the system counts
+        thread.wary.known = ThreadSleeps {
+            sleeps: other,
+            faults: other,
+        };
+        thread.now += TIME_WARY * 2;
+        thread.wary.looked(thread.now, 1, TIME_WARY * 2);
+        assert!(thread.is_wary());
         stall::watch(false);
     }
 

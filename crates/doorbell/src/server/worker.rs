@@ -152,13 +152,11 @@ impl Worker {
                 let (visits, took) = self.pace.looked(now);
                 have_waited |= took > pace::LONG || served.was_long;
                 self.learn(now, visits, took);
-                let period = if self.has_cold() {
-                    TIME_BETWEEN_POLLS
-                } else {
-                    TIME_BETWEEN_POLLS_ALONE
+                let period = match self.has_cold() {
+                    true if served.was_long => pace::LONG,
+                    true => TIME_BETWEEN_POLLS,
+                    false => TIME_BETWEEN_POLLS_ALONE,
                 };
-                // Before another turn of that length.
-                let period = if served.was_long { period / 2 } else { period };
                 if now.duration_since(polled_at) >= period {
                     polled_at = now;
                     self.pace.polled();
@@ -184,7 +182,7 @@ impl Worker {
 
     /// Learns what the last visits have taken.
     #[inline]
-    fn learn(&mut self, now: Instant, visits: usize, took: Duration) {
+    fn learn(&mut self, now: Instant, visits: u32, took: Duration) {
         if !self.is_quarantine() {
             self.wary.looked(now, visits, took);
         }
@@ -203,6 +201,9 @@ impl Worker {
             match self.serve(index) {
                 Ok(served) => {
                     all = all.and(served);
+                    if served.brought != Brought::Nothing {
+                        self.pace.has_brought();
+                    }
                     // One that pauses has left the hot set, and the next one its place.
                     place += usize::from(self.hot.get(place) == Some(&index));
                 }
@@ -232,10 +233,10 @@ impl Worker {
         };
         let subject = owned.connection.subject();
         let served = stall::measure(subject, || self.visit(index));
-        if !stall::take() {
+        let Some(took) = stall::take() else {
             return served;
-        }
-        let is_suspected = self.note_stall(index);
+        };
+        let is_suspected = self.note_stall(index, took);
         let mut served = served?;
         served.was_long = true;
         if is_suspected {
@@ -309,7 +310,7 @@ impl Worker {
         };
         let connection = &owned.connection;
         let rest = stall::measure(connection.subject(), || connection.fall_asleep());
-        let is_suspected = stall::take() && self.note_stall(index);
+        let is_suspected = self.has_stalled_too_much(index);
         let Some(owned) = &mut self.connections[index] else {
             return;
         };
@@ -387,7 +388,7 @@ impl Worker {
         } else if owned.is_untidy {
             self.quiet.push_again(now, index);
         }
-        if stall::take() && self.note_stall(index) {
+        if self.has_stalled_too_much(index) {
             self.isolate(index);
         }
         is_quiet
@@ -612,8 +613,8 @@ impl Drop for Leaving {
 /// Turns without traffic after which a connection leaves the hot set while others stay.
 const QUIET_TURNS: u32 = 256;
 
-/// How often a busy worker looks at the doorbells of connections that are not hot, which wait meanwhile, and twice as often when
-/// turns are long. One system call each time, 0.4 µs.
+/// How often a busy worker looks at the doorbells of connections that are not hot, which wait meanwhile. After a turn that was
+/// long it looks after half of that. One system call each time, 0.4 µs.
 const TIME_BETWEEN_POLLS: Duration = Duration::from_micros(25);
 /// The same if there are none, and only a new connection or the end of the server can be found.
 const TIME_BETWEEN_POLLS_ALONE: Duration = Duration::from_micros(100);

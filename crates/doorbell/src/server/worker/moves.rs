@@ -2,22 +2,28 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+use doorbell_shm::stall;
 
 use super::{Post, Worker};
 use crate::server::mailbox::Mailbox;
 
 impl Worker {
-    /// Has found a connection whose memory makes us sleep. Returns `true` if it belongs into the quarantine.
-    pub(super) fn note_stall(&mut self, index: usize) -> bool {
+    /// Looks whether a connection's memory has made us sleep in what was measured last. Returns `true` if it belongs into the quarantine.
+    pub(super) fn has_stalled_too_much(&mut self, index: usize) -> bool {
+        stall::take().is_some_and(|took| self.note_stall(index, took))
+    }
+
+    pub(super) fn note_stall(&mut self, index: usize, took: Duration) -> bool {
         self.wary.found();
         let Some(owned) = &self.connections[index] else {
             return false;
         };
         let (quarantine, peer) = (&self.duties.quarantine, owned.connection.identity());
-        tracing::debug!(?peer, "a connection has made an I/O worker sleep");
-        quarantine.note_stall(peer, Instant::now())
+        tracing::debug!(?peer, ?took, "a connection has made an I/O worker sleep");
+        quarantine.note_stall(peer, took, Instant::now())
     }
 
     /// Sends a connection to the quarantine, unless we are that.
