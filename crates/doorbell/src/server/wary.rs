@@ -1,8 +1,9 @@
 //! When a worker [measures](stall) whether its visits make it sleep, which costs more than a glance at a connection that has nothing.
 //!
-//! It does for a while after some that have taken long, if it has slept and had a page fault since the last time. If nothing is found it
-//! rests, the longer the more often that happens: where much memory is new, as after a thousand clients have connected, there are faults and
-//! locks to wait for that are nobody's. So that nobody can hide in that, a rest ends, too, when a hundredth of it has gone in such visits.
+//! It does after some that have taken long and in which it has slept and had a page fault, for a hundred times as long: who stalls so rarely
+//! that it is not found takes a hundredth of the time. If nothing is found the worker rests, the longer the more often that happens: where much
+//! memory is new, as after a thousand clients have connected, there are faults and locks to wait for that are nobody's. Nobody can hide in that,
+//! either: a rest ends, too, when a hundredth of it has gone in such visits.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,7 @@ impl Wary {
         Self {
             state: State::Calm,
             known: ThreadSleeps::default(),
-            rest: TIME_WARY,
+            rest: SHORTEST,
             rested_at: None,
         }
     }
@@ -81,8 +82,9 @@ impl Wary {
         }
     }
 
-    /// Has slept, and is as wary as before.
-    pub(super) fn woke(&self) {
+    /// Has slept, which is no stall, and is as wary as before.
+    pub(super) fn woke(&mut self) {
+        self.known = thread_sleeps();
         if let State::Wary { .. } = self.state {
             stall::watch(true);
         }
@@ -101,7 +103,7 @@ impl Wary {
         }
         stall::watch(true);
         self.state = State::Wary {
-            until: now + TIME_WARY,
+            until: now + (took * PATIENCE).clamp(SHORTEST, LONGEST),
             has_found: false,
         };
     }
@@ -110,7 +112,7 @@ impl Wary {
         stall::watch(false);
         let was_long_ago = |at| now.saturating_duration_since(at) > LONGEST_REST;
         if has_found || self.rested_at.is_none_or(was_long_ago) {
-            self.rest = TIME_WARY;
+            self.rest = SHORTEST;
         }
         if has_found {
             self.state = State::Calm;
@@ -131,11 +133,12 @@ const SUSPICIOUS: Duration = Duration::from_micros(50);
 /// What a visit that brings something may take on top of that, when there are many between two looks: more than a call of which all memory is
 /// new.
 const TIME_OF_A_VISIT: Duration = Duration::from_micros(5);
-/// Long enough for the stalls of a client that matters.
-const TIME_WARY: Duration = Duration::from_millis(50);
-/// Then a worker is wary for a tenth of the time, if there is nothing to find and little takes long.
+/// How long a worker is wary, and rests, at least, and how long it is wary at most.
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(10);
+/// With that a worker is wary for a tenth of the time if there is nothing to find and little takes long.
 const LONGEST_REST: Duration = Duration::from_millis(500);
-/// This part of a rest may go in visits that take long.
+/// This part of the time may go in stalls that are not found.
 const PATIENCE: u32 = 100;
 
 #[cfg(test)]
@@ -188,16 +191,30 @@ mod tests {
         }
     }
 
-    const MS: Duration = Duration::from_millis(1);
+    /// It makes the worker wary for the shortest time.
+    const LONG: Duration = Duration::from_micros(500);
 
     #[test]
     fn worker_is_wary_for_a_while_after_a_long_visit_with_a_sleep_and_a_fault() {
         let mut thread = Thread::new();
-        assert!(!thread.has_long_visit(MS, 0, 0), "it was preempted");
-        assert!(!thread.has_long_visit(MS, 1, 0), "it has waited for a lock");
-        assert!(!thread.has_long_visit(MS, 0, 1), "memory was new");
-        assert!(thread.has_long_visit(MS, 1, 1));
-        assert_eq!(thread.has_short_visits(TIME_WARY * 2), TIME_WARY);
+        assert!(!thread.has_long_visit(LONG, 0, 0), "it was preempted");
+        assert!(
+            !thread.has_long_visit(LONG, 1, 0),
+            "it has waited for a lock"
+        );
+        assert!(!thread.has_long_visit(LONG, 0, 1), "memory was new");
+        assert!(thread.has_long_visit(LONG, 1, 1));
+        assert_eq!(thread.has_short_visits(SHORTEST * 2), SHORTEST);
+    }
+
+    #[test]
+    fn worker_is_wary_for_a_hundred_times_what_a_visit_has_taken() {
+        for (took, time) in [(2, 200), (20, 2000), (1000, 10_000)] {
+            let mut thread = Thread::new();
+            let [took, time] = [took, time].map(Duration::from_millis);
+            assert!(thread.has_long_visit(took, 1, 1));
+            assert_eq!(thread.has_short_visits(time * 2), time);
+        }
     }
 
     #[test]
@@ -218,29 +235,35 @@ mod tests {
     fn rest_after_nothing_was_found_is_longer_each_time() {
         let mut thread = Thread::new();
         for rest in [1, 2, 4, 8, 10, 10] {
-            assert!(thread.has_long_visit(MS, 1, 1));
-            thread.has_short_visits(TIME_WARY);
-            let patience = TIME_WARY * rest / PATIENCE;
-            assert!(!thread.has_long_visit(patience - MS / 10, 1, 1), "it rests");
-            thread.has_short_visits(TIME_WARY * rest - patience + MS);
+            assert!(thread.has_long_visit(LONG, 1, 1));
+            thread.has_short_visits(SHORTEST);
+            let patience = SHORTEST * rest / PATIENCE;
+            assert!(
+                !thread.has_long_visit(patience - LONG / 5, 1, 1),
+                "it rests"
+            );
+            thread.has_short_visits(SHORTEST * rest - patience + LONG * 2);
             assert!(matches!(thread.wary.state, State::Calm), "{rest}");
         }
-        thread.has_short_visits(LONGEST_REST + MS);
-        assert!(thread.has_long_visit(MS, 1, 1));
-        thread.has_short_visits(TIME_WARY * 2 + MS);
-        assert!(thread.has_long_visit(MS, 1, 1), "the first is short again");
+        thread.has_short_visits(LONGEST_REST + LONG * 2);
+        assert!(thread.has_long_visit(LONG, 1, 1));
+        thread.has_short_visits(SHORTEST * 2 + LONG * 2);
+        assert!(
+            thread.has_long_visit(LONG, 1, 1),
+            "the first is short again"
+        );
         stall::watch(false);
     }
 
     #[test]
     fn rest_ends_when_a_hundredth_of_it_has_gone_in_long_visits() {
         let mut thread = Thread::new();
-        thread.has_long_visit(MS, 1, 1);
-        thread.has_short_visits(TIME_WARY);
-        let step = TIME_WARY / PATIENCE / 5;
+        thread.has_long_visit(LONG, 1, 1);
+        thread.has_short_visits(SHORTEST);
+        let step = SHORTEST / PATIENCE / 5;
         for _ in 0..4 {
             assert!(!thread.has_long_visit(step, 1, 1));
-            assert!(!thread.has_long_visit(MS, 0, 1), "these do not count");
+            assert!(!thread.has_long_visit(LONG, 0, 1), "these do not count");
         }
         assert!(thread.has_long_visit(step, 1, 1));
         stall::watch(false);
@@ -249,16 +272,16 @@ mod tests {
     #[test]
     fn long_visit_that_ends_after_the_rest_is_not_lost() {
         let mut thread = Thread::new();
-        thread.has_long_visit(MS, 1, 1);
-        thread.has_short_visits(TIME_WARY);
+        thread.has_long_visit(LONG, 1, 1);
+        thread.has_short_visits(SHORTEST);
         assert!(matches!(thread.wary.state, State::Resting { .. }));
         let other = u64::MAX; // than what the system counts
         thread.wary.known = ThreadSleeps {
             sleeps: other,
             faults: other,
         };
-        thread.now += TIME_WARY * 2;
-        thread.wary.looked(thread.now, 1, TIME_WARY * 2);
+        thread.now += SHORTEST * 2;
+        thread.wary.looked(thread.now, 1, SHORTEST * 2);
         assert!(thread.is_wary());
         stall::watch(false);
     }
@@ -266,10 +289,10 @@ mod tests {
     #[test]
     fn worker_that_has_found_something_does_not_rest() {
         let mut thread = Thread::new();
-        thread.has_long_visit(MS, 1, 1);
+        thread.has_long_visit(LONG, 1, 1);
         thread.wary.found();
-        assert_eq!(thread.has_short_visits(TIME_WARY * 2), TIME_WARY);
-        assert!(thread.has_long_visit(MS, 1, 1));
+        assert_eq!(thread.has_short_visits(SHORTEST * 2), SHORTEST);
+        assert!(thread.has_long_visit(LONG, 1, 1));
         stall::watch(false);
     }
 }
