@@ -8,8 +8,8 @@
 //! The kernel counts faults and sleeps of each thread (`getrusage(2)`, `RUSAGE_THREAD`). To read the numbers is a system call, too much for
 //! each look at a ring. So a thread [watches](watch) itself only for a while, when something has taken long, and reads them only after a
 //! piece of work that has taken longer than the shortest sleep. If it has slept in it *and* had a fault, the piece was a stall. What runs in
-//! between and is somebody else's, such as a handler, which may sleep as it likes, is [left out](leave_out), but for the copies that it makes of
-//! memory of the very peer for whom it works. What it reads in place is left out.
+//! between and is somebody else's, such as a handler, which may sleep as it likes, is [left out](leave_out), but for what the
+//! library reads and writes for it in memory of the very peer for whom it works. What it reads in place is left out.
 //!
 //! All of this is about the calling thread.
 

@@ -16,6 +16,7 @@ impl Worker {
         stall::take().is_some_and(|took| self.note_stall(index, took))
     }
 
+    /// Notes that a connection's memory has made us sleep for so long. Returns `true` if it belongs into the quarantine.
     pub(super) fn note_stall(&mut self, index: usize, took: Duration) -> bool {
         self.wary.found();
         let Some(owned) = &self.connections[index] else {
