@@ -19,7 +19,7 @@ export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/asan"
 # It may keep the variables of a function on the heap, in order to see their use after the return. Decoding would then not know how much
 # of the stack it has taken, and refuse what is not nested at all.
 # What is freed it keeps for a while, 256 MB unless told otherwise: more than a process may grow by that tests watch for growing.
-export ASAN_OPTIONS="detect_stack_use_after_return=0:quarantine_size_mb=16:${ASAN_OPTIONS:-}"
+export ASAN_OPTIONS="detect_stack_use_after_return=0:quarantine_size_mb=4:${ASAN_OPTIONS:-}"
 
 # What cannot run under it, with the reason.
 skipped=(

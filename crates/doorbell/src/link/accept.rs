@@ -1,4 +1,4 @@
-//! The server's side of the handshake: one step each time the socket has something, never waiting.
+//! The server's side of the handshake: it listens each time the socket has something, then answers; it never waits.
 
 use std::{io, time::Instant};
 
@@ -23,16 +23,7 @@ pub(crate) struct Greeting {
     /// When the client must have said hello.
     pub(crate) deadline: Instant,
     bytes: Vec<u8>,
-}
-
-/// What a step came to.
-pub(crate) enum Step<C> {
-    /// More bytes are needed.
-    Waiting,
-    /// The connection stands, with what was charged for its memory.
-    Done(Box<Link>, C),
-    /// The connection is to be dropped; the client has been told why if it could be.
-    Failed(String),
+    hello: Option<Hello>,
 }
 
 impl Greeting {
@@ -44,40 +35,40 @@ impl Greeting {
             identity,
             deadline,
             bytes: Vec::new(),
+            hello: None,
         }
     }
 
-    /// Reads what is there and answers when it is complete. `charge` is asked for so many bytes of memory before they are given.
-    pub(crate) fn step<C>(
-        mut self: Box<Self>,
-        offer: &ServerOffer,
-        charge: impl FnOnce(u64) -> Result<C, (RefuseReason, String)>,
-    ) -> (Option<Box<Self>>, Step<C>) {
-        match self.read() {
-            Ok(None) => (Some(self), Step::Waiting),
-            Ok(Some(hello)) => (None, self.answer(&hello, offer, charge)),
-            Err(text) => {
-                self.refuse(RefuseReason::Malformed, &text);
-                (None, Step::Failed(text))
-            }
-        }
+    /// Reads what is there, and returns whether the hello is complete. It may be asked again then, and finds out whether the client waits still.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the client, which has been told if it could be.
+    pub(crate) fn listen(&mut self) -> Result<bool, String> {
+        let heard = self.read();
+        heard.inspect_err(|text| self.refuse(RefuseReason::Malformed, text))
     }
 
-    fn read(&mut self) -> Result<Option<Hello>, String> {
+    fn read(&mut self) -> Result<bool, String> {
         let mut buffer = [0; 1024];
         loop {
             match self.control.receive(&mut buffer) {
                 Ok(0) => {
-                    return Err("the client closed the connection before it said hello".to_owned());
+                    return Err(
+                        "the client closed the connection before it had an answer".to_owned()
+                    );
                 }
                 Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(self.hello.is_some());
+                }
                 Err(error) => return Err(error.to_string()),
             }
             match Message::decode(&self.bytes).map_err(|error| error.to_string())? {
                 None => {}
                 Some((Message::Hello(hello), length)) if length == self.bytes.len() => {
-                    return Ok(Some(hello));
+                    self.hello = Some(hello);
+                    return Ok(true);
                 }
                 Some((Message::Hello(_), _)) => {
                     return Err("bytes follow the client's hello".to_owned());
@@ -87,38 +78,40 @@ impl Greeting {
         }
     }
 
-    fn answer<C>(
-        self,
-        hello: &Hello,
+    /// Answers a hello that is complete. `charge` is asked for so many bytes of memory before they are given, and what it says is returned
+    /// with the connection.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none; the client has been told if it could be.
+    pub(crate) fn answer<C>(
+        mut self,
         offer: &ServerOffer,
         charge: impl FnOnce(u64) -> Result<C, (RefuseReason, String)>,
-    ) -> Step<C> {
+    ) -> Result<(Link, C), String> {
         doorbell_shm::failpoint!("accept.hello.read");
+        let Some(hello) = self.hello.take() else {
+            return Err("the hello is not complete".to_owned());
+        };
         let offer = ServerOffer {
             bells: bells_with(&self.identity),
             features: offer.features.common(features_with(&self.identity)),
             ..*offer
         };
-        let welcome = match negotiate(hello, &offer) {
-            Ok(welcome) => welcome,
-            Err(refused) => {
-                let text = refused.to_string();
-                self.say(&Message::Refused(refused).encode());
-                return Step::Failed(text);
-            }
-        };
+        let welcome = negotiate(&hello, &offer).map_err(|refused| {
+            let text = refused.to_string();
+            self.say(&Message::Refused(refused).encode());
+            text
+        })?;
         let charged = region_bytes(&welcome)
             .map_err(|error| (RefuseReason::Resources, error.to_string()))
-            .and_then(charge);
-        let charged = match charged {
-            Ok(charged) => charged,
-            Err((reason, text)) => {
+            .and_then(charge)
+            .map_err(|(reason, text)| {
                 self.refuse(reason, &text);
-                return Step::Failed(text);
-            }
-        };
-        match self.welcome(hello, &welcome) {
-            Ok(link) => Step::Done(Box::new(link), charged),
+                text
+            })?;
+        match self.welcome(&hello, &welcome) {
+            Ok(link) => Ok((link, charged)),
             Err((control, error)) => {
                 let text = if sys::is_out_of_descriptors(&error) {
                     NO_DESCRIPTOR.to_owned()
@@ -126,7 +119,7 @@ impl Greeting {
                     format!("the connection cannot be set up: {error}")
                 };
                 refuse(&control, RefuseReason::Resources, &text);
-                Step::Failed(text)
+                Err(text)
             }
         }
     }

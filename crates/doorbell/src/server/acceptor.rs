@@ -19,7 +19,7 @@ use doorbell_shm::{
 use super::{
     Admission, Policy,
     door::Door,
-    ledger::{Charge, Ledger, Shortage, User, Users, UsersShare},
+    ledger::{Charge, Ledger, Shortage, Stay, User, Users, UsersShare},
     mailbox::{Mailbox, Traveller},
     quarantine::Quarantine,
     resource::Resource,
@@ -29,7 +29,7 @@ use crate::{
     deadline::after,
     link::{
         Link,
-        accept::{Greeting, NO_DESCRIPTOR, Step, refuse},
+        accept::{Greeting, NO_DESCRIPTOR, refuse},
     },
 };
 
@@ -63,6 +63,8 @@ struct Guest {
     user: Arc<User>,
     seat: Charge,
     _handshake: Charge,
+    /// It has said hello and is let in then.
+    turn: Option<Instant>,
 }
 
 pub(super) struct Acceptor {
@@ -180,6 +182,7 @@ impl Acceptor {
             user,
             seat,
             _handshake: handshake,
+            turn: None,
         };
         self.guests.insert(token, guest);
         self.step(token); // the hello is often there already
@@ -200,33 +203,32 @@ impl Acceptor {
     }
 
     fn step(&mut self, token: u64) {
-        let Some(guest) = self.guests.remove(&token) else {
+        let Some(mut guest) = self.guests.remove(&token) else {
             return;
         };
         let poller = &self.reception.door.poller;
         let _ = poller.remove(&guest.greeting.control);
-        let charge = |bytes| {
-            let charged = guest.user.charge(Resource::RingBytes, bytes);
-            charged.map_err(refusal)
-        };
-        let (greeting, step) = guest.greeting.step(&self.reception.offer, charge);
-        match step {
-            Step::Waiting => {
-                let Some(greeting) = greeting else { return };
-                match poller.add(&greeting.control, token, Mode::Edge) {
-                    Ok(()) => drop(self.guests.insert(token, Guest { greeting, ..guest })),
-                    Err(error) => greeting.refuse(RefuseReason::Resources, &error.to_string()),
-                }
-            }
-            Step::Done(link, memory) => self.admit(*link, guest.user, [guest.seat, memory]),
-            Step::Failed(why) => {
-                self.reception.door.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%why, "no connection was made");
-            }
+        match guest.greeting.listen() {
+            Err(why) => self.reception.lost(&why),
+            Ok(true) if self.reception.is_turn_of(&mut guest) => self.welcome(guest),
+            Ok(_) => match poller.add(&guest.greeting.control, token, Mode::Edge) {
+                Ok(()) => drop(self.guests.insert(token, guest)),
+                Err(error) => guest
+                    .greeting
+                    .refuse(RefuseReason::Resources, &error.to_string()),
+            },
         }
     }
 
-    fn admit(&mut self, link: Link, user: Arc<User>, charges: [Charge; 2]) {
+    fn welcome(&mut self, guest: Guest) {
+        let stay = |bytes| guest.user.stay(bytes).map_err(refusal);
+        match guest.greeting.answer(&self.reception.offer, stay) {
+            Ok((link, stay)) => self.admit(link, guest.user, (guest.seat, stay)),
+            Err(why) => self.reception.lost(&why),
+        }
+    }
+
+    fn admit(&mut self, link: Link, user: Arc<User>, charges: (Charge, Stay)) {
         let door = &self.reception.door;
         let (connection, watched) = Connection::new(
             link,
@@ -261,24 +263,23 @@ impl Acceptor {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.guests
-            .values()
-            .map(|guest| guest.greeting.deadline)
-            .min()
+        self.guests.values().map(Guest::due).min()
     }
 
+    /// Lets in those whose turn it is, and sends away those whose time is over.
     fn expire(&mut self) {
         let now = Instant::now();
-        let door = &self.reception.door;
-        self.guests.retain(|_, Guest { greeting, .. }| {
-            let waiting = greeting.deadline > now;
-            if !waiting {
+        let is_due = |(token, guest): (&u64, &Guest)| (guest.due() <= now).then_some(*token);
+        let due: Vec<_> = self.guests.iter().filter_map(is_due).collect();
+        for token in due {
+            if self.guests[&token].turn.is_some() {
+                self.step(token);
+            } else if let Some(Guest { greeting, .. }) = self.guests.remove(&token) {
                 greeting.refuse(RefuseReason::Malformed, "no complete hello in time");
-                let _ = door.poller.remove(&greeting.control);
-                door.refused.fetch_add(1, Ordering::Relaxed);
+                let _ = self.reception.door.poller.remove(&greeting.control);
+                self.reception.door.refused.fetch_add(1, Ordering::Relaxed);
             }
-            waiting
-        });
+        }
     }
 
     fn turn_away(self) {
@@ -297,6 +298,33 @@ impl Acceptor {
                 "the server is shutting down",
             );
         }
+    }
+}
+
+impl Guest {
+    /// Returns when there is something to do about it at the latest.
+    fn due(&self) -> Instant {
+        self.turn.unwrap_or(self.greeting.deadline)
+    }
+}
+
+impl Reception {
+    /// Returns whether a guest that has said hello may come in.
+    fn is_turn_of(&self, guest: &mut Guest) -> bool {
+        let now = Instant::now();
+        let turn = *guest.turn.get_or_insert_with(|| {
+            let wait = guest.user.churn.wait(now);
+            self.door
+                .delayed
+                .fetch_add(u64::from(!wait.is_zero()), Ordering::Relaxed);
+            now + wait
+        });
+        turn <= now
+    }
+
+    fn lost(&self, why: &str) {
+        self.door.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%why, "no connection was made");
     }
 }
 

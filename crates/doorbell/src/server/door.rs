@@ -25,6 +25,7 @@ pub(super) struct Door {
     pub(super) open: AtomicUsize,
     pub(super) accepted: AtomicU64,
     pub(super) refused: AtomicU64,
+    pub(super) delayed: AtomicU64,
     /// Those connections, for a drain.
     pub(super) connections: Mutex<Vec<Weak<Connection>>>,
     /// Connections that are over, and why; `None` when the acceptor has left.
@@ -42,6 +43,7 @@ impl Door {
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            delayed: AtomicU64::new(0),
             connections: Mutex::default(),
             departed: Mutex::new(Some(Vec::new())),
             ended: Mutex::default(),

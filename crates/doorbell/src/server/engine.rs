@@ -54,6 +54,9 @@ pub struct ServerStats {
     pub accepted: u64,
     /// Attempts to connect that were refused.
     pub refused: u64,
+    /// Clients that had to wait before they were let in, because connections of their user come and go too fast; see
+    /// [`max_churn_per_user`](crate::blocking::ServerBuilder::max_churn_per_user).
+    pub delayed: u64,
     /// Counters of all connections together, those that have ended included.
     pub messages: Stats,
     /// Bytes of the segments for loans that there are now.
@@ -223,6 +226,7 @@ impl Engine {
             connections: self.door.open.load(Ordering::Relaxed),
             accepted: self.door.accepted.load(Ordering::Relaxed),
             refused: self.door.refused.load(Ordering::Relaxed),
+            delayed: self.door.delayed.load(Ordering::Relaxed),
             messages,
             loan_bytes: self.ledger.stats()[Resource::LoanBytes as usize].used,
             loans_refused: self.ledger.refused_loans(),

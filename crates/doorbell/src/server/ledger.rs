@@ -7,9 +7,10 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
 use doorbell_proto::{
@@ -18,7 +19,10 @@ use doorbell_proto::{
 };
 use doorbell_shm::sys::PeerIdentity;
 
-use super::resource::{Limits, PerResource, Resource, ResourceStats};
+use super::{
+    churn::Churn,
+    resource::{Limits, PerResource, Resource, ResourceStats},
+};
 use crate::connection::Purse;
 
 /// The account of a server, with what it has refused.
@@ -37,12 +41,13 @@ pub(super) struct Ledger {
 pub(super) struct User {
     uid: u32,
     account: Account,
+    pub(super) churn: Churn,
     ledger: Arc<Ledger>,
 }
 
-/// The users that have connections; known to the acceptor only.
+/// The users that have connections, or had many a moment ago; known to the acceptor only.
 #[derive(Debug, Default)]
-pub(super) struct Users(HashMap<u32, Weak<User>>);
+pub(super) struct Users(HashMap<u32, Arc<User>>);
 
 #[derive(Debug)]
 struct Account {
@@ -57,6 +62,10 @@ pub(super) struct Charge {
     resource: Resource,
     amount: u64,
 }
+
+/// The memory of a connection. When it is given back, a connection of the user is over.
+#[derive(Debug)]
+pub(super) struct Stay(Charge);
 
 /// Why something was not given.
 #[derive(Debug, PartialEq, Eq)]
@@ -160,18 +169,22 @@ impl Ledger {
 impl Users {
     /// Returns the account of the user who has connected.
     pub(super) fn find(&mut self, ledger: &Arc<Ledger>, peer: PeerIdentity) -> Arc<User> {
-        if let Some(user) = self.0.get(&peer.uid).and_then(Weak::upgrade) {
-            return user;
+        if let Some(user) = self.0.get(&peer.uid) {
+            return Arc::clone(user);
         }
         if self.0.len() == self.0.capacity() {
-            self.0.retain(|_, user| user.strong_count() > 0);
+            let now = Instant::now();
+            let is_known =
+                |user: &Arc<User>| Arc::strong_count(user) > 1 || !user.churn.is_over(now);
+            self.0.retain(|_, user| is_known(user));
         }
         let user = Arc::new(User {
             uid: peer.uid,
             account: Account::new(ledger.limits.of_user(peer.is_same_user())),
+            churn: Churn::new(ledger.limits.churn_per_user),
             ledger: Arc::clone(ledger),
         });
-        self.0.insert(peer.uid, Arc::downgrade(&user));
+        self.0.insert(peer.uid, Arc::clone(&user));
         user
     }
 }
@@ -210,6 +223,11 @@ impl User {
             resource,
             amount,
         })
+    }
+
+    /// Takes the memory of a connection.
+    pub(super) fn stay(self: &Arc<Self>, bytes: u64) -> Result<Stay, Shortage> {
+        self.charge(Resource::RingBytes, bytes).map(Stay)
     }
 
     /// Returns how many calls a connection takes at once: few where there are few, so that none lie idle while others are refused.
@@ -320,6 +338,12 @@ impl std::fmt::Display for Shortage {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.user.give_back(self.resource, self.amount);
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.user.churn.one_is_over(Instant::now());
     }
 }
 

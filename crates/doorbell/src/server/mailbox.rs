@@ -7,7 +7,10 @@ use std::sync::{
 
 use doorbell_shm::sys::Poller;
 
-use super::{door::Door, ledger::Charge};
+use super::{
+    door::Door,
+    ledger::{Charge, Stay},
+};
 use crate::{
     connection::{Connection, Watched, lock},
     error::Disconnected,
@@ -30,7 +33,7 @@ pub(super) struct Traveller {
     pub(super) connection: Arc<Connection>,
     pub(super) watched: Watched,
     /// What was charged for it.
-    pub(super) charges: [Charge; 2],
+    pub(super) charges: (Charge, Stay),
     /// The number of its worker, whoever has it for now.
     pub(super) home: usize,
     /// The client is dead, and so many frames of what it left may still be read.

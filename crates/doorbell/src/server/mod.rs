@@ -2,6 +2,7 @@
 
 mod acceptor;
 mod admission;
+mod churn;
 mod context;
 mod dispatch;
 mod door;

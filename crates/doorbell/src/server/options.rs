@@ -97,6 +97,13 @@ impl Options {
                 "it must be from 1 KiB to 2 GiB - 1",
             );
         }
+        if self.limits.churn_per_user == 0 {
+            return bad(
+                "max_churn_per_user",
+                0,
+                "at least one connection must be allowed to end in a second",
+            );
+        }
         if self.limits.has_none() {
             return bad(
                 "limit",
@@ -158,6 +165,19 @@ macro_rules! option_methods {
         #[must_use]
         pub fn limit_per_user(mut self, resource: crate::server::Resource, limit: u64) -> Self {
             self.options.limits.set_per_user(resource, limit);
+            self
+        }
+
+        /// Sets how many connections of one user, the server's own included, may end in a second before that user has to wait for the next one.
+        /// Default: 500. `u32::MAX` is as good as no limit; with 0 the server does not start.
+        ///
+        /// It keeps who comes and goes without end from slowing down those who are in, because the memory of a connection costs every thread of
+        /// the server a little when it is made and when it is taken apart. Nobody is refused for that: the client waits for the end of its
+        /// handshake, 1 s at most, and is counted in [`ServerStats::delayed`](crate::server::ServerStats::delayed). Connections that stay do
+        /// not count, however many are made at once, nor do the first 128 that end.
+        #[must_use]
+        pub fn max_churn_per_user(mut self, connections_per_second: u32) -> Self {
+            self.options.limits.churn_per_user = connections_per_second;
             self
         }
 

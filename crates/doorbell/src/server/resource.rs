@@ -91,6 +91,8 @@ pub(crate) struct Limits {
     per_user: PerResource<Option<u64>>,
     /// Largest metadata of a message.
     pub(crate) metadata_bytes: u64,
+    /// Connections of one user that may end in a second before the next ones wait.
+    pub(crate) churn_per_user: u32,
 }
 
 /// One value for each resource, in the order of [`Resource::ALL`].
@@ -102,6 +104,7 @@ impl Default for Limits {
             total: Resource::ALL.map(Resource::default_limit),
             per_user: Default::default(),
             metadata_bytes: limits::MAX_METADATA_BYTES as u64,
+            churn_per_user: 500,
         }
     }
 }

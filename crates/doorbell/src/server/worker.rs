@@ -17,7 +17,7 @@ use doorbell_shm::{
 };
 
 use super::{
-    ledger::Charge,
+    ledger::{Charge, Stay},
     mailbox::{Mailbox, Traveller},
     pace::{self, Pace},
     quarantine::Quarantine,
@@ -72,7 +72,7 @@ pub(super) struct Worker {
 struct Owned {
     connection: Arc<Connection>,
     watched: Watched,
-    charges: [Charge; 2],
+    charges: (Charge, Stay),
     /// The client is dead, and so many frames of what it left may still be read.
     legacy: Option<usize>,
     hot: bool,
