@@ -4,8 +4,8 @@ use std::{collections::VecDeque, hint::black_box, io::Read as _};
 
 use anyhow::{Context as _, bail, ensure};
 use doorbell::{
-    Client, Context, Incoming, ItemSender, ItemStream, Message, MessageType, Payload, Server, Spin,
-    Status, Upload,
+    Client, Context, Incoming, ItemSender, ItemStream, Loaned, Message, MessageType, Payload,
+    Server, Spin, Status, Upload,
     blocking::{self, PendingReply},
 };
 
@@ -51,6 +51,32 @@ message!(Pour = 2 -> Block);
 message!(Drain = 4 -> Block);
 message!(Tell = 5 -> ());
 
+/// A megabyte that stays where it is.
+struct Lend(Loaned);
+
+impl Message for Lend {
+    const TYPE: MessageType = MessageType::new(6);
+    type Reply = Loaned;
+}
+
+impl Payload for Lend {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), doorbell::EncodeError> {
+        self.0.encode(out)
+    }
+
+    fn decode(bytes: Incoming<'_>) -> Result<Self, doorbell::DecodeError> {
+        Loaned::decode(bytes).map(Self)
+    }
+
+    fn decode_loaned(loaned: Loaned) -> Result<Self, doorbell::DecodeError> {
+        Ok(Self(loaned))
+    }
+
+    fn as_loaned(&self) -> Option<&Loaned> {
+        Some(&self.0)
+    }
+}
+
 impl Upload for Drain {
     type Item = Block;
 }
@@ -62,6 +88,13 @@ pub(crate) fn serve(path: &str) -> anyhow::Result<()> {
         let server = Server::builder(path)
             .spin(Spin::Always)
             .on(|_: Context, echo: Echo| async move { Ok::<_, Status>(echo.0) })
+            .on(|context: Context, lend: Lend| async move {
+                let mut loan = context.loan(LOAN_BYTES).await?;
+                let mut stamp = [0; 16];
+                lend.0.copy_to_slice(0, &mut stamp);
+                loan.write_at(0, &stamp);
+                Ok::<_, Status>(loan.into())
+            })
             .on_notify(|_: Context, tell: Tell| {
                 black_box(tell.0.0);
                 std::future::ready(())
@@ -119,6 +152,16 @@ pub(crate) fn run_client(path: &str, kind: &str, count: &str) -> anyhow::Result<
                 black_box(client.call(Echo(block())).wait()?.0);
             }
         }
+        "loaned call" => {
+            for _ in 0..count {
+                let mut loan = client.loan(LOAN_BYTES, PATIENCE)?;
+                loan.write_at(0, &[7; 16]);
+                let reply = client.call(Lend(loan.into())).wait()?;
+                let mut stamp = [0; 16];
+                reply.copy_to_slice(0, &mut stamp);
+                black_box(stamp);
+            }
+        }
         "pipelined call" => {
             let mut window = VecDeque::with_capacity(WINDOW);
             for _ in 0..count {
@@ -160,6 +203,8 @@ pub(crate) fn run_client(path: &str, kind: &str, count: &str) -> anyhow::Result<
     Ok(())
 }
 
+const LOAN_BYTES: usize = 1 << 20;
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 const WAKING_CALLS: usize = 100;
 /// Calls under way at once.
 const WINDOW: usize = 256;

@@ -4,6 +4,7 @@ use loom::thread;
 
 use super::model;
 use super::side::{FULL, sides};
+use crate::sync::kept;
 use crate::wake::SleepOn;
 
 fn publish_racing_with_sleep(on: SleepOn) {
@@ -47,6 +48,37 @@ fn loom_release_racing_with_sleep_for_space_on_a_futex_wakes() {
 #[test]
 fn loom_release_racing_with_sleep_for_space_on_a_doorbell_wakes() {
     release_racing_with_sleep_for_space(SleepOn::Doorbell);
+}
+
+/// `wait_state` of a writer against a reader that gives room back, and looks who waits for it, once for every half of the ring
+/// (`must_look_for_space_waiter`). The writer announces itself, finds room for its last record then, and must not sleep: the reader
+/// has looked before, and after that record it will not.
+#[test]
+fn loom_writer_that_finds_room_after_the_announcement_does_not_sleep() {
+    const LAST: u8 = FULL + 1;
+    model(|| {
+        let (mut writer, mut reader) = sides(SleepOn::Futex);
+        (1..=FULL).for_each(|value| assert!(writer.try_send(value)));
+        let peer = thread::spawn(move || {
+            for value in 1..=LAST {
+                while reader.try_receive().is_none() {
+                    thread::yield_now();
+                }
+                if value % (FULL / 2) == 0 {
+                    reader.release();
+                    reader.notify(false, true);
+                }
+            }
+        });
+        let mut sent = false;
+        while !sent && !writer.try_send(LAST) {
+            writer.sleep_unless(true, |side| {
+                sent = side.try_send(LAST); // `relieve`
+                sent && kept("relieved-look-again")
+            });
+        }
+        peer.join().unwrap();
+    });
 }
 
 /// Each side sends one record and then sleeps until the other's has come.

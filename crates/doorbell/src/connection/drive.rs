@@ -171,14 +171,17 @@ impl Connection {
     }
 
     /// After an announcement: handles what came just before it. Returns `true` if there was something.
+    ///
+    /// That may be room, too. Whoever waited for it has to look again: it may have been the last that was wanted, and the peer, which reads what has
+    /// been written there, wakes nobody for room who is not kept from writing.
     pub(super) fn look_once_more(&self, receive: &mut Receive) -> Result<bool, Disconnected> {
-        self.relieve(); // room that came before the announcement is seen here
+        let relieved = self.relieve();
         let unread = self.has_unread(receive)?;
         if unread {
             self.lock().withdraw();
             self.drain(receive, DRAIN_FRAMES, &mut |_, _| {})?;
         }
-        Ok(unread)
+        Ok(relieved || unread)
     }
 
     /// The last look before a sleep. The peer's `head` is looked at as well: it lies in the cache line of its `tail`.
