@@ -12,7 +12,7 @@ use doorbell_proto::CallId;
 
 use super::{
     Connection, TicketKey,
-    drive::TimedOut,
+    drive::{BATCHES, TimedOut},
     guard::Registrant,
     state::State,
     thread::{park_until, thread_waker},
@@ -68,7 +68,7 @@ impl Connection {
         self.wait_state(deadline, |state, who| state.look_pong(number, who))
     }
 
-    /// Drains what is there, looks, registers, and makes sure that somebody is woken.
+    /// Drains what is there and looks, for as long as it pays to spin between two looks; then registers, and makes sure that somebody is woken.
     #[cfg(feature = "tokio")]
     pub(super) fn poll_state<T>(
         &self,
@@ -77,7 +77,18 @@ impl Connection {
     ) -> Poll<T> {
         if let Some(mut receive) = self.try_receive() {
             self.lock().withdraw();
-            self.catch_up(&mut receive);
+            for _ in 0..BATCHES {
+                self.catch_up(&mut receive);
+                let looked = look(&mut self.lock(), None);
+                self.send_control();
+                if looked.is_ready() {
+                    self.leave(receive);
+                    return looked;
+                }
+                if !self.spin_for_news() {
+                    break;
+                }
+            }
             let polled = self.look_or_register(cx.waker(), |state, who| look(state, Some(who)));
             self.send_control();
             self.leave(receive);
@@ -107,7 +118,9 @@ impl Connection {
                     break Err(TimedOut);
                 }
                 self.send_control();
-                self.sleep_on_futex(&mut receive, deadline);
+                if !self.spin_for_news() {
+                    self.sleep_on_futex(&mut receive, deadline);
+                }
                 self.leave(receive);
                 continue;
             }

@@ -285,7 +285,8 @@ impl Connection {
         self.lock().pack_limits()
     }
 
-    /// Sends notifications that were collected, or refuses all of them if too much already waits.
+    /// Sends notifications that were collected, or refuses all of them if others wait already: who collects waits then, and for room in
+    /// the ring rather than for its turn in a queue, which somebody else would have to be woken for.
     pub(crate) fn notify_packed(
         &self,
         message_type: MessageType,
@@ -298,7 +299,10 @@ impl Connection {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.check_open()?;
-        check_notify_queue(state.outgoing.notify_bytes(), body.len())?;
+        let queued_bytes = state.outgoing.notify_bytes();
+        if queued_bytes > 0 {
+            return Err(NotifyError::Full { queued_bytes });
+        }
         let header = header(FrameKind::Notify, Flags::PACKED, 0, message_type.get());
         state.counters.messages_sent += collected.count() as u64 - 1;
         let result = state.send(header, Preamble::default(), Outbound::Copy(body));

@@ -1,9 +1,12 @@
 //! Spinning: a driver drains the ring until what it waits for has come, for as long as that pays.
 
-use std::{sync::MutexGuard, time::Instant};
+use std::{
+    sync::{MutexGuard, atomic::Ordering},
+    time::Instant,
+};
 
 use doorbell_proto::CallId;
-use doorbell_shm::SpinTurn;
+use doorbell_shm::{SpinTurn, memory::PeerMemory};
 
 use super::{
     Awaited, Connection, Effects, NewCall, Outcome, Receive, StateGuard, TicketKey,
@@ -181,6 +184,29 @@ impl Connection {
             }
             None => Spun::Quiet(receive),
         }
+    }
+
+    /// As whoever has the receive half: spins until the peer has written or read something, for no longer than the spin budget. Returns
+    /// `false` if it has not.
+    pub(super) fn spin_for_news(&self) -> bool {
+        let (mut turn, head) = {
+            let mut state = self.lock();
+            state.withdraw();
+            (state.spin.start(), state.producer.seen_head())
+        };
+        let is_quiet = || {
+            self.peer.load_head() == head
+                && self.peer.load_tail() == self.read_to.load(Ordering::Relaxed)
+                && !self.is_closed()
+        };
+        while is_quiet() {
+            if !turn.again() {
+                self.learn_from(&turn);
+                return false;
+            }
+        }
+        self.lock().spin.paid(&turn);
+        true
     }
 
     /// Tells the spin budget of a turn that ended with nothing.
