@@ -5,6 +5,7 @@ use std::{future::poll_fn, sync::Arc, time::Instant};
 use doorbell_proto::{CallId, Metadata};
 use doorbell_shm::sys::PeerIdentity;
 
+use super::handle::Handle;
 use crate::{
     connection::Connection,
     loan::{Loan, LoanError},
@@ -13,21 +14,22 @@ use crate::{
 /// One call, as its handler sees it. Cheap to clone; may outlive the call.
 #[derive(Clone)]
 pub struct Context {
-    connection: Arc<Connection>,
+    connection: Handle,
     id: Option<CallId>,
     deadline: Option<Instant>,
     metadata: Option<Arc<Metadata>>,
 }
 
 impl Context {
+    #[inline(always)]
     pub(crate) fn new(
-        connection: Arc<Connection>,
+        connection: &Arc<Connection>,
         id: Option<CallId>,
         deadline: Option<Instant>,
         metadata: Option<Metadata>,
     ) -> Self {
         Self {
-            connection,
+            connection: Handle::new(connection),
             id,
             deadline,
             metadata: metadata.map(Arc::new),

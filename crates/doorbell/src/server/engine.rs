@@ -256,6 +256,11 @@ impl Engine {
         connections
     }
 
+    #[cfg(test)]
+    pub(super) fn any_connection(&self) -> Option<Arc<Connection>> {
+        self.connections().pop()
+    }
+
     /// Takes no more connections and no more calls. Those under way go on.
     pub(crate) fn begin_drain(&self) {
         doorbell_shm::failpoint!("drain.before");

@@ -7,6 +7,7 @@ mod context;
 mod dispatch;
 mod door;
 mod engine;
+mod handle;
 mod ledger;
 mod mailbox;
 mod options;

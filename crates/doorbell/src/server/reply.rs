@@ -69,8 +69,8 @@ impl<'a> ReplyTo<'a> {
             match decoded {
                 Ok(message) => {
                     is_decoded.set(true);
-                    let connection = Arc::clone(request.connection);
-                    let context = Context::new(connection, request.id, deadline, request.metadata);
+                    let (connection, metadata) = (request.connection, request.metadata);
+                    let context = Context::new(connection, request.id, deadline, metadata);
                     handle(reply_to, context, message);
                 }
                 Err(error) => reply_to.refuse(Status::invalid_argument(error.to_string())),
@@ -98,8 +98,7 @@ impl<'a> ReplyTo<'a> {
             |is_decoded| match M::decode(Incoming::Borrowed(request.payload)) {
                 Ok(message) => {
                     is_decoded.set(true);
-                    let connection = Arc::clone(request.connection);
-                    let context = Context::new(connection, Some(request.id), None, None);
+                    let context = Context::new(request.connection, Some(request.id), None, None);
                     handle(reply_to, context, message);
                 }
                 Err(error) => reply_to.refuse(Status::invalid_argument(error.to_string())),
@@ -133,12 +132,12 @@ impl<'a> ReplyTo<'a> {
             },
             inline: Some(notifications.inline),
         };
-        let context = Context::new(Arc::clone(reply_to.connection), None, None, None);
+        let context = || Context::new(reply_to.connection, None, None, None);
         let mut payloads = notifications.payloads;
         let mut serve_rest = || {
             for payload in &mut payloads {
                 match M::decode(Incoming::Borrowed(payload)) {
-                    Ok(message) => handle(reply_to, context.clone(), message),
+                    Ok(message) => handle(reply_to, context(), message),
                     Err(error) => reply_to.refuse(Status::invalid_argument(error.to_string())),
                 }
             }

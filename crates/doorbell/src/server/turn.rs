@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use doorbell_shm::stall;
 
-use super::{dispatch::dispatch, registry::Snapshot};
+use super::{dispatch::dispatch, handle::serving, registry::Snapshot};
 use crate::{
     connection::{Connection, Dispatch, InlineReplies},
     error::Disconnected,
@@ -71,6 +71,7 @@ impl From<Brought> for Served {
 /// Reads a turn of what a client has sent: not for long, if there are `others`.
 pub(super) fn serve(
     connection: &Arc<Connection>,
+    spare: &mut Option<Arc<Connection>>,
     handlers: &mut Snapshot,
     others: Others,
 ) -> Result<Served, Disconnected> {
@@ -87,7 +88,9 @@ pub(super) fn serve(
         false => dispatch(connection, handlers, message, inline),
         true => stall::leave_out(|| dispatch(connection, handlers, message, inline)),
     };
-    let count = connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)?;
+    let count = serving(connection, spare, || {
+        connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)
+    })?;
     if count == 0 {
         return Ok(relieve(connection));
     }

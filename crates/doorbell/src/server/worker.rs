@@ -71,6 +71,8 @@ pub(super) struct Worker {
 
 struct Owned {
     connection: Arc<Connection>,
+    /// A handle of it for the next context.
+    spare: Option<Arc<Connection>>,
     watched: Watched,
     charges: (Charge, Stay),
     /// The client is dead, and so many frames of what it left may still be read.
@@ -271,7 +273,8 @@ impl Worker {
             self.hot.retain(|&hot| hot != index);
             return Ok(Brought::Messages.into());
         }
-        let served = serve(&owned.connection, &mut self.handlers, others)?;
+        let (connection, spare) = (&owned.connection, &mut owned.spare);
+        let served = serve(connection, spare, &mut self.handlers, others)?;
         if served.brought != Brought::Nothing {
             owned.quiet_turns = 0;
         } else {
@@ -493,6 +496,7 @@ impl Worker {
         });
         let owned = Owned {
             connection,
+            spare: None,
             watched,
             charges,
             legacy,
