@@ -109,26 +109,41 @@ impl Inbox {
         }
     }
 
-    /// Takes the next item, and adds what is owed to the sender with it: what an entry has cost, with the last item of it.
+    /// Takes the next item, if it is a small one behind which there are others of its entry: nothing is owed for it yet.
     ///
-    /// An item is moved as rarely as possible on its way to the reader; for one of 64 bytes the moves cost more than everything else.
-    #[inline]
+    /// So it can be decoded last of all, and straight to where it is wanted. An item that is put away meanwhile is moved in pieces that overlap
+    /// those in which it was written; for one of 64 bytes to wait for these costs more than everything else.
+    #[inline(always)]
+    pub(crate) fn step(&mut self) -> Option<&[u8]> {
+        let Some(Entry {
+            bytes: Bytes::Gathered(bytes),
+            ..
+        }) = self.entries.front()
+        else {
+            return None;
+        };
+        let (item, next) = packed_at(bytes, self.at).expect("only whole items are gathered");
+        if next == bytes.len() {
+            return None;
+        }
+        self.at = next;
+        Some(item)
+    }
+
+    /// Takes the next item, and adds what is owed to the sender with it: what an entry has cost, with the last item of it.
     pub(crate) fn pop<T: Payload>(&mut self, owed_bytes: &mut u64) -> Option<Result<T, CallError>> {
-        let entry = self.entries.front_mut()?;
+        let entry = self.entries.front()?;
         let Bytes::Gathered(bytes) = &entry.bytes else {
             return self.pop_whole(owed_bytes);
         };
         let (item, next) = packed_at(bytes, self.at).expect("only whole items are gathered");
         self.at = next;
         let is_last = next == bytes.len();
-        let item = match T::decode(Incoming::Borrowed(item)) {
-            Ok(item) => Some(Ok(item)),
-            Err(error) => Some(Err(CallError::Decode(error))),
-        };
+        let item = T::decode(Incoming::Borrowed(item));
         if is_last {
             *owed_bytes += self.finish_entry();
         }
-        item
+        Some(item.map_err(CallError::Decode))
     }
 
     #[cold]

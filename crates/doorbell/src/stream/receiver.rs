@@ -14,7 +14,7 @@ use super::turns::Turns;
 use crate::{
     connection::{Awaited, Connection, Inbox, State, TicketKey},
     error::CallError,
-    message::Payload,
+    message::{Incoming, Payload},
 };
 
 /// Receives the items of one stream, in order.
@@ -173,8 +173,20 @@ impl<T: Payload> ItemStream<T> {
     }
 
     /// Returns the next of the items that were taken from the connection.
-    #[inline]
+    #[inline(always)]
     fn next_taken(&mut self) -> Option<Result<T, CallError>> {
+        let Some(item) = self.taken.step() else {
+            return self.next_with_credit();
+        };
+        match T::decode(Incoming::Borrowed(item)) {
+            Ok(item) => Some(Ok(item)),
+            Err(error) => Some(Err(CallError::Decode(error))),
+        }
+    }
+
+    /// As [`next_taken`](Self::next_taken), of one that may be the last for which something is owed.
+    #[inline(never)]
+    fn next_with_credit(&mut self) -> Option<Result<T, CallError>> {
         let before_bytes = self.owed_bytes;
         let item = self.taken.pop(&mut self.owed_bytes);
         if self.owed_bytes != before_bytes {
