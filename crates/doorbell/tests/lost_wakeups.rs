@@ -118,6 +118,41 @@ async fn room_that_another_task_uses_wakes_who_waits_for_it() {
     .await;
 }
 
+/// Small messages go before the chunks of a large one, which may take as long as the server likes, and be followed by others: whoever waits to
+/// send more notifications does not wait for their end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_for_notifications_does_not_wait_for_a_large_message() {
+    in_time(async {
+        const LARGE_BYTES: usize = 10_000_000;
+        let place = Place::new();
+        let listener = RawServer::listen(&place.socket());
+        let connecting = tokio::spawn(Client::connect(place.name()));
+        let mut server = RawServer::accept(&listener);
+        let client = connecting.await.unwrap().unwrap();
+        let _large = client
+            .call(Echo(pattern(LARGE_BYTES)))
+            .send()
+            .await
+            .unwrap();
+        let mut sent = 0;
+        while client.notify(Remember(sent)).is_ok() {
+            sent += 1;
+        }
+        let waiting = tokio::spawn(async move { client.writable().await });
+        let mut received = 0;
+        eventually("more can be notified", || {
+            for _ in 0..100 {
+                received += server.read().map_or(0, |(_, body)| body.len());
+            }
+            server.wake_for_room();
+            waiting.is_finished()
+        });
+        waiting.await.unwrap().unwrap();
+        assert!(received < LARGE_BYTES, "it was under way all the time");
+    })
+    .await;
+}
+
 /// Items that cost more than half the window together, so that credit is given for them at once.
 const ITEMS: u32 = 14;
 const ITEM_BYTES: usize = 10_000;

@@ -145,6 +145,11 @@ impl Outgoing {
         !self.large.is_empty()
     }
 
+    /// Returns `true` if no small message waits, and no large notification.
+    pub(super) fn may_notify(&self) -> bool {
+        self.small.is_empty() && !self.large.iter().any(|large| large.is_notification)
+    }
+
     /// Gives the memory of queues back in which nothing waits.
     pub(super) fn give_back(&mut self) {
         self.small.shrink_to_fit();

@@ -10,9 +10,11 @@ use std::{
 
 use doorbell_proto::CallId;
 
+#[cfg(feature = "tokio")]
+use super::drive::BATCHES;
 use super::{
     Connection, TicketKey,
-    drive::{BATCHES, TimedOut},
+    drive::TimedOut,
     guard::Registrant,
     state::State,
     thread::{park_until, thread_waker},
@@ -35,7 +37,7 @@ impl Connection {
         !self.closed.load(Ordering::Relaxed) && !self.leaving.load(Ordering::Relaxed)
     }
 
-    /// Ready when nothing waits to be written.
+    /// Ready when no notification waits to be written, nor anything else that goes before one.
     #[cfg(feature = "tokio")]
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
         self.poll_state(cx, State::look_writable)
@@ -51,7 +53,7 @@ impl Connection {
         self.poll_state(cx, |state, who| state.look_pong(number, who))
     }
 
-    /// Waits as a thread until nothing waits to be written.
+    /// Waits as a thread until no notification waits to be written, nor anything else that goes before one.
     pub(crate) fn wait_writable(
         &self,
         deadline: Option<Instant>,
@@ -183,7 +185,7 @@ impl State {
         if let Err(error) = self.check_open() {
             return Poll::Ready(Err(error));
         }
-        if !self.has_backlog() {
+        if self.is_writable() {
             return Poll::Ready(Ok(()));
         }
         join(who, &mut self.space_wakers);

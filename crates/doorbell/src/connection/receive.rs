@@ -254,7 +254,7 @@ impl Connection {
             self.leaving.store(true, Ordering::Relaxed);
         }
         self.backlog.store(backlog, Ordering::Relaxed);
-        if !backlog && !state.space_wakers.is_empty() {
+        if !state.space_wakers.is_empty() && state.is_writable() {
             effects.more.append(&mut state.space_wakers);
         }
         if !state.quiet_wakers.is_empty() {

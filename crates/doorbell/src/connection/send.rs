@@ -385,7 +385,7 @@ impl Connection {
         self.backlog.store(backlog, Ordering::Relaxed);
         let adrift = backlog && guard.is_adrift();
         let mut woken = guard.take_quiet_wakers();
-        if !backlog {
+        if guard.is_writable() {
             woken.append(&mut guard.space_wakers); // we have used the room that they wait for, and there is more
         }
         drop(guard);

@@ -171,7 +171,7 @@ impl Connection {
         let backlog = state.has_backlog();
         self.backlog.store(backlog, Ordering::Relaxed);
         let mut quiet = state.take_quiet_wakers();
-        if !backlog {
+        if state.is_writable() {
             quiet.append(&mut state.space_wakers);
         }
         drop(state);

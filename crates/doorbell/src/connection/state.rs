@@ -406,6 +406,12 @@ impl State {
         self.has_queue() || self.machine.has_control()
     }
 
+    /// Returns `true` if a notification need not wait for others. Large messages that are none do not count: small ones go before their chunks,
+    /// and one may follow the other without end.
+    pub(super) fn is_writable(&self) -> bool {
+        self.stalled.is_none() && !self.machine.has_control() && self.outgoing.may_notify()
+    }
+
     /// Returns `true` if frames have found no room.
     #[inline]
     fn has_queue(&self) -> bool {
