@@ -74,6 +74,7 @@ look-once-more    loom_publish_racing_with_sleep_on_a_futex_wakes
 look-once-more    loom_publish_racing_with_sleep_on_a_doorbell_wakes
 look-once-more    loom_release_racing_with_sleep_for_space_on_a_doorbell_wakes
 relieved-look-again loom_writer_that_finds_room_after_the_announcement_does_not_sleep
+look-with-announce loom_driver_that_sleeps_for_what_another_thread_brings_is_kicked
 announce-number   loom_each_sleep_is_notified_once
 announce-space    loom_release_racing_with_sleep_for_space_on_a_futex_wakes
 store-notified    loom_each_sleep_on_a_futex_is_notified_once

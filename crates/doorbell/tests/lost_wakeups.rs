@@ -118,6 +118,33 @@ async fn room_that_another_task_uses_wakes_who_waits_for_it() {
     .await;
 }
 
+/// What the server has read long ago is no news to a thread that waits for something else: it does not spin until that comes.
+#[test]
+fn thread_that_waits_for_a_busy_server_sleeps() {
+    let place = Place::new();
+    let (sender, until_then) = mpsc::channel::<()>();
+    let until_then = Mutex::new(until_then);
+    let _server = blocking::Server::builder(place.name())
+        .workers(1)
+        .on_notify(move |_: Context, _: Remember| {
+            let _ = until_then.lock().unwrap().recv();
+        })
+        .bind()
+        .unwrap();
+    let go_on = sender; // dropped before the server, which waits for its handler
+    let client = blocking::Client::connect(place.name()).unwrap();
+    client.ping(PATIENCE).unwrap();
+    client.notify(Remember(1)).unwrap(); // the worker is in its handler now, or soon
+    let pinging = {
+        let client = client.clone();
+        std::thread::spawn(move || client.ping(PATIENCE))
+    };
+    let sleeps = client.stats().sleeps;
+    eventually("it sleeps", || client.stats().sleeps > sleeps);
+    drop(go_on);
+    pinging.join().unwrap().unwrap();
+}
+
 /// Small messages go before the chunks of a large one, which may take as long as the server likes, and be followed by others: whoever waits to
 /// send more notifications does not wait for their end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

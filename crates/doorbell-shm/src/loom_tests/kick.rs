@@ -1,11 +1,12 @@
 //! A futex sleep is also ended by another thread of the same process.
 
 use loom::cell::UnsafeCell;
-use loom::sync::Arc;
+use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use super::model;
 use super::side::sides;
+use crate::sync::kept;
 use crate::wake::SleepOn;
 
 /// What the kicker changes before it kicks; unordered accesses fail the model.
@@ -54,5 +55,47 @@ fn loom_two_kicks_are_seen_as_one_or_two() {
         one.join().unwrap();
         two.join().unwrap();
         assert!(!sleeper.kick.lower() || !sleeper.kick.lower());
+    });
+}
+
+/// `wait_state` against another thread that brings what it waits for without the peer (`sent_with_more`, `loan_was_dropped`): the last look and the
+/// announcement are one step, and whoever brings the change kicks a driver that is announced.
+#[test]
+fn loom_driver_that_sleeps_for_what_another_thread_brings_is_kicked() {
+    #[derive(Default)]
+    struct State {
+        is_there: bool,
+        is_announced: bool,
+    }
+    model(|| {
+        let (_peer, mut driver) = sides(SleepOn::Futex);
+        let state = Arc::new(Mutex::new(State::default()));
+        let kick = driver.kicker();
+        let other = thread::spawn({
+            let state = Arc::clone(&state);
+            move || {
+                let mut state = state.lock().unwrap();
+                state.is_there = true;
+                if state.is_announced {
+                    kick();
+                }
+            }
+        });
+        loop {
+            driver.kick.lower();
+            let mut locked = state.lock().unwrap();
+            if locked.is_there {
+                break;
+            }
+            if !kept("look-with-announce") {
+                drop(locked);
+                locked = state.lock().unwrap();
+            }
+            locked.is_announced = true;
+            drop(locked);
+            driver.sleep_unless(true, |_| false);
+            state.lock().unwrap().is_announced = false;
+        }
+        other.join().unwrap();
     });
 }

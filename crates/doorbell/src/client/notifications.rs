@@ -19,6 +19,8 @@ pub(crate) struct Notifications<I: Iterator> {
     alone: Option<I::Item>,
     /// Why the one after those cannot be sent.
     failed: Option<EncodeError>,
+    /// The pack has been refused, and somebody has waited since.
+    has_waited: bool,
 }
 
 impl<M: Message, I: Iterator<Item = M>> Notifications<I> {
@@ -30,6 +32,7 @@ impl<M: Message, I: Iterator<Item = M>> Notifications<I> {
             pack,
             alone: None,
             failed: None,
+            has_waited: false,
         }
     }
 
@@ -67,7 +70,9 @@ impl<M: Message, I: Iterator<Item = M>> Notifications<I> {
 
     fn send_pack(&mut self, connection: &Connection) -> Result<(), NotifyError> {
         if let Some(collected) = self.pack.collected() {
-            connection.notify_packed(M::TYPE, collected)?;
+            let has_waited = std::mem::replace(&mut self.has_waited, true);
+            connection.notify_packed(M::TYPE, collected, has_waited)?;
+            self.has_waited = false;
             self.pack.clear();
         }
         Ok(())

@@ -9,9 +9,8 @@ use std::{
 };
 
 use doorbell_proto::CallId;
+use doorbell_shm::memory::PeerMemory;
 
-#[cfg(feature = "tokio")]
-use super::drive::BATCHES;
 use super::{
     Connection, TicketKey,
     drive::TimedOut,
@@ -70,7 +69,7 @@ impl Connection {
         self.wait_state(deadline, |state, who| state.look_pong(number, who))
     }
 
-    /// Drains what is there and looks, for as long as it pays to spin between two looks; then registers, and makes sure that somebody is woken.
+    /// Drains what is there, looks, registers, and makes sure that somebody is woken.
     #[cfg(feature = "tokio")]
     pub(super) fn poll_state<T>(
         &self,
@@ -79,18 +78,7 @@ impl Connection {
     ) -> Poll<T> {
         if let Some(mut receive) = self.try_receive() {
             self.lock().withdraw();
-            for _ in 0..BATCHES {
-                self.catch_up(&mut receive);
-                let looked = look(&mut self.lock(), None);
-                self.send_control();
-                if looked.is_ready() {
-                    self.leave(receive);
-                    return looked;
-                }
-                if !self.spin_for_news() {
-                    break;
-                }
-            }
+            self.catch_up(&mut receive);
             let polled = self.look_or_register(cx.waker(), |state, who| look(state, Some(who)));
             self.send_control();
             self.leave(receive);
@@ -111,8 +99,8 @@ impl Connection {
         let waker = thread_waker();
         let waited = loop {
             if let Some(mut receive) = self.try_receive() {
+                let head = self.peer.load_head(); // what is read from here on is news
                 self.catch_up(&mut receive);
-                // What is looked for stays as it is until the sleep: only the holder of the receive half drains.
                 if let Poll::Ready(value) = look(&mut self.lock(), None) {
                     break Ok(value);
                 }
@@ -120,8 +108,14 @@ impl Connection {
                     break Err(TimedOut);
                 }
                 self.send_control();
-                if !self.spin_for_news() {
-                    self.sleep_on_futex(&mut receive, deadline);
+                if !self.spin_for_news(head) {
+                    // Whoever changes later what is looked for finds that we sleep, and raises the kick.
+                    self.kick.lower();
+                    let mut state = self.lock();
+                    if let Poll::Ready(value) = look(&mut state, None) {
+                        break Ok(value);
+                    }
+                    self.announce_and_sleep(&mut receive, state, deadline);
                 }
                 self.leave(receive);
                 continue;

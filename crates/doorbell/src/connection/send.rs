@@ -286,11 +286,13 @@ impl Connection {
     }
 
     /// Sends notifications that were collected, or refuses all of them if others wait already: who collects waits then, and for room in
-    /// the ring rather than for its turn in a queue, which somebody else would have to be woken for.
+    /// the ring rather than for its turn in a queue, which somebody else would have to be woken for. Who has waited already has its place in the
+    /// queue, as long as that is not full: others may never let it run empty.
     pub(crate) fn notify_packed(
         &self,
         message_type: MessageType,
         collected: Collected<'_>,
+        has_waited: bool,
     ) -> Result<(), NotifyError> {
         let body = collected.body();
         if let Collected::One(_) = collected {
@@ -300,7 +302,9 @@ impl Connection {
         let state = &mut *guard;
         state.check_open()?;
         let queued_bytes = state.outgoing.notify_bytes();
-        if queued_bytes > 0 {
+        if has_waited {
+            check_notify_queue(queued_bytes, body.len())?;
+        } else if queued_bytes > 0 {
             return Err(NotifyError::Full { queued_bytes });
         }
         let header = header(FrameKind::Notify, Flags::PACKED, 0, message_type.get());
@@ -387,6 +391,9 @@ impl Connection {
         let mut woken = guard.take_quiet_wakers();
         if guard.is_writable() {
             woken.append(&mut guard.space_wakers); // we have used the room that they wait for, and there is more
+            if guard.sleeps_for_space() {
+                self.kick.raise(); // the driver may wait for it, too, and is not among them
+            }
         }
         drop(guard);
         woken.into_iter().for_each(std::task::Waker::wake);
@@ -423,7 +430,7 @@ impl State {
     /// Somebody waits for room, or for everything to have been written.
     #[inline]
     fn is_watched(&self) -> bool {
-        !self.space_wakers.is_empty() || !self.quiet_wakers.is_empty()
+        !self.space_wakers.is_empty() || !self.quiet_wakers.is_empty() || self.sleeps_for_space()
     }
 
     #[inline]

@@ -186,13 +186,13 @@ impl Connection {
         }
     }
 
-    /// As whoever has the receive half: spins until the peer has written or read something, for no longer than the spin budget. Returns
-    /// `false` if it has not.
-    pub(super) fn spin_for_news(&self) -> bool {
-        let (mut turn, head) = {
+    /// As whoever has the receive half: spins until the peer has written something, or has read beyond `head`, for no longer than the spin budget.
+    /// Returns `false` if it has not.
+    pub(super) fn spin_for_news(&self, head: u32) -> bool {
+        let mut turn = {
             let mut state = self.lock();
             state.withdraw();
-            (state.spin.start(), state.producer.seen_head())
+            state.spin.start()
         };
         let is_quiet = || {
             self.peer.load_head() == head

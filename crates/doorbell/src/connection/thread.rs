@@ -10,7 +10,7 @@ use std::{
 use doorbell_shm::SleepOn;
 
 use super::{
-    Awaited, Connection, Receive, Sleeper, TicketKey,
+    Awaited, Connection, Receive, Sleeper, StateGuard, TicketKey,
     drive::{Ready, TimedOut, register_unless},
     spin::Spun,
 };
@@ -97,12 +97,20 @@ impl Connection {
 
     pub(crate) fn sleep_on_futex(&self, receive: &mut Receive, deadline: Option<Instant>) {
         self.kick.lower();
-        let (sleep, gone) = {
-            let mut state = self.lock();
-            receive.consumer.release();
-            state.counters.sleeps += 1;
-            (state.announce(SleepOn::Futex), state.gone)
-        };
+        self.announce_and_sleep(receive, self.lock(), deadline);
+    }
+
+    /// As [`sleep_on_futex`](Self::sleep_on_futex), of which the kick has been lowered before the last look at the state.
+    pub(super) fn announce_and_sleep(
+        &self,
+        receive: &mut Receive,
+        mut state: StateGuard<'_>,
+        deadline: Option<Instant>,
+    ) {
+        receive.consumer.release();
+        state.counters.sleeps += 1;
+        let (sleep, gone) = (state.announce(SleepOn::Futex), state.gone);
+        drop(state);
         let more = self.look_once_more(receive);
         // Whoever closes, or sees the peer go, raises the kick afterwards: what is missed here ends the sleep.
         if matches!(more, Ok(false)) && !gone && !self.is_closed() {

@@ -62,7 +62,8 @@ struct Guest {
     greeting: Box<Greeting>,
     user: Arc<User>,
     seat: Charge,
-    _handshake: Charge,
+    /// Given back when it has said hello: who waits for its turn keeps nobody from that.
+    handshake: Option<Charge>,
     /// It has said hello and is let in then.
     turn: Option<Instant>,
 }
@@ -181,7 +182,7 @@ impl Acceptor {
             greeting: Box::new(Greeting::new(control, identity, deadline)),
             user,
             seat,
-            _handshake: handshake,
+            handshake: Some(handshake),
             turn: None,
         };
         self.guests.insert(token, guest);
@@ -312,6 +313,7 @@ impl Reception {
     /// Returns whether a guest that has said hello may come in.
     fn is_turn_of(&self, guest: &mut Guest) -> bool {
         let now = Instant::now();
+        guest.handshake = None;
         let turn = *guest.turn.get_or_insert_with(|| {
             let wait = guest.user.churn.wait(now);
             self.door

@@ -228,6 +228,9 @@ impl Connection {
     pub(crate) fn loan_was_dropped(&self) {
         let mut state = self.lock();
         if state.pool.is_wanted || !state.pool.wakers.is_empty() {
+            if state.sleeps_for_space() {
+                self.kick.raise(); // the driver may wait for it, too, and is not among them
+            }
             let wakers = state.pool.room_came();
             drop(state);
             wakers.into_iter().for_each(Waker::wake);
