@@ -49,12 +49,26 @@ fn all_have_left(server: &Server) {
     });
 }
 
+/// Starts one on which the next connection of this user waits.
+fn serve_who_has_overdone_it(place: &Place) -> Server {
+    let server = serve(place, |builder| builder);
+    come_and_go(&place.name());
+    all_have_left(&server);
+    server
+}
+
+/// Says hello, and returns when the server lets it wait.
+fn wait_by_hand(place: &Place, server: &Server) -> RawControl {
+    let control = RawControl::connect(&place.socket());
+    control.send(&Message::Hello(RawControl::hello()).encode());
+    eventually("it waits", || server.stats().delayed == 1);
+    control
+}
+
 #[test]
 fn who_comes_and_goes_waits_and_is_served() {
     let place = Place::new();
-    let server = serve(&place, |builder| builder);
-    come_and_go(&place.name());
-    all_have_left(&server);
+    let server = serve_who_has_overdone_it(&place);
     assert_eq!(server.stats().delayed, 0, "however many come at once");
     let client = connect(&place.name());
     assert_eq!(client.call(Add(1, 2)).wait().unwrap(), 3);
@@ -65,12 +79,8 @@ fn who_comes_and_goes_waits_and_is_served() {
 #[test]
 fn who_leaves_while_it_waits_takes_up_nothing() {
     let place = Place::new();
-    let server = serve(&place, |builder| builder);
-    come_and_go(&place.name());
-    all_have_left(&server);
-    let control = RawControl::connect(&place.socket());
-    control.send(&Message::Hello(RawControl::hello()).encode());
-    eventually("it waits", || server.stats().delayed == 1);
+    let server = serve_who_has_overdone_it(&place);
+    let control = wait_by_hand(&place, &server);
     drop(control);
     all_have_left(&server);
     let stats = server.stats();
@@ -82,12 +92,8 @@ fn who_leaves_while_it_waits_takes_up_nothing() {
 #[test]
 fn who_waits_when_the_server_ends_is_told() {
     let place = Place::new();
-    let server = serve(&place, |builder| builder);
-    come_and_go(&place.name());
-    all_have_left(&server);
-    let control = RawControl::connect(&place.socket());
-    control.send(&Message::Hello(RawControl::hello()).encode());
-    eventually("it waits", || server.stats().delayed == 1);
+    let server = serve_who_has_overdone_it(&place);
+    let control = wait_by_hand(&place, &server);
     drop(server);
     match control.answer() {
         (Message::Refused(refused), _) => assert_eq!(refused.reason, RefuseReason::ShuttingDown),

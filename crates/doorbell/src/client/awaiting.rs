@@ -164,7 +164,8 @@ impl Client {
         }
     }
 
-    /// Waits until everything that was handed over has been written to the connection, so that [`notify`](Self::notify) has room.
+    /// Waits until no notification waits to be written to the connection, nor anything that goes before one, so that [`notify`](Self::notify) has
+    /// room. Large messages that are none may still be under way.
     ///
     /// # Errors
     ///
