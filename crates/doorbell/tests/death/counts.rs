@@ -97,8 +97,10 @@ impl Counts {
         println!("  {start:?} -> {end:?}, memory {warm} bytes + {grown}");
         assert_eq!(self.faults, Faults::default());
         assert_eq!(end, start);
+        // AddressSanitizer keeps a part of what is freed, and something of each thread: `ci/asan.sh`.
+        let is_own = std::env::var_os("DOORBELL_SANITIZED").is_none();
         assert!(
-            grown < MOST_GROWTH_BYTES,
+            grown < MOST_GROWTH_BYTES || !is_own,
             "{grown} bytes of memory are gone"
         );
         assert!(
