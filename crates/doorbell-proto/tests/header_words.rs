@@ -51,6 +51,73 @@ fn bare_message_is_one_that_decoding_finds_bare() {
 }
 
 #[test]
+fn bare_frame_about_a_loan_is_one_that_decoding_finds_bare() {
+    let call = CallId::new(3, 7);
+    let block = BlockId::from_raw(call.raw());
+    let mut found = [0; 3];
+    for (kind, flags) in
+        (0..=u8::MAX).flat_map(|kind| (0..=u8::MAX).map(move |flags| (kind, flags)))
+    {
+        for (length, metadata_bytes, value) in [
+            (12, 0, 9),
+            (0, 0, 0),
+            (12, 0, 0),
+            (0, 0, 9),
+            (13, 0, 9),
+            (12, 8, 9),
+            (20, 8, 9),
+        ] {
+            let mut bytes = [0; 24];
+            (bytes[0], bytes[4], bytes[5]) = (length, kind, flags);
+            bytes[6] = metadata_bytes;
+            bytes[8..16].copy_from_slice(&call.raw().to_le_bytes());
+            bytes[16] = value;
+            let header = FrameHeader::decode(&bytes).ok();
+            let is_lent = |wanted| {
+                header.is_some_and(|header| {
+                    header.kind == wanted
+                        && header.is_loaned()
+                        && header.flags.without(Flags::BODY_CRC) == Flags::LOANED
+                        && header.prefix_bytes() == 0
+                })
+            };
+            let shown = format!("kind {kind} flags {flags:#x} length {length} {value}");
+            let words = words(bytes);
+            let response = FrameHeader::bare_lent_response(&words);
+            assert_eq!(
+                response == Some(call),
+                is_lent(FrameKind::Response),
+                "{shown}"
+            );
+            let request = FrameHeader::bare_lent_call(&words);
+            let message_type = MessageType::new(u32::from(value));
+            assert_eq!(
+                request == Some((call, message_type)),
+                is_lent(FrameKind::Call),
+                "{shown}"
+            );
+            let release = FrameHeader::bare_release(&words);
+            let is_release = header.is_some_and(|header| {
+                header.kind == FrameKind::Release && header.flags == Flags::NONE
+            });
+            assert_eq!(release == Some(block), is_release, "{shown}");
+            for (found, is_found) in
+                found
+                    .iter_mut()
+                    .zip([response.is_some(), request.is_some(), release.is_some()])
+            {
+                *found += usize::from(is_found);
+            }
+        }
+    }
+    assert_eq!(
+        found,
+        [4, 4, 1],
+        "of two values, with the checksum over the body and without; one that is empty"
+    );
+}
+
+#[test]
 fn checksum_is_the_same_in_words_and_in_bytes() {
     let mut header = FrameHeader::new(FrameKind::Call, 5, 7);
     header.flags = Flags::BODY_CRC;

@@ -87,6 +87,7 @@ pub const PLACES: &[(&str, Side)] = &[
     ("take.before", Side::Both),
     ("take.after", Side::Both),
     ("take.small", Side::Both),
+    ("take.lent", Side::Both),
     ("take.chunk", Side::Both),
     ("batch.before", Side::Both),
     ("batch.after", Side::Both),

@@ -276,11 +276,7 @@ impl Drop for Loaned {
             &mut self.0,
             Inner::Private(SharedBytes::Private(Vec::new())),
         ) {
-            Inner::Held(held) => {
-                let returns = Arc::clone(held.returns());
-                drop(held);
-                returns.flush();
-            }
+            Inner::Held(held) => held.give_back(),
             Inner::Own(SharedBytes::Own(block), connection) if !block.is_lent() => {
                 drop(block);
                 if let Some(connection) = connection.upgrade() {

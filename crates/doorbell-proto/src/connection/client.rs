@@ -2,7 +2,7 @@
 
 use super::calls::{Phase, Unsent};
 use super::{Connection, Event, Payload, ProtocolError, Role, StartError, check_empty};
-use crate::frame::{Body, CallId, CallKind, FrameHeader};
+use crate::frame::{Body, CallId, CallKind, Descriptor, FrameHeader, FrameKind};
 use crate::status::Status;
 use crate::time::Time;
 
@@ -72,18 +72,34 @@ impl Connection {
     /// changed nothing, if it is not that simple: [`handle_frame`](Self::handle_frame) then says what the frame is.
     #[inline]
     pub fn take_reply(&mut self, id: CallId, payload_bytes: usize) -> bool {
+        let takes = self.expects_reply(id, payload_bytes);
+        if takes {
+            self.end_and_free(id.slot());
+        }
+        takes
+    }
+
+    /// As [`take_reply`](Self::take_reply), with a reply that is lent and whose header [is bare](FrameHeader::bare_lent_response). The
+    /// block is with us then.
+    #[inline]
+    pub fn take_lent_reply(&mut self, id: CallId, loan: Descriptor) -> bool {
+        let takes = self.expects_reply(id, loan.length as usize)
+            && self.accept_loan(FrameKind::Response, loan);
+        if takes {
+            self.end_and_free(id.slot());
+        }
+        takes
+    }
+
+    #[inline]
+    fn expects_reply(&self, id: CallId, payload_bytes: usize) -> bool {
         let expected = self.calls.peek(id.slot()).is_some_and(|slot| {
             slot.generation == id.generation()
                 && slot.phase == Phase::Active
                 && !slot.kind.is_streaming()
                 && !slot.is_assembling()
         });
-        let may_come = self.config.role == Role::Client && !self.is_too_large(payload_bytes);
-        let takes = expected && may_come;
-        if takes {
-            self.end_and_free(id.slot());
-        }
-        takes
+        expected && self.config.role == Role::Client && !self.is_too_large(payload_bytes)
     }
 
     #[inline(always)] // saves moving the event once more

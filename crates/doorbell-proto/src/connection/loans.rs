@@ -272,7 +272,10 @@ impl Connection {
         own.segment(block.segment()).is_some() && own.lent.len() < MAX_LOANS && own.lend(block)
     }
 
-    /// Takes a block back whose frame has not been written, and never will be.
+    /// Takes a block back: its frame has not been written and never will be, or it comes back by a `RELEASE` that
+    /// [is bare](FrameHeader::bare_release). Returns `false`, and has changed nothing, if it is not lent; of a `RELEASE`
+    /// [`handle_frame`](Self::handle_frame) then says what is wrong.
+    #[inline]
     pub fn take_back(&mut self, block: BlockId) -> bool {
         self.loans.own.take_back(block)
     }
@@ -282,6 +285,24 @@ impl Connection {
         if self.loans.peer.lent.binary_search(&block).is_ok() {
             self.loans.say(FrameKind::Release, block.raw(), 0);
         }
+    }
+
+    /// Returns `true` if nothing waits to be told before that a block of the peer's is given back, and we have it: write the `RELEASE`, and say so
+    /// by [`gave_back`](Self::gave_back).
+    #[inline]
+    pub fn may_give_back(&self, block: BlockId) -> bool {
+        !self.has_control() && self.loans.peer.lent.binary_search(&block).is_ok()
+    }
+
+    /// Notes that the `RELEASE` of a block has been written, without the detour of [`give_back`](Self::give_back).
+    #[inline]
+    pub fn gave_back(&mut self, block: BlockId) {
+        self.loans.peer.take_back(block);
+    }
+
+    #[inline]
+    pub(super) fn accept_loan(&mut self, kind: FrameKind, loan: Descriptor) -> bool {
+        self.loans.accept(kind, loan).is_ok()
     }
 
     /// Returns how many blocks of ours the peer has, and how many of the peer's we have.

@@ -3,7 +3,9 @@
 use super::allowance::Share;
 use super::calls::{Phase, Unsent};
 use super::{Connection, Event, Payload, ProtocolError, Role, check_empty};
-use crate::frame::{Body, CallId, CallKind, FrameHeader, MessageType, Packed};
+use crate::frame::{
+    Body, CallId, CallKind, Descriptor, FrameHeader, FrameKind, MessageType, Packed,
+};
 use crate::status::Status;
 use crate::time::Time;
 
@@ -66,16 +68,33 @@ impl Connection {
     /// changed nothing, if it is not that simple: [`handle_frame`](Self::handle_frame) then says what the frame is.
     #[inline]
     pub fn take_request(&mut self, id: CallId, payload_bytes: usize) -> bool {
+        let takes = self.expects_request(id, payload_bytes);
+        if takes {
+            self.calls.open(id, Phase::Active, CallKind::Unary, None);
+        }
+        takes
+    }
+
+    /// As [`take_request`](Self::take_request), with a request that is lent and whose header [is bare](FrameHeader::bare_lent_call). The
+    /// block is with us then.
+    #[inline]
+    pub fn take_lent_request(&mut self, id: CallId, loan: Descriptor) -> bool {
+        let takes = self.expects_request(id, loan.length as usize)
+            && self.accept_loan(FrameKind::Call, loan);
+        if takes {
+            self.calls.open(id, Phase::Active, CallKind::Unary, None);
+        }
+        takes
+    }
+
+    #[inline]
+    fn expects_request(&self, id: CallId, payload_bytes: usize) -> bool {
         let next = self.calls.peek(id.slot()).is_some_and(|slot| {
             slot.generation.wrapping_add(1) == id.generation() && slot.is_free()
         });
         let may_come =
             self.config.role == Role::Server && !self.leaving && !self.is_too_large(payload_bytes);
-        let takes = next && may_come && self.purse.has_room(self.open_calls());
-        if takes {
-            self.calls.open(id, Phase::Active, CallKind::Unary, None);
-        }
-        takes
+        next && may_come && self.purse.has_room(self.open_calls())
     }
 
     #[inline(always)] // saves moving the event once more

@@ -154,9 +154,28 @@ impl FrameHeader {
     #[inline]
     pub fn bare_call([first, id, last]: &HeaderWords) -> Option<(CallId, MessageType)> {
         let is_bare = (first & !COVERED) >> 32 == FrameKind::Call as u64;
-        let [t0, t1, t2, t3, ..] = last.to_le_bytes();
-        let message_type = MessageType::new(u32::from_le_bytes([t0, t1, t2, t3]));
-        is_bare.then_some((CallId::from_raw(*id), message_type))
+        is_bare.then_some((CallId::from_raw(*id), message_type_in(*last)))
+    }
+
+    /// As [`bare_response`](Self::bare_response), of a reply whose payload is lent: its body is nothing but a [`Descriptor`].
+    #[inline]
+    pub fn bare_lent_response([first, id, _]: &HeaderWords) -> Option<CallId> {
+        let is_bare = first & !COVERED == lent(FrameKind::Response);
+        is_bare.then_some(CallId::from_raw(*id))
+    }
+
+    /// As [`bare_call`](Self::bare_call), of a request whose payload is lent: its body is nothing but a [`Descriptor`].
+    #[inline]
+    pub fn bare_lent_call([first, id, last]: &HeaderWords) -> Option<(CallId, MessageType)> {
+        let is_bare = first & !COVERED == lent(FrameKind::Call);
+        is_bare.then_some((CallId::from_raw(*id), message_type_in(*last)))
+    }
+
+    /// Returns the block that a whole `RELEASE` gives back. `None` for the header of any other frame.
+    #[inline]
+    pub fn bare_release([first, id, last]: &HeaderWords) -> Option<BlockId> {
+        let is_bare = *first == (FrameKind::Release as u64) << 32 && last << 32 == 0;
+        is_bare.then_some(BlockId::from_raw(*id))
     }
 
     /// Returns `true` if the checksum in the words of a header covers the body too.
@@ -347,6 +366,17 @@ impl FrameHeader {
             })
         }
     }
+}
+
+/// Returns the first word of the header of a message that is nothing but a descriptor, without the flag of its checksum.
+const fn lent(kind: FrameKind) -> u64 {
+    (Flags::LOANED.bits() as u64) << 40 | (kind as u64) << 32 | DESCRIPTOR_BYTES as u64
+}
+
+#[inline]
+fn message_type_in(last: u64) -> MessageType {
+    let [t0, t1, t2, t3, ..] = last.to_le_bytes();
+    MessageType::new(u32::from_le_bytes([t0, t1, t2, t3]))
 }
 
 #[inline]

@@ -2,8 +2,8 @@
 
 use super::{World, sender, side::Side};
 use doorbell_proto::{
-    CallKind, Connection, Descriptor, Destination, Event, FrameHeader, Payload, Time,
-    frame::DESCRIPTOR_BYTES,
+    CallId, CallKind, Connection, Descriptor, Destination, Event, FrameHeader, MessageType,
+    Payload, Time, frame::DESCRIPTOR_BYTES,
 };
 
 impl World {
@@ -179,14 +179,39 @@ fn take_shortly<'a>(
             payload: Payload::Borrowed(body),
         });
     }
-    let (id, message_type) = FrameHeader::bare_call(&words)?;
-    let takes = machine.take_request(id, body.len());
-    takes.then_some(Event::Request {
+    if let Some((id, message_type)) = FrameHeader::bare_call(&words)
+        && machine.take_request(id, body.len())
+    {
+        return Some(request(id, message_type, Payload::Borrowed(body)));
+    }
+    if let Some(block) = FrameHeader::bare_release(&words) {
+        return machine
+            .take_back(block)
+            .then_some(Event::Released { block });
+    }
+    let loan = Descriptor::decode(body)?;
+    if let Some(id) = FrameHeader::bare_lent_response(&words)
+        && machine.take_lent_reply(id, loan)
+    {
+        return Some(Event::Response {
+            id,
+            metadata: None,
+            payload: Payload::Loaned(loan),
+        });
+    }
+    let (id, message_type) = FrameHeader::bare_lent_call(&words)?;
+    let takes = machine.take_lent_request(id, loan);
+    takes.then(|| request(id, message_type, Payload::Loaned(loan)))
+}
+
+/// A unary request that is nothing but its payload.
+fn request(id: CallId, message_type: MessageType, payload: Payload<'_>) -> Event<'_> {
+    Event::Request {
         id,
         kind: CallKind::Unary,
         message_type,
         deadline: None,
         metadata: None,
-        payload: Payload::Borrowed(body),
-    })
+        payload,
+    }
 }

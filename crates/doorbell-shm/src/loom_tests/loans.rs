@@ -121,7 +121,7 @@ fn loom_every_block_that_is_dropped_is_told_of() {
             move || {
                 *blocks.lock().unwrap() += 1;
                 is_any.store(true, Ordering::Relaxed);
-                let mut told = told.lock().unwrap(); // `flush_returns`
+                let mut told = told.lock().unwrap(); // `give_back_dropped`
                 if is_any.load(Ordering::Relaxed) {
                     let (early, late) = (kept("returns-clear-first"), !kept("returns-clear-first"));
                     let clear = || is_any.store(false, Ordering::Relaxed);

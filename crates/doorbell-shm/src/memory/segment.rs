@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blocks::{ALIGNMENT, Blocks};
+use super::copy::prefetch_to_write;
 use crate::stall::Subject;
 use crate::sys::{
     Mapping, PeerAccess, RegionError, RegionHandle, check_region, create_region, seal_size,
@@ -141,7 +142,12 @@ impl OwnSegment {
 
     /// Frees a block that [was lent](OwnBlock::lend). Returns `false` if none that begins at `offset` is.
     pub fn take_back(&self, offset: u32) -> bool {
-        self.lock().give_lent(offset)
+        let was_lent = self.lock().give_lent(offset);
+        if was_lent {
+            // It is the first that will be handed out again, and to be written at once, while the peer's processor still has what it has read.
+            prefetch_to_write(self.address(offset));
+        }
+        was_lent
     }
 
     /// Returns `true` while a block is allocated or lent.

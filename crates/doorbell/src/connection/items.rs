@@ -169,8 +169,7 @@ impl Connection {
         let unread_bytes = ticket.items.clear();
         state.machine.consumed(id, owed_bytes + unread_bytes);
         state.tickets.close(key, Vec::new());
-        state.collect_returns();
-        if state.machine.has_control() {
+        if state.has_returns() || state.machine.has_control() {
             let result = state.pump();
             self.sent(guard, result);
         }

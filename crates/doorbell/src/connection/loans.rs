@@ -1,9 +1,10 @@
 //! Loans: the segments of a connection, blocks that come and go, and waiting for room.
 //!
-//! A block that arrived is [`Held`] by whoever has its message. Dropping it leaves its id with [`Returns`], whose lock is taken by
-//! itself, so that it may be dropped anywhere, under the state lock too; the next that writes control frames tells the peer. What is
-//! given back wakes the peer only if it waits for room, as room in the ring does.
+//! A block that arrived is [`Held`] by whoever has its message. Whoever [gives it back](Held::give_back) tells the peer. Dropping it leaves its
+//! id with [`Returns`], whose lock is taken by itself, so that it may be dropped anywhere, under the state lock too; the next that writes
+//! control frames tells the peer. What is given back wakes the peer only if it waits for room, as room in the ring does.
 
+mod arriving;
 mod budget;
 mod returns;
 mod room;
@@ -11,9 +12,10 @@ mod segments;
 
 use std::{sync::Arc, task::Waker};
 
+pub(super) use arriving::{Lent, Taken};
 pub(crate) use budget::{Purse, Spending};
 use doorbell_proto::{
-    connection::Event,
+    connection::{Connection as Machine, Event},
     frame::{BlockId, Descriptor},
 };
 use doorbell_shm::{
@@ -155,13 +157,22 @@ impl State {
         loan.unsent_block().is_some_and(of_this)
     }
 
-    /// Returns the block that a descriptor names. The machine has compared it with the segment.
-    pub(super) fn hold(&mut self, loan: Descriptor) -> Option<Held> {
+    /// Returns what holds the block of a descriptor. The machine has compared it with the segment, or will and has the last word: it is
+    /// `accepts`.
+    #[inline]
+    pub(super) fn hold_if(
+        &mut self,
+        loan: Descriptor,
+        accepts: impl FnOnce(&mut Machine) -> bool,
+    ) -> Option<Held> {
         let Descriptor { block, length } = loan;
         let mut segments = self.pool.peer.iter_mut();
         let readable = segments.find(|readable| readable.number == block.segment())?;
-        readable.is_asked = false;
         let bytes: PeerBlock = readable.segment.block(block.offset(), length)?;
+        if !accepts(&mut self.machine) {
+            return None;
+        }
+        readable.is_asked = false;
         doorbell_shm::failpoint!("loan.held");
         let bytes = SharedBytes::Peer(bytes);
         Some(Held::new(bytes, block, &self.pool.returns))
@@ -170,10 +181,7 @@ impl State {
     /// Acts on events about loans that need no system call.
     pub(super) fn take_loan_event(&mut self, event: &Event<'_>, effects: &mut Effects) {
         match *event {
-            Event::Released { block } => {
-                self.pool.take_back(block);
-                doorbell_shm::failpoint!("loan.taken.back");
-            }
+            Event::Released { block } => return self.block_came_back(block, effects),
             Event::SegmentRefused => {
                 effects.more.append(&mut self.pool.room_came());
                 self.pool.is_refused = !self.pool.has_retired;
@@ -192,6 +200,16 @@ impl State {
             Event::RetireAsked { number } => self.retire(|own, _| own == number),
             _ => return,
         }
+        self.room_may_have_come(effects);
+    }
+
+    fn block_came_back(&mut self, block: BlockId, effects: &mut Effects) {
+        self.pool.take_back(block);
+        doorbell_shm::failpoint!("loan.taken.back");
+        self.room_may_have_come(effects);
+    }
+
+    fn room_may_have_come(&mut self, effects: &mut Effects) {
         if !self.pool.wakers.is_empty() || self.pool.is_refused || self.pool.is_wanted {
             effects.more.append(&mut self.pool.room_came());
         }

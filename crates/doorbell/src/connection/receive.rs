@@ -13,8 +13,12 @@ use doorbell_shm::{crc32c_record, memory::PeerMemory};
 use turn::Turn;
 
 use super::{
-    Awaited, Connection, Effects, Held, Inbox, InlineReplies, Receive, Reply, StateGuard,
-    TicketKey, loans::SegmentEvent, reply::Requests, reply::SMALL_BYTES, state::State,
+    Awaited, Connection, Effects, Held, Inbox, InlineReplies, Receive, Reply, StateGuard, Ticket,
+    TicketKey,
+    loans::{Lent, SegmentEvent, Taken},
+    reply::Requests,
+    reply::SMALL_BYTES,
+    state::State,
 };
 use crate::error::{Breach, CallError, Disconnected, Violation};
 
@@ -120,13 +124,30 @@ impl Connection {
                         dispatch(request, &receive.inline);
                         doorbell_shm::failpoint!("dispatch.after");
                     });
-                    if receive.inline.take_has_given_work() {
-                        turn.note_long_step();
-                    }
-                    if self.take_answers(receive, &mut held, effects)? {
+                    if self.after_dispatch(receive, &mut turn, &mut held, effects)? {
                         break;
                     }
                     continue;
+                }
+            }
+            if let Some(lent) = Lent::of(&words) {
+                match self.take_lent(receive, &words, lent, &mut held, effects)? {
+                    Taken::No => {}
+                    Taken::Whole => {
+                        count += 1;
+                        continue;
+                    }
+                    Taken::Request(request) => {
+                        count += 1;
+                        held = None;
+                        doorbell_shm::failpoint!("dispatch.before");
+                        self.dispatching(|| dispatch(request, &receive.inline));
+                        doorbell_shm::failpoint!("dispatch.after");
+                        if self.after_dispatch(receive, &mut turn, &mut held, effects)? {
+                            break;
+                        }
+                        continue;
+                    }
                 }
             }
             let header = FrameHeader::from_words(words)?;
@@ -168,10 +189,7 @@ impl Connection {
                     dispatch(request, &receive.inline);
                 }
                 doorbell_shm::failpoint!("dispatch.after");
-                if receive.inline.take_has_given_work() {
-                    turn.note_long_step();
-                }
-                if self.take_answers(receive, &mut held, effects)? {
+                if self.after_dispatch(receive, &mut turn, &mut held, effects)? {
                     break;
                 }
             } else if effects.wakers() > wakers {
@@ -193,6 +211,21 @@ impl Connection {
         receive.was_long |= turn.was_long(effects);
         trim(&mut receive.scratch);
         Ok((count, Some(state)))
+    }
+
+    /// Looks at what handlers have done. Returns `true` if it is to be published at once.
+    #[inline]
+    fn after_dispatch<'a>(
+        &'a self,
+        receive: &Receive,
+        turn: &mut Turn,
+        held: &mut Option<StateGuard<'a>>,
+        effects: &mut Effects,
+    ) -> Result<bool, Breach> {
+        if receive.inline.take_has_given_work() {
+            turn.note_long_step();
+        }
+        self.take_answers(receive, held, effects)
     }
 
     /// Writes the replies that handlers have left, if they have. Returns `true` if they are to be published at once: the client makes room
@@ -238,7 +271,7 @@ impl Connection {
         state: &mut State,
         effects: &mut Effects,
     ) -> Result<(), Breach> {
-        state.collect_returns();
+        state.collect_returns()?;
         let mut backlog = state.has_backlog();
         if backlog {
             state.pump()?;
@@ -450,28 +483,33 @@ impl State {
     #[inline]
     fn held(&mut self, payload: &Payload<'_>) -> Option<Held> {
         match payload {
-            Payload::Loaned(loan) => self.hold(*loan),
+            Payload::Loaned(loan) => self.hold_if(*loan, |_| true),
             Payload::Borrowed(_) | Payload::Assembled(_) => None,
         }
     }
 
     fn take_reply(&mut self, id: CallId, payload: Payload<'_>, effects: &mut Effects) {
-        let loan = self.held(&payload);
+        let reply = match payload {
+            Payload::Borrowed(bytes) => {
+                return self.complete(id, effects, |ticket| ticket.copy_small_reply(bytes));
+            }
+            Payload::Loaned(_) => self.held(&payload).map(Reply::Loaned),
+            Payload::Assembled(bytes) => Some(Reply::Large(bytes)),
+        };
+        self.complete(id, effects, |ticket| ticket.set_reply(reply));
+    }
+
+    /// Gives a call its reply by `set`, and wakes who waits for it.
+    pub(super) fn complete(
+        &mut self,
+        id: CallId,
+        effects: &mut Effects,
+        set: impl FnOnce(&mut Ticket),
+    ) {
         let Some(key) = self.tickets.find(id) else {
             return;
         };
-        let ticket = self.tickets.get(key);
-        match payload {
-            Payload::Borrowed(bytes) => ticket.copy_small_reply(bytes),
-            Payload::Loaned(_) => {
-                ticket.outcome = loan.map(|loan| Ok(Reply::Loaned(loan)));
-                ticket.over = true;
-            }
-            Payload::Assembled(bytes) => {
-                ticket.outcome = Some(Ok(Reply::Large(bytes)));
-                ticket.over = true;
-            }
-        }
+        set(self.tickets.get(key));
         effects.wake(self.tickets.forget(key, Awaited::Arrival));
         self.wake_others(key, effects);
     }

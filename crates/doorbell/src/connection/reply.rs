@@ -12,7 +12,7 @@ use doorbell_proto::{
 };
 
 use super::{
-    Answer, Awaited, Connection, Effects, Outbound, Receive, Reply, StateGuard, TicketKey,
+    Answer, Connection, Effects, Outbound, Receive, Reply, StateGuard, TicketKey,
     receive::check_crc, state::State,
 };
 use crate::error::{Breach, CallError};
@@ -190,7 +190,10 @@ impl Connection {
             return Ok(None);
         };
         let body_bytes = consumer.body_bytes();
-        if FrameHeader::bare_response(&words) != Some(id) || body_bytes > SMALL_BYTES {
+        let is_lent = FrameHeader::bare_response(&words) != Some(id);
+        if is_lent && FrameHeader::bare_lent_response(&words) != Some(id)
+            || body_bytes > SMALL_BYTES
+        {
             return Ok(None);
         }
         let mut buffer = SPARE.take();
@@ -198,19 +201,29 @@ impl Connection {
         consumer.copy_body(&mut buffer);
         check_crc(&words, &buffer)?;
         let mut state = self.lock();
-        if !state.machine.take_reply(id, body_bytes) {
+        let reply = if is_lent {
+            let reply = state.take_lent_reply(id, &buffer);
+            SPARE.set(buffer);
+            reply
+        } else {
+            let takes = state.machine.take_reply(id, body_bytes);
+            takes.then_some(Reply::Small(buffer))
+        };
+        let Some(reply) = reply else {
             return Ok(None);
-        }
+        };
         consumer.advance();
-        self.read_to.store(consumer.head(), Ordering::Relaxed);
         state.counters.frames_received += 1;
-        if let Err(breach) = self.finish_batch(receive, &mut state, effects) {
+        let finished = Self::take_releases(receive, &mut state, effects)
+            .and_then(|()| self.finish_batch(receive, &mut state, effects));
+        self.read_to
+            .store(receive.consumer.head(), Ordering::Relaxed);
+        if let Err(breach) = finished {
             // The reply counts, whatever the peer did to our ring. It waits in the ticket until the connection has been ended.
-            let ticket = state.tickets.get(key);
-            (ticket.outcome, ticket.over) = (Some(Ok(Reply::Small(buffer))), true);
+            state.tickets.get(key).set_reply(Some(reply));
             return Err(breach);
         }
-        *outcome = Some(Ok(Reply::Small(buffer)));
+        *outcome = Some(Ok(reply));
         state.tickets.close(key, Vec::new());
         doorbell_shm::failpoint!("reply.taken");
         Ok(Some(state))
@@ -239,12 +252,9 @@ impl State {
         receive.consumer.advance();
         self.counters.frames_received += 1;
         doorbell_shm::failpoint!("take.small");
-        if let Some(key) = self.tickets.find(id) {
-            let ticket = self.tickets.get(key);
+        self.complete(id, effects, |ticket| {
             ticket.set_small_reply(&mut receive.scratch);
-            effects.wake(self.tickets.forget(key, Awaited::Arrival));
-            self.wake_others(key, effects);
-        }
+        });
         Ok(true)
     }
 

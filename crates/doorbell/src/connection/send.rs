@@ -10,7 +10,7 @@ use std::{
 use doorbell_proto::{
     CallId, CallKind, MessageType, Metadata, Status,
     connection::{GoAwayReason, StartError},
-    frame::{Flags, FrameKind},
+    frame::{BlockId, Flags, FrameKind},
 };
 use doorbell_shm::{SleepOn, SpinTurn, stall};
 
@@ -157,7 +157,7 @@ impl Connection {
     /// Tells the peer of blocks that were dropped with what held them.
     fn give_back_dropped(&self, guard: StateGuard<'_>) {
         if guard.has_returns() && guard.end.is_none() {
-            self.send_returns(guard);
+            self.send_returns(guard, None);
         }
     }
 
@@ -347,11 +347,12 @@ impl Connection {
         }
     }
 
-    /// Tells the peer of blocks that nobody has any more. That alone wakes it only if it waits for room; what waited to be written or to be
+    /// Tells the peer of blocks that nobody has any more, `block` among them. That alone wakes it only if it waits for room; what waited to be written or to be
     /// published goes with it, and wakes it as ever.
-    pub(super) fn send_returns(&self, mut guard: StateGuard<'_>) {
+    pub(super) fn send_returns(&self, mut guard: StateGuard<'_>, block: Option<BlockId>) {
         let is_all = !guard.has_backlog() && !guard.producer.has_unpublished();
-        let result = guard.pump();
+        let said = block.map_or(Ok(()), |block| guard.say_released(block));
+        let result = said.and_then(|()| guard.pump());
         // A worker that has gone to sleep meanwhile could not ask the client for the end of the segment.
         let is_last =
             self.sleeper == Sleeper::Worker && guard.is_announced() && guard.machine.loans().1 == 0;

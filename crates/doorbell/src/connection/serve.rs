@@ -49,7 +49,7 @@ impl Connection {
     }
 
     /// Tells the client which segments for loans have no use now, and announces the doorbell: under one lock, so that whoever gives the last
-    /// block of one back comes before the look at it or [sees](Self::flush_returns) that the worker sleeps.
+    /// block of one back comes before the look at it or [sees](Self::send_returns) that the worker sleeps.
     ///
     /// The client unmaps its side even if nobody waits for anything there, so its bell is rung whatever it has announced: once for each time
     /// that there is something to give up. Returns `true` if there is memory to [give back](Self::give_back).

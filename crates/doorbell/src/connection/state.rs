@@ -6,7 +6,7 @@ use bytes::Bytes;
 use doorbell_proto::{
     CallId, Metadata, Prefix,
     connection::{Connection as Machine, ControlFrame, GoAwayReason},
-    frame::{Flags, FrameHeader, FrameKind},
+    frame::{BlockId, Flags, FrameHeader, FrameKind},
 };
 use doorbell_shm::{
     Announcer, Notifier, Producer, SleepOn, Spin, crc32c, crc32c_header, crc32c_record, sys,
@@ -194,22 +194,26 @@ impl State {
         self.counters.messages_sent += 1;
         if preamble.is_empty()
             && let Some(bytes) = payload.bytes()
-            && self.may_write_bare(bytes.len())
+            && self.write_bare(header, bytes)?
         {
-            let covered = self.terms.covers(bytes.len());
-            let (first, id, last) = bare_words(header, bytes.len(), covered);
-            if write_bare(&mut self.producer, first, id, last, covered, bytes)? {
-                self.release_slot(answered(&header));
-                return Ok(());
-            }
+            return Ok(());
         }
         self.send_any(header, preamble, payload)
     }
 
-    /// Returns `true` if nothing is in the way of a message that is nothing but so many bytes of payload, but perhaps a full ring.
-    #[inline]
-    fn may_write_bare(&self, bytes: usize) -> bool {
-        bytes <= self.max_body_bytes() && !self.has_queue()
+    /// Writes a message that is nothing but its payload. Returns `false` if something is in its way, or if there is no room.
+    #[inline(always)]
+    fn write_bare(&mut self, header: FrameHeader, payload: &[u8]) -> Result<bool, Breach> {
+        if payload.len() > self.max_body_bytes() || self.has_queue() {
+            return Ok(false);
+        }
+        let covered = self.terms.covers(payload.len());
+        let (first, id, last) = bare_words(header, payload.len(), covered);
+        let written = write_bare(&mut self.producer, first, id, last, covered, payload)?;
+        if written {
+            self.release_slot(answered(&header));
+        }
+        Ok(written)
     }
 
     /// As [`send`](Self::send), whatever the message and the queue are.
@@ -239,10 +243,27 @@ impl State {
         };
         header.flags.insert(Flags::LOANED);
         // The segment has to be announced first.
-        self.pump_control()?;
-        let sent = self.send_bytes(header, preamble, Outbound::Copy(&descriptor.encode()));
+        if self.machine.has_control() {
+            self.pump_control()?;
+        }
+        let descriptor = descriptor.encode();
+        if !preamble.is_empty() || !self.write_bare(header, &descriptor)? {
+            self.send_bytes(header, preamble, Outbound::Copy(&descriptor))?;
+        }
         doorbell_shm::failpoint!("loan.written");
-        sent
+        Ok(())
+    }
+
+    /// Tells the peer that nobody here has a block of its any more.
+    pub(super) fn say_released(&mut self, block: BlockId) -> Result<(), Breach> {
+        let header = FrameHeader::new(FrameKind::Release, block.raw(), 0);
+        if self.machine.may_give_back(block) && self.write_bare(header, &[])? {
+            self.machine.gave_back(block);
+        } else {
+            self.machine.give_back(block);
+        }
+        doorbell_shm::failpoint!("loan.returned");
+        Ok(())
     }
 
     fn send_bytes(
@@ -310,7 +331,7 @@ impl State {
 
     /// Writes as much of what waits as the ring takes. Does not publish.
     pub(super) fn pump(&mut self) -> Result<(), Breach> {
-        self.collect_returns();
+        self.collect_returns()?;
         if self.stalled.is_some() || self.machine.has_control() {
             self.pump_control()?;
         }

@@ -132,6 +132,12 @@ impl Ticket {
         self.over = true;
     }
 
+    /// Gives the call a reply with memory of its own: none if the connection ends, which says why.
+    pub(super) fn set_reply(&mut self, reply: Option<Reply>) {
+        self.outcome = reply.map(Ok);
+        self.over = true;
+    }
+
     /// As [`copy_small_reply`](Self::copy_small_reply), but takes the buffer and leaves another one for it, unless it has become large.
     #[inline]
     pub(crate) fn set_small_reply(&mut self, payload: &mut Vec<u8>) {

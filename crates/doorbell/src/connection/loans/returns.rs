@@ -11,7 +11,10 @@ use std::{
 use doorbell_proto::frame::BlockId;
 use doorbell_shm::memory::SharedBytes;
 
-use crate::connection::{Connection, lock, state::State};
+use crate::{
+    connection::{Connection, lock, state::State},
+    error::Breach,
+};
 
 /// Blocks of the peer that nobody has any more, and of which it has not been told.
 pub(crate) struct Returns {
@@ -26,6 +29,8 @@ pub(crate) struct Held {
     bytes: SharedBytes,
     block: BlockId,
     returns: Arc<Returns>,
+    /// The peer has been told.
+    is_told: bool,
 }
 
 impl Held {
@@ -34,6 +39,7 @@ impl Held {
             bytes,
             block,
             returns: Arc::clone(returns),
+            is_told: false,
         }
     }
 
@@ -41,13 +47,28 @@ impl Held {
         &self.bytes
     }
 
-    pub(crate) fn returns(&self) -> &Arc<Returns> {
-        &self.returns
+    /// Drops it, and tells the peer, unless that happens soon anyway. Not under the state lock.
+    pub(crate) fn give_back(mut self) {
+        doorbell_shm::failpoint!("loan.dropped");
+        let Some(connection) = self.returns.connection.upgrade() else {
+            return;
+        };
+        if DISPATCHING.get() == Arc::as_ptr(&connection).addr() {
+            return; // the worker that is about to publish tells it
+        }
+        let state = connection.lock();
+        if state.end.is_none() {
+            self.is_told = true;
+            connection.send_returns(state, Some(self.block));
+        }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.is_told {
+            return;
+        }
         lock(&self.returns.blocks).push(self.block);
         self.returns.is_any.store(true, Ordering::Relaxed); // the lock of the list orders it: see docs/orderings.md
     }
@@ -60,13 +81,6 @@ impl Returns {
             is_any: AtomicBool::new(false),
             connection,
         })
-    }
-
-    /// Tells the peer, unless that happens soon anyway. Not under the state lock.
-    pub(crate) fn flush(&self) {
-        if let Some(connection) = self.connection.upgrade() {
-            connection.flush_returns();
-        }
     }
 }
 
@@ -83,44 +97,34 @@ impl State {
         self.pool.returns.is_any.load(Ordering::Relaxed) || self.outgoing.has_dropped_loans()
     }
 
-    /// Hands the machine the blocks that have been dropped, in either direction.
+    /// Tells the peer of the blocks that have been dropped, and takes those back of which it was not told.
     #[inline]
-    pub(in crate::connection) fn collect_returns(&mut self) {
+    pub(in crate::connection) fn collect_returns(&mut self) -> Result<(), Breach> {
         if self.has_returns() {
-            self.collect_some();
+            self.collect_some()
+        } else {
+            Ok(())
         }
     }
 
-    #[cold]
-    fn collect_some(&mut self) {
-        self.pool.returns.is_any.store(false, Ordering::Relaxed); // before the look: what comes later sets it again (`returns-clear-first`)
-        let mut blocks = lock(&self.pool.returns.blocks);
-        for block in blocks.drain(..) {
-            self.machine.give_back(block);
-            doorbell_shm::failpoint!("loan.returned");
+    #[inline(never)] // most messages are no loans
+    fn collect_some(&mut self) -> Result<(), Breach> {
+        let returns = Arc::clone(&self.pool.returns);
+        returns.is_any.store(false, Ordering::Relaxed); // before the look: what comes later sets it again (`returns-clear-first`)
+        let mut said = Ok(());
+        for block in lock(&returns.blocks).drain(..) {
+            said = said.and_then(|()| self.say_released(block));
         }
-        drop(blocks);
         for block in self.outgoing.take_dropped_loans() {
             if self.machine.take_back(block) {
                 self.pool.take_back(block);
             }
         }
+        said
     }
 }
 
 impl Connection {
-    /// Tells the peer which of its blocks nobody has any more. The worker that is about to publish does it itself.
-    fn flush_returns(&self) {
-        doorbell_shm::failpoint!("loan.dropped");
-        if DISPATCHING.get() == std::ptr::from_ref(self).addr() {
-            return;
-        }
-        let state = self.lock();
-        if state.end.is_none() {
-            self.send_returns(state);
-        }
-    }
-
     /// Runs `dispatch`, which may drop blocks of this connection; the caller tells the peer with what it publishes.
     pub(in crate::connection) fn dispatching<T>(&self, dispatch: impl FnOnce() -> T) -> T {
         struct Over(usize);

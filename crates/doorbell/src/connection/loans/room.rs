@@ -150,6 +150,12 @@ impl Connection {
         Err(no_room(length))
     }
 
+    /// Takes a block if there is room that we know of.
+    fn take_known_room(self: &Arc<Self>, length: usize) -> Option<Result<Loan, LoanError>> {
+        let found = self.lock().allocate(length).transpose()?;
+        Some(found.map(|bytes| Loan::new(bytes, self)))
+    }
+
     /// Waits as a task for a block.
     #[cfg(feature = "tokio")]
     pub(crate) fn poll_loan(
@@ -157,6 +163,9 @@ impl Connection {
         cx: &mut Context<'_>,
         length: usize,
     ) -> Poll<Result<Loan, LoanError>> {
+        if let Some(found) = self.take_known_room(length) {
+            return Poll::Ready(found);
+        }
         let polled = if self.sleeper == Sleeper::Worker {
             self.try_and_look(length, cx.waker())
         } else {
@@ -199,6 +208,9 @@ impl Connection {
         length: usize,
         deadline: Option<Instant>,
     ) -> Result<Result<Loan, LoanError>, TimedOut> {
+        if let Some(found) = self.take_known_room(length) {
+            return Ok(found);
+        }
         let waited = self.wait_state(deadline, |state, who| state.look_for_room(length, who))?;
         Ok(waited.map(|bytes| Loan::new(bytes, self)))
     }
