@@ -40,7 +40,7 @@ impl<M: Message, I: Iterator<Item = M>> Notifications<I> {
     ///
     /// # Errors
     ///
-    /// After [`NotifyError::Full`] it goes on with the next call. After any other error the message that it is about, and those that
+    /// After [`NotifyError::Full`], wait until the connection is writable; it goes on with the next call. After any other error the message that it is about, and those that
     /// follow, are not sent.
     pub(crate) fn send(&mut self, connection: &Connection) -> Result<(), NotifyError> {
         loop {
@@ -71,9 +71,13 @@ impl<M: Message, I: Iterator<Item = M>> Notifications<I> {
     fn send_pack(&mut self, connection: &Connection) -> Result<(), NotifyError> {
         if let Some(collected) = self.pack.collected() {
             let has_waited = std::mem::replace(&mut self.has_waited, true);
-            connection.notify_packed(M::TYPE, collected, has_waited)?;
+            let must_wait = connection.notify_packed(M::TYPE, collected, has_waited)?;
             self.has_waited = false;
+            let queued_bytes = collected.body().len();
             self.pack.clear();
+            if must_wait {
+                return Err(NotifyError::Full { queued_bytes });
+            }
         }
         Ok(())
     }

@@ -99,26 +99,12 @@ impl Connection {
         let waker = thread_waker();
         let waited = loop {
             if let Some(mut receive) = self.try_receive() {
-                let head = self.peer.load_head(); // what is read from here on is news
-                self.catch_up(&mut receive);
-                if let Poll::Ready(value) = look(&mut self.lock(), None) {
-                    break Ok(value);
-                }
-                if deadline.is_some_and(|at| at <= Instant::now()) {
-                    break Err(TimedOut);
-                }
-                self.send_control();
-                if !self.spin_for_news(head) {
-                    // Whoever changes later what is looked for finds that we sleep, and raises the kick.
-                    self.kick.lower();
-                    let mut state = self.lock();
-                    if let Poll::Ready(value) = look(&mut state, None) {
-                        break Ok(value);
-                    }
-                    self.announce_and_sleep(&mut receive, state, deadline);
-                }
-                self.leave(receive);
-                continue;
+                let found = self.drive_for_state(&mut receive, deadline, &mut look);
+                let Some(found) = found else {
+                    self.leave(receive); // and ends the connection
+                    continue;
+                };
+                break found;
             }
             let looked = self.look_or_register(&waker, |state, who| look(state, Some(who)));
             if let Poll::Ready(value) = looked {
@@ -134,6 +120,40 @@ impl Connection {
         };
         self.stop_waiting(&waker);
         waited
+    }
+
+    /// Looks as whoever has the receive half, spins and sleeps, until there is something or the time is over. It is kept all the time: to leave it
+    /// is to announce the doorbell, and a peer that sees that rings. `None` if the peer is gone.
+    fn drive_for_state<T>(
+        &self,
+        receive: &mut super::Receive,
+        deadline: Option<Instant>,
+        look: &mut impl FnMut(&mut State, Option<&mut Registrant<'_>>) -> Poll<T>,
+    ) -> Option<Result<T, TimedOut>> {
+        loop {
+            let head = self.peer.load_head(); // what is read from here on is news
+            self.catch_up(receive);
+            if let Poll::Ready(value) = look(&mut self.lock(), None) {
+                return Some(Ok(value));
+            }
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                return Some(Err(TimedOut));
+            }
+            self.send_control();
+            if self.spin_for_news(head) {
+                continue;
+            }
+            // Whoever changes later what is looked for finds that we sleep, and raises the kick.
+            self.kick.lower();
+            let mut state = self.lock();
+            if let Poll::Ready(value) = look(&mut state, None) {
+                return Some(Ok(value));
+            }
+            self.announce_and_sleep(receive, state, deadline);
+            if self.lock().must_end() {
+                return None;
+            }
+        }
     }
 
     /// Takes back who waited. They may have driven, or have been chosen to: others must not wait in vain.

@@ -288,15 +288,19 @@ impl Connection {
     /// Sends notifications that were collected, or refuses all of them if others wait already: who collects waits then, and for room in
     /// the ring rather than for its turn in a queue, which somebody else would have to be woken for. Who has waited already has its place in the
     /// queue, as long as that is not full: others may never let it run empty.
+    ///
+    /// Returns `true` if there was no room: wait until the connection [is writable](Self::wait_writable) before anything else, because nobody
+    /// has been found who would write it. Whoever waits does so better than a sleeper who has to be woken for it.
     pub(crate) fn notify_packed(
         &self,
         message_type: MessageType,
         collected: Collected<'_>,
         has_waited: bool,
-    ) -> Result<(), NotifyError> {
+    ) -> Result<bool, NotifyError> {
         let body = collected.body();
         if let Collected::One(_) = collected {
-            return self.notify(message_type, None, Outbound::Copy(body));
+            self.notify(message_type, None, Outbound::Copy(body))?;
+            return Ok(false);
         }
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -310,8 +314,13 @@ impl Connection {
         let header = header(FrameKind::Notify, Flags::PACKED, 0, message_type.get());
         state.counters.messages_sent += collected.count() as u64 - 1;
         let result = state.send(header, Preamble::default(), Outbound::Copy(body));
-        self.sent(guard, result);
-        Ok(())
+        let must_wait = state.has_backlog();
+        if must_wait {
+            self.sent_in_part(guard, result);
+        } else {
+            self.sent(guard, result);
+        }
+        Ok(must_wait)
     }
 
     /// Sends a ping and returns its number.
@@ -381,7 +390,14 @@ impl Connection {
 
     /// As [`sent`](Self::sent), if something could not be written, or somebody waits for what has changed, or a thread may be watched.
     #[cold]
-    fn sent_with_more(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
+    fn sent_with_more(&self, guard: StateGuard<'_>, result: Result<(), Breach>) {
+        if self.sent_in_part(guard, result) {
+            self.find_driver();
+        }
+    }
+
+    /// As [`sent`](Self::sent), of which a part could not be written. Returns `true` if somebody must be found who will.
+    fn sent_in_part(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) -> bool {
         let (result, notify) = stall::count(self.subject(), || {
             let result = result.and_then(|()| self.ensure_pumped(&mut guard));
             (result, guard.publish())
@@ -403,9 +419,9 @@ impl Connection {
         }
         if let Err(breach) = result {
             self.close(breach.into());
-        } else if adrift {
-            self.find_driver();
+            return false;
         }
+        adrift
     }
 
     /// If frames wait and the driver sleeps without watching for room, makes it watch.
