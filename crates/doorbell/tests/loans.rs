@@ -3,18 +3,24 @@
 mod lending;
 
 use std::{
+    future::Future as _,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
+    task::{Poll, Wake, Waker},
     thread,
     time::Duration,
 };
 
-use doorbell::{Context, Disconnected, LoanError, Loaned, Payload, Status, blocking};
+use doorbell::{
+    Client, Context, Disconnected, LoanError, Loaned, Message, MessageType, Payload, Status,
+    blocking,
+};
 use doorbell_testkit::{PATIENCE, Place, eventually, mappings};
 use lending::*;
+use serde::{Deserialize, Serialize};
 
 #[test]
 #[ignore = "the body of the child processes"]
@@ -415,5 +421,136 @@ fn room_that_is_made_for_a_handler_is_not_taken_by_another() {
                 });
             }
         });
+    }
+}
+
+/// What it lends takes calls of the protocol, whose answers nobody else reads.
+#[test]
+fn thread_that_only_notifies_with_loans_has_room_for_the_next() {
+    let place = Place::new();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    let _server = blocking::Server::builder(place.name())
+        .max_calls(8)
+        .on_notify(move |_: Context, Tell(loan): Tell| {
+            drop(loan);
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    for round in 0..40_usize {
+        let mut loan = client.loan(1000, PATIENCE).unwrap();
+        loan.copy_from_slice(&pattern(1000));
+        client.notify(Tell(loan.into())).unwrap();
+        eventually("most have been handled", || {
+            told.load(Ordering::Relaxed) + 3 >= round
+        });
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Lend(u32);
+
+impl Message for Lend {
+    const TYPE: MessageType = MessageType::new(20);
+    type Reply = Loaned;
+}
+
+/// Returns a loan of a handler, filled.
+fn lent(loan: Result<doorbell::Loan, LoanError>) -> Result<Loaned, Status> {
+    let mut loan = loan?;
+    let bytes = pattern(loan.len());
+    loan.copy_from_slice(&bytes);
+    Ok(loan.into())
+}
+
+#[test]
+fn replies_of_calls_in_one_go_that_nobody_takes_go_back() {
+    const HALF: u32 = 512 << 10;
+    let place = Place::new();
+    let _server = blocking::Server::builder(place.name())
+        .max_loan_bytes(1 << 20)
+        .on(|context: Context, Lend(length): Lend| lent(context.try_loan(length as usize)))
+        .on_stream(
+            |context: Context, produce: Produce, mut out: blocking::ItemSender<Loaned>| {
+                for _ in 0..produce.0 {
+                    out.send(lent(context.wait_loan(produce.1 as usize))?)?;
+                }
+                Ok::<_, Status>(())
+            },
+        )
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    let mut replies = client.call_all([Lend(HALF), Lend(HALF)]).open().unwrap();
+    let first = replies.next().unwrap().unwrap();
+    assert!(first.is_in_place());
+    drop(replies); // the second may have come with it
+    let items = client.stream(Produce(1, HALF)).timeout(PATIENCE);
+    let item = items.open().unwrap().next().unwrap();
+    assert!(item.is_ok(), "{:?}", item.err());
+}
+
+#[derive(Serialize, Deserialize)]
+struct Noise(Vec<u8>);
+
+impl Message for Noise {
+    const TYPE: MessageType = MessageType::new(21);
+    type Reply = ();
+}
+
+/// The ring is full and its reader busy, so that the call waits on this side, with the only block that there can be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn block_of_a_call_that_is_given_up_in_the_queue_is_had_by_who_waits() {
+    let place = Place::new();
+    let (go_on, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let is_held = Arc::new(AtomicBool::new(false));
+    let holds = Arc::clone(&is_held);
+    let _server = blocking::Server::builder(place.name())
+        .max_loan_bytes(MIB as u64)
+        .on_notify(move |_: Context, noise: Noise| {
+            if noise.0.is_empty() {
+                holds.store(true, Ordering::Relaxed);
+                let _ = gate.lock().unwrap().recv();
+            }
+        })
+        .on(|_: Context, Keep(_): Keep| Ok::<_, Status>(1))
+        .bind()
+        .unwrap();
+    let _go_on = go_on; // dropped before the server, which waits for its worker
+    let client = Client::builder(place.name())
+        .ring_capacity_bytes(16 << 10)
+        .connect()
+        .await
+        .unwrap();
+    let loan = filled(&client, MIB).await;
+    let refused = tokio::time::timeout(Duration::from_millis(200), client.loan(MIB)).await;
+    assert!(refused.is_err(), "there is one");
+    client.notify(Noise(Vec::new())).unwrap();
+    eventually("the worker is held", || is_held.load(Ordering::Relaxed));
+    while client.notify(Noise(vec![1; 1000])).is_ok() {}
+    let pending = client.call(Keep(loan)).send().await.unwrap();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut waiting = Box::pin(client.loan(MIB));
+    let mut look = || {
+        waiting
+            .as_mut()
+            .poll(&mut std::task::Context::from_waker(&waker))
+    };
+    assert!(look().is_pending());
+    drop(pending);
+    eventually("who waits is told", || woken.0.load(Ordering::Relaxed));
+    assert!(matches!(look(), Poll::Ready(Ok(_))));
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -134,7 +134,7 @@ impl Connection {
         if !is_active {
             return Ok(Event::None);
         }
-        if self.is_too_large(body.payload.len()) {
+        if !header.is_loaned() && self.is_too_large(body.payload.len()) {
             return Ok(Event::Failed {
                 id,
                 status: self.too_large("response"),

@@ -7,8 +7,8 @@
 //! # Trust
 //!
 //! A descriptor is believed after it has been compared with the ledger: it lies in a segment that the peer writes, and the block is
-//! not one that we hold already. A block that we have given back counts as held until the frame that says so is taken out, so that a
-//! peer cannot lengthen the queue.
+//! not one that we hold already. A block that we have given back counts as held until the frame that says so is taken out, or has been
+//! written, so that a peer cannot lengthen the queue.
 
 use super::check_empty;
 use super::{Connection, ControlFrame, Event, LoanViolation, Payload, ProtocolError, Role};

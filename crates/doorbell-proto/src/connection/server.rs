@@ -115,7 +115,8 @@ impl Connection {
             self.refuse(id, kind, Status::unavailable("the server is going away"));
             return Ok(Event::None);
         }
-        if body.total_bytes.is_none() && self.is_too_large(body.payload.len()) {
+        let is_whole = body.total_bytes.is_none() && !header.is_loaned(); // of a loan the descriptor has been looked at
+        if is_whole && self.is_too_large(body.payload.len()) {
             let status = self.too_large("request");
             self.refuse(id, kind, status);
             return Ok(Event::None);

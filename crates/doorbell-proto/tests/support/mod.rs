@@ -239,9 +239,9 @@ impl World {
     }
 
     fn is_quiet(&self) -> bool {
-        [&self.client, &self.server]
-            .iter()
-            .all(|side| side.sender.is_empty() && !side.machine.has_control())
+        [&self.client, &self.server].iter().all(|side| {
+            side.sender.is_empty() && side.written.is_empty() && !side.machine.has_control()
+        })
     }
 
     fn start(&mut self, kind: u8, size: usize, deadline: Option<u64>) {

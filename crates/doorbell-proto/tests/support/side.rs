@@ -7,7 +7,7 @@ use doorbell_proto::{
     BlockId, CallId, CallKind, Config, Connection, Descriptor, FrameHeader, FrameKind, ItemError,
     Prefix, Role, frame::DESCRIPTOR_BYTES,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One side: machine, sender and what the application knows.
 pub(super) struct Side {
@@ -21,6 +21,8 @@ pub(super) struct Side {
     /// Items not yet taken.
     pub(super) inbox: Vec<(CallId, u64)>,
     pub(super) lending: Lending,
+    /// Frames that were written without the machine's queue.
+    pub(super) written: VecDeque<FrameHeader>,
 }
 
 impl Side {
@@ -44,6 +46,7 @@ impl Side {
             ended: BTreeSet::new(),
             inbox: Vec::new(),
             lending: Lending::default(),
+            written: VecDeque::new(),
         }
     }
 
@@ -120,6 +123,10 @@ impl Side {
 
     /// Control frames first, then one chunk of each message in turn.
     pub(super) fn next_frame(&mut self) -> Option<Frame> {
+        if let Some(header) = self.written.pop_front() {
+            self.lending.told(BlockId::from_raw(header.id));
+            return Some((header, Vec::new()));
+        }
         if let Some(frame) = self.machine.poll_transmit() {
             assert_eq!(usize::try_from(frame.header.length), Ok(frame.body.len()));
             assert!(frame.body.len() <= CHUNK_BYTES);

@@ -144,7 +144,7 @@ impl OwnSegment {
     pub fn take_back(&self, offset: u32) -> bool {
         let was_lent = self.lock().give_lent(offset);
         if was_lent {
-            // It is the first that will be handed out again, and to be written at once, while the peer's processor still has what it has read.
+            // It may well be the next that is handed out, and written at once, while the peer's processor still has what it has read.
             prefetch_to_write(self.address(offset));
         }
         was_lent

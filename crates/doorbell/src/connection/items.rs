@@ -169,9 +169,8 @@ impl Connection {
         let unread_bytes = ticket.items.clear();
         state.machine.consumed(id, owed_bytes + unread_bytes);
         state.tickets.close(key, Vec::new());
-        if state.has_returns() || state.machine.has_control() {
-            let result = state.pump();
-            self.sent(guard, result);
+        if state.end.is_none() && (state.has_returns() || state.machine.has_control()) {
+            self.send_returns(guard, None); // credit that goes with them wakes as ever
         }
     }
 

@@ -203,13 +203,15 @@ impl State {
         self.room_may_have_come(effects);
     }
 
-    fn block_came_back(&mut self, block: BlockId, effects: &mut Effects) {
+    /// Nobody has a block of ours any more. The machine knows already.
+    pub(super) fn block_came_back(&mut self, block: BlockId, effects: &mut Effects) {
         self.pool.take_back(block);
         doorbell_shm::failpoint!("loan.taken.back");
         self.room_may_have_come(effects);
     }
 
     fn room_may_have_come(&mut self, effects: &mut Effects) {
+        effects.kicks |= self.sleeps_for_space(); // the driver may wait for it, and is not among those who registered
         if !self.pool.wakers.is_empty() || self.pool.is_refused || self.pool.is_wanted {
             effects.more.append(&mut self.pool.room_came());
         }

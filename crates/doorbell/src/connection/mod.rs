@@ -147,6 +147,8 @@ pub(crate) struct Effects {
     notify: Option<SleepOn>,
     waker: Option<Waker>,
     more: Vec<Waker>,
+    /// A thread that drives and sleeps is to look again.
+    kicks: bool,
 }
 
 impl Connection {
@@ -372,6 +374,9 @@ impl Connection {
         }
         if !effects.more.is_empty() {
             effects.more.into_iter().for_each(Waker::wake);
+        }
+        if effects.kicks {
+            self.kick.raise();
         }
     }
 

@@ -292,12 +292,6 @@ impl Outgoing {
         was_unsent
     }
 
-    /// Returns `true` if [`take_dropped_loans`](Self::take_dropped_loans) has any.
-    #[inline]
-    pub(super) fn has_dropped_loans(&self) -> bool {
-        !self.dropped_loans.is_empty()
-    }
-
     /// Takes the blocks that were lent by frames which will never be sent.
     pub(super) fn take_dropped_loans(&mut self) -> Vec<BlockId> {
         std::mem::take(&mut self.dropped_loans)

@@ -131,10 +131,14 @@ impl Connection {
                 }
             }
             if let Some(lent) = Lent::of(&words) {
+                let wakers = effects.wakers();
                 match self.take_lent(receive, &words, lent, &mut held, effects)? {
                     Taken::No => {}
                     Taken::Whole => {
                         count += 1;
+                        if effects.wakers() > wakers {
+                            turn.note_long_step();
+                        }
                         continue;
                     }
                     Taken::Request(request) => {
@@ -440,7 +444,7 @@ impl State {
             }
             Event::Response { id, payload, .. } => self.take_reply(id, payload, effects),
             Event::Failed { id, status } => {
-                self.outgoing.remove(id);
+                self.forget_queued(id, effects);
                 self.end_call(id, Some(failure(status)), effects);
             }
             Event::Item {
@@ -541,14 +545,14 @@ impl State {
         ticket.over |= over;
         effects.wake(self.tickets.forget(key, Awaited::Arrival));
         if over {
-            self.outgoing.remove(id);
+            self.forget_queued(id, effects);
             self.wake_others(key, effects);
         }
     }
 
     fn take_cancel(&mut self, id: CallId, effects: &mut Effects) {
         (self.is_untidy, self.told_at) = (true, None); // the client has written a cancel word, which lies behind the ring
-        self.outgoing.remove(id);
+        self.forget_queued(id, effects);
         if let Some(ticket) = self.tickets.find_mut(id) {
             ticket.cancelled = true;
         }

@@ -155,7 +155,7 @@ impl Connection {
     }
 
     /// Tells the peer of blocks that were dropped with what held them.
-    fn give_back_dropped(&self, guard: StateGuard<'_>) {
+    pub(super) fn give_back_dropped(&self, guard: StateGuard<'_>) {
         if guard.has_returns() && guard.end.is_none() {
             self.send_returns(guard, None);
         }
@@ -193,11 +193,11 @@ impl Connection {
         }
         state.counters.cancelled += 1;
         doorbell_shm::failpoint!("abandon.before");
-        if state.cancel(id) {
+        let mut effects = Effects::default();
+        if state.cancel(id, &mut effects) {
             self.own.set_cancel(id.slot(), id.generation());
             doorbell_shm::failpoint!("cancel.word.after");
         }
-        let mut effects = Effects::default();
         state.end_call(id, None, &mut effects); // for the other half of a stream, which may be in use still
         let result = state.pump();
         self.sent(guard, result);
@@ -214,7 +214,7 @@ impl Connection {
         let state = &mut *guard;
         while let Some(expired) = state.machine.handle_timeout(now) {
             let id = expired.id;
-            if state.outgoing.remove(id) {
+            if state.forget_queued(id, &mut effects) {
                 state.machine.abort_start(id);
             } else if self.sleeper != Sleeper::Worker {
                 self.own.set_cancel(id.slot(), id.generation());
@@ -521,6 +521,7 @@ impl State {
                 .fail(
                     id,
                     Status::resource_exhausted(format!("the reply cannot be sent: {error}")),
+                    effects,
                 ),
             Answer::Reply(payload) => {
                 if !self.machine.finish_and_hold(id) {
@@ -541,14 +542,14 @@ impl State {
                 let header = header(FrameKind::End, Flags::default(), id.raw(), 0);
                 self.send(header, Preamble::default(), Outbound::Copy(&[]))
             }
-            Answer::Fail(status) => self.fail(id, status),
+            Answer::Fail(status) => self.fail(id, status, effects),
         };
         self.end_call(id, None, effects);
         result
     }
 
-    fn fail(&mut self, id: CallId, status: Status) -> Result<(), Breach> {
-        self.outgoing.remove(id);
+    fn fail(&mut self, id: CallId, status: Status, effects: &mut Effects) -> Result<(), Breach> {
+        self.forget_queued(id, effects);
         self.machine.fail(id, status);
         self.pump()
     }

@@ -13,6 +13,7 @@ use doorbell_shm::{
 };
 
 use super::{
+    Effects,
     loans::Pool,
     outgoing::{Large, Outgoing, Small, answered},
     overlap::Overlap,
@@ -557,10 +558,22 @@ impl State {
         (over || self.end.is_some() || self.machine.may_begin_item(id)).then_some(())
     }
 
+    /// Takes back what waits to be sent of a call, with the blocks that it would have lent. Returns `true` if nothing of its request has been
+    /// sent.
+    pub(super) fn forget_queued(&mut self, id: CallId, effects: &mut Effects) -> bool {
+        let was_unsent = self.outgoing.remove(id);
+        for block in self.outgoing.take_dropped_loans() {
+            if self.machine.take_back(block) {
+                self.block_came_back(block, effects);
+            }
+        }
+        was_unsent
+    }
+
     /// Takes back everything of a call that its owner gives up. Returns `true` if the peer has to be told. Otherwise it has never heard of
     /// the call, and the next one will have the same id.
-    pub(super) fn cancel(&mut self, id: CallId) -> bool {
-        if self.outgoing.remove(id) {
+    pub(super) fn cancel(&mut self, id: CallId, effects: &mut Effects) -> bool {
+        if self.forget_queued(id, effects) {
             self.machine.abort_start(id);
             return false;
         }

@@ -251,13 +251,15 @@ impl Connection {
         .map(|()| true)
     }
 
-    /// Cancels those that are under way.
+    /// Cancels those that are under way, and forgets what has come of the others.
     pub(crate) fn abandon_all(&self, together: &mut Together) {
+        together.taken.clear(); // loans among them go back with what is said now
         for started in together.calls.drain(..) {
             if let Started::Call(key) = started {
                 self.abandon(key, Vec::new());
             }
         }
+        self.give_back_dropped(self.lock());
     }
 }
 

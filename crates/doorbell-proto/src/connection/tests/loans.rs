@@ -511,3 +511,98 @@ fn nothing_is_lent_any_more_after_the_end() {
     server.refuse_segment();
     assert!(!server.has_control() && !server.lend(BlockId::new(0, 0)));
 }
+
+#[test]
+fn lent_request_takes_the_short_way_where_one_of_the_general_way_would_be_with_us() {
+    let mut server = server();
+    let lent = loan(1, 64, 100);
+    assert!(
+        !server.take_lent_request(id(0, 1), lent),
+        "a slot is used for the first time"
+    );
+    open_call(&mut server, id(0, 1), CallKind::Unary);
+    assert!(server.finish(id(0, 1)));
+    for refused in [
+        loan(1, 64, 101),   // larger than a message may be
+        loan(1, 4096, 1),   // behind the end
+        loan(1, 4032, 100), // beyond it
+        loan(1, 1, 1),
+        loan(0, 0, 1), // ours
+        loan(3, 0, 1),
+    ] {
+        assert!(!server.take_lent_request(id(0, 2), refused), "{refused:?}");
+    }
+    assert!(!server.take_lent_request(id(0, 3), lent));
+    assert_eq!((server.loans(), server.active_calls()), ((0, 0), 0));
+    assert!(server.take_lent_request(id(0, 2), lent));
+    assert_eq!((server.loans(), server.active_calls()), ((0, 1), 1));
+    assert!(server.finish(id(0, 2)));
+    assert!(
+        !server.take_lent_request(id(0, 3), lent),
+        "it is lent twice"
+    );
+    server.handle_closed();
+    assert!(!server.take_lent_request(id(0, 3), loan(1, 0, 1)));
+}
+
+#[test]
+fn lent_reply_takes_the_short_way_where_one_of_the_general_way_would_be_with_us() {
+    let mut client = client();
+    let lent = loan(0, 64, 100);
+    let call = client.start_call(CallKind::Unary, None).unwrap();
+    assert!(!client.take_lent_reply(call, loan(0, 64, 101)));
+    assert!(!client.take_lent_reply(call, loan(0, 4096, 1)));
+    assert!(!client.take_lent_reply(call, loan(1, 0, 1)), "it is ours");
+    assert!(!client.take_lent_reply(id(call.slot(), call.generation() + 1), lent));
+    assert_eq!(client.loans(), (0, 0));
+    assert!(client.take_lent_reply(call, lent) && !client.is_active(call));
+    let streaming = client.start_call(CallKind::ServerStream, None).unwrap();
+    assert!(!client.take_lent_reply(streaming, loan(0, 0, 1)));
+    let given_up = client.start_call(CallKind::Unary, None).unwrap();
+    assert!(client.cancel(given_up));
+    assert!(!client.take_lent_reply(given_up, loan(0, 0, 1)));
+    assert_eq!(client.loans(), (0, 1));
+}
+
+#[test]
+fn block_goes_back_at_once_if_nothing_waits_to_be_told_before() {
+    let mut client = client();
+    let call = client.start_call(CallKind::Unary, None).unwrap();
+    let lent = loan(0, 64, 100);
+    assert!(!client.may_give_back(lent.block), "we do not have it");
+    assert!(client.take_lent_reply(call, lent));
+    client.ping(1);
+    assert!(!client.may_give_back(lent.block), "a ping waits");
+    assert_eq!(only_control(&mut client).0, FrameKind::Ping);
+    assert!(client.may_give_back(lent.block));
+    client.gave_back(lent.block);
+    assert!(client.loans() == (0, 0) && !client.has_control());
+    client.give_back(lent.block);
+    assert!(!client.has_control(), "it is given back once");
+    let call = client.start_call(CallKind::Unary, None).unwrap();
+    assert!(client.take_lent_reply(call, lent), "it may come again");
+}
+
+#[test]
+fn what_is_lent_may_be_as_small_as_messages_must_be() {
+    let of = |role| {
+        Connection::new(Config {
+            max_message_bytes: 8, // less than a descriptor
+            ..machine(role).config
+        })
+    };
+    let lent = loan(1, 64, 8);
+    let mut server = of(Role::Server);
+    server.announce_segment(1, 1);
+    let taken = feed_loan(&mut server, FrameKind::Call, (id(0, 1), 7), lent);
+    assert_eq!(taken, Ok(Some(lent)));
+    assert!(server.finish(id(0, 1)));
+    let next = loan(1, 0, 8);
+    assert!(server.take_lent_request(id(0, 2), next), "nor shortly");
+    let mut client = of(Role::Client);
+    feed_header(&mut client, FrameKind::Segment, 0, 1).unwrap();
+    let call = client.start_call(CallKind::Unary, None).unwrap();
+    let lent = loan(0, 64, 8);
+    let taken = feed_loan(&mut client, FrameKind::Response, (call, 7), lent);
+    assert_eq!(taken, Ok(Some(lent)));
+}

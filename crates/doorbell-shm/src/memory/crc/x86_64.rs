@@ -245,8 +245,11 @@ mod tests {
                 let expected = table::crc32c(crc, part);
                 if has_lanes {
                     // SAFETY: the processor has both, as just seen.
-                    let found = unsafe { [serial(crc, part), interleaved(crc, part)] };
-                    assert_eq!(found, [expected; 2], "{start} {length}");
+                    let found = unsafe { interleaved(crc, part) };
+                    assert_eq!(found, expected, "{start} {length}");
+                    // SAFETY: the same.
+                    let found = unsafe { serial(crc, part) };
+                    assert_eq!(found, expected, "{start} {length}");
                 }
                 if may_fold() {
                     // SAFETY: the processor has all of it, as just seen.

@@ -83,7 +83,7 @@ impl Connection {
         Ok(taken)
     }
 
-    /// Takes the blocks that come back with what has just been taken.
+    /// Takes the blocks that come back with what has just been taken, some of them.
     ///
     /// # Errors
     ///
@@ -93,7 +93,10 @@ impl Connection {
         state: &mut State,
         effects: &mut Effects,
     ) -> Result<(), Breach> {
-        while receive.consumer.knows_of_more() {
+        for _ in 0..BLOCKS_AT_ONCE {
+            if !receive.consumer.knows_of_more() {
+                break;
+            }
             let words = receive.consumer.peek_words()?;
             let Some((words, block)) =
                 words.and_then(|words| Some((words, FrameHeader::bare_release(&words)?)))
@@ -110,6 +113,9 @@ impl Connection {
         Ok(())
     }
 }
+
+/// Blocks that are taken back behind a reply. There is one in a closed loop; a caller should not do the work of many others first.
+const BLOCKS_AT_ONCE: usize = 8;
 
 impl State {
     /// Takes a block back. Returns `false`, and has changed nothing, if it was not lent.

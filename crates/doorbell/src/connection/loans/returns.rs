@@ -91,13 +91,13 @@ impl std::fmt::Debug for Returns {
 }
 
 impl State {
-    /// Returns `true` if blocks have been dropped, in either direction.
+    /// Returns `true` if blocks have been dropped of which the peer has not been told.
     #[inline]
     pub(in crate::connection) fn has_returns(&self) -> bool {
-        self.pool.returns.is_any.load(Ordering::Relaxed) || self.outgoing.has_dropped_loans()
+        self.pool.returns.is_any.load(Ordering::Relaxed)
     }
 
-    /// Tells the peer of the blocks that have been dropped, and takes those back of which it was not told.
+    /// Tells the peer of the blocks that have been dropped.
     #[inline]
     pub(in crate::connection) fn collect_returns(&mut self) -> Result<(), Breach> {
         if self.has_returns() {
@@ -114,11 +114,6 @@ impl State {
         let mut said = Ok(());
         for block in lock(&returns.blocks).drain(..) {
             said = said.and_then(|()| self.say_released(block));
-        }
-        for block in self.outgoing.take_dropped_loans() {
-            if self.machine.take_back(block) {
-                self.pool.take_back(block);
-            }
         }
         said
     }

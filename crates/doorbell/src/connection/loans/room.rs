@@ -150,8 +150,12 @@ impl Connection {
         Err(no_room(length))
     }
 
-    /// Takes a block if there is room that we know of.
+    /// Takes a block if there is room that we know of. Not while there is something to read on a client, of which nobody else may think: the
+    /// answers to notifications that were lent, for instance, without which there could be no more of those.
     fn take_known_room(self: &Arc<Self>, length: usize) -> Option<Result<Loan, LoanError>> {
+        if self.sleeper != Sleeper::Worker && !self.looks_quiet() {
+            return None;
+        }
         let found = self.lock().allocate(length).transpose()?;
         Some(found.map(|bytes| Loan::new(bytes, self)))
     }
