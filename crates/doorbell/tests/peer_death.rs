@@ -85,11 +85,16 @@ fn both_sides_may_die_together() {
     let (seed, kills) = (seed() ^ 3, kills() / 10);
     let (directory, socket) = place();
     let (pairs, mut random) = (Together { socket: &socket }, Random(seed));
-    pairs.die(&mut random, 0, &mut Counts::default()); // leaves the socket for the next
+    // One leaves the socket for the next, unless it dies before it has made it.
+    let leaves_a_socket = |cycle: &u64| {
+        pairs.die(&mut random, *cycle, &mut Counts::default());
+        std::fs::read_dir(&directory).unwrap().count() > 0
+    };
+    let before = (0..).find(leaves_a_socket).expect("it comes up in the end");
     let start = Resources::settle_at_rest(directory.path());
     let mut counts = Counts::default();
     for cycle in 1..=kills {
-        pairs.die(&mut random, cycle, &mut counts);
+        pairs.die(&mut random, before + cycle, &mut counts);
         counts.end_of(cycle, kills);
     }
     let held = Resources::settle(directory.path(), start);
