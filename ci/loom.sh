@@ -108,6 +108,7 @@ return-after-read   loom_block_is_read_before_it_is_written_again
 unlent-held         loom_block_is_not_lent_while_it_is_read_here
 returns-clear-first loom_every_block_that_is_dropped_is_told_of
 segment-send-first  loom_segment_has_been_sent_when_its_frame_is_read
+quiet-told          loom_writer_without_room_wakes_the_reader_of_what_was_published_quietly
 quiet-alone         loom_answer_that_is_published_with_a_returned_block_wakes_its_caller
 shrink-with-announce loom_last_block_that_comes_back_while_the_worker_falls_asleep_is_acted_on
 PLACES

@@ -3,16 +3,19 @@
 use std::{path::Path, time::Instant};
 
 use doorbell_proto::{
-    frame::{FrameHeader, HEADER_BYTES},
+    frame::{FrameHeader, FrameKind, HEADER_BYTES},
     handshake::{Features, Hello, Message, ServerOffer, Welcome, negotiate},
+    limits::SEGMENT_PAGE_BYTES,
 };
 use doorbell_shm::{
-    Consumer, Layout, Notifier, OwnRegion, SleepOn,
-    memory::{OwnMemory, PeerMemory, RegionWriter, RingWriter, create, create_in_two},
+    Announcer, Consumer, Layout, Notifier, OwnRegion, SleepOn,
+    memory::{
+        OwnMemory, PeerMemory, RegionWriter, RingWriter, create, create_in_two, create_own_segment,
+    },
     sys::{BorrowedHandle, ControlStream, Doorbell, DoorbellKind, Listener, RegionHandle, Woken},
 };
 
-use crate::{PATIENCE, bell};
+use crate::{PATIENCE, RawClient, bell};
 
 /// One connection of a server whose ring can be filled with anything.
 #[derive(Debug)]
@@ -22,11 +25,12 @@ pub struct RawServer {
     control: ControlStream,
     peer: doorbell_shm::PeerRegion,
     consumer: Consumer,
+    announcer: Announcer,
     notifier: Notifier,
     writer: RegionWriter,
     tail: u32,
     client_bell: Doorbell,
-    _own_bell: Doorbell,
+    own_bell: Doorbell,
 }
 
 impl RawServer {
@@ -132,13 +136,14 @@ impl RawServer {
         Self {
             control,
             consumer: Consumer::new(memory.own.clone(), memory.peer.clone()),
+            announcer: Announcer::new(memory.own.clone()),
             notifier: Notifier::new(memory.own.clone(), memory.peer.clone()),
             peer: memory.peer,
             writer: memory.own.claim_writer(),
             own: memory.own,
             tail: 0,
             client_bell,
-            _own_bell: own_bell,
+            own_bell,
         }
     }
 
@@ -150,6 +155,43 @@ impl RawServer {
     pub fn send_control(&self, message: &[u8], handles: &[BorrowedHandle<'_>]) {
         let sent = self.control.send_with_handles(message, handles);
         assert_eq!(sent.expect("the client takes it"), message.len());
+    }
+
+    /// Returns what the message on the control socket says of a segment.
+    pub fn segment_message(number: u32, pages: u32) -> [u8; 8] {
+        (u64::from(number) | u64::from(pages) << 32).to_le_bytes()
+    }
+
+    /// Announces a segment, whether it has been sent or not.
+    pub fn say_segment(&mut self, number: u32, pages: u32) {
+        let header = FrameHeader::new(FrameKind::Segment, number.into(), pages);
+        self.push(&RawClient::seal(header, &[]), &[]);
+    }
+
+    /// Sends a segment for us to write, and announces it, as a proper server does.
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory, or the client does not take it.
+    pub fn send_segment(&mut self, number: u32, pages: u32) {
+        let (_, handle) = create_own_segment(pages * SEGMENT_PAGE_BYTES).expect("memory");
+        self.send_control(&Self::segment_message(number, pages), &[handle.as_handle()]);
+        self.say_segment(number, pages);
+    }
+
+    /// Announces that we sleep until the client sends something; to wait for room is not our business.
+    pub fn fall_asleep(&mut self) {
+        self.announcer.announce(SleepOn::Doorbell, false);
+    }
+
+    /// Returns `true` if the client has rung since this was last asked.
+    ///
+    /// # Panics
+    ///
+    /// If the bell cannot be read.
+    pub fn is_rung(&self) -> bool {
+        let woken = self.own_bell.wait(Some(Instant::now()));
+        woken.expect("our own bell") == Woken::Notified
     }
 
     /// Waits until the client has sent something.

@@ -26,22 +26,6 @@ fn child_process() {
     support::roles::run();
 }
 
-fn message(number: u32, pages: u32) -> [u8; 8] {
-    (u64::from(number) | u64::from(pages) << 32).to_le_bytes()
-}
-
-fn say_segment(server: &mut RawServer, number: u32, pages: u32) {
-    let header = FrameHeader::new(FrameKind::Segment, number.into(), pages);
-    server.push(&RawClient::seal(header, &[]), &[]);
-}
-
-/// Sends a segment as a proper server does.
-fn send_segment(server: &mut RawServer, number: u32) {
-    let (_, handle) = create_own_segment(BYTES).unwrap();
-    server.send_control(&message(number, PAGES), &[handle.as_handle()]);
-    say_segment(server, number, PAGES);
-}
-
 /// Lets clients of both kinds call a server that answers with something wrong, and returns what they say about it.
 async fn answer_wrongly(wrong: impl Fn(&mut RawServer)) -> [Violation; 2] {
     in_time(async {
@@ -92,7 +76,7 @@ async fn segment_is_refused(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn segment_that_is_announced_and_not_sent_costs_the_connection() {
     segment_is_refused(
-        |server| say_segment(server, 0, PAGES),
+        |server| server.say_segment(0, PAGES),
         |error| matches!(error, SegmentError::Io(error) if error.kind() == std::io::ErrorKind::WouldBlock),
     )
     .await;
@@ -101,8 +85,8 @@ async fn segment_that_is_announced_and_not_sent_costs_the_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn segment_without_a_descriptor_or_with_two_costs_the_connection() {
     let without = |server: &mut RawServer| {
-        server.send_control(&message(0, PAGES), &[]);
-        say_segment(server, 0, PAGES);
+        server.send_control(&RawServer::segment_message(0, PAGES), &[]);
+        server.say_segment(0, PAGES);
     };
     segment_is_refused(without, |error| {
         matches!(error, SegmentError::Missing { number: 0 })
@@ -111,8 +95,8 @@ async fn segment_without_a_descriptor_or_with_two_costs_the_connection() {
     let with_two = |server: &mut RawServer| {
         let (_, handle) = create_own_segment(BYTES).unwrap();
         let handles = [handle.as_handle(), handle.as_handle()];
-        server.send_control(&message(0, PAGES), &handles);
-        say_segment(server, 0, PAGES);
+        server.send_control(&RawServer::segment_message(0, PAGES), &handles);
+        server.say_segment(0, PAGES);
     };
     segment_is_refused(with_two, |error| {
         matches!(error, SegmentError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData)
@@ -124,8 +108,8 @@ async fn segment_without_a_descriptor_or_with_two_costs_the_connection() {
 async fn segment_that_says_something_else_than_its_frame_costs_the_connection() {
     let wrong = |server: &mut RawServer| {
         let (_, handle) = create_own_segment(BYTES).unwrap();
-        server.send_control(&message(2, PAGES), &[handle.as_handle()]);
-        say_segment(server, 0, PAGES);
+        server.send_control(&RawServer::segment_message(2, PAGES), &[handle.as_handle()]);
+        server.say_segment(0, PAGES);
     };
     segment_is_refused(wrong, |error| {
         matches!(error, SegmentError::Another { number: 0 })
@@ -146,8 +130,11 @@ async fn segment_of_another_size_or_without_seals_costs_the_connection() {
     ];
     for memory in memories {
         let wrong = move |server: &mut RawServer| {
-            server.send_control(&message(0, PAGES), &[memory().as_handle()]);
-            say_segment(server, 0, PAGES);
+            server.send_control(
+                &RawServer::segment_message(0, PAGES),
+                &[memory().as_handle()],
+            );
+            server.say_segment(0, PAGES);
         };
         segment_is_refused(wrong, |error| matches!(error, SegmentError::Region { .. })).await;
     }
@@ -156,8 +143,8 @@ async fn segment_of_another_size_or_without_seals_costs_the_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn number_of_a_segment_that_is_used_again_costs_the_connection() {
     let wrong = |server: &mut RawServer| {
-        send_segment(server, 2);
-        send_segment(server, 2);
+        server.send_segment(2, PAGES);
+        server.send_segment(2, PAGES);
     };
     for violation in answer_wrongly(wrong).await {
         let expected = LoanViolation::NumberUsed { number: 2, last: 2 };
@@ -175,7 +162,7 @@ async fn reply_beyond_its_segment_costs_the_connection() {
         length: 65,
     };
     let wrong = move |server: &mut RawServer| {
-        send_segment(server, 0);
+        server.send_segment(0, PAGES);
         let body = loan.encode();
         let header = FrameHeader {
             length: body.len() as u32,
@@ -205,7 +192,7 @@ impl Lender {
         let mut client = RawControl::connect(&host.place.socket()).finish();
         client.send(FrameHeader::new(FrameKind::WantSegment, 0, 1), &[]);
         let (bytes, handle) = client.receive_control();
-        assert_eq!(bytes, message(1, PAGES));
+        assert_eq!(bytes, RawServer::segment_message(1, PAGES));
         let segment = adopt_own_segment(&RegionHandle::from_handle(handle), BYTES).unwrap();
         eventually("the segment is announced", || client.read().is_some());
         client.ping(1); // answered when the server has read all that came before: what comes next is read in one go

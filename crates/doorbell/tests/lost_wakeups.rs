@@ -11,11 +11,14 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
+use bytes::Bytes;
 use doorbell::{
     Client, Context, ItemStream, Loaned, Message, MessageType, NotifyError, Payload, Raw, Server,
     Spin, Status, blocking,
 };
-use doorbell_proto::frame::{CallId, Flags, FrameHeader, FrameKind, Packed};
+use doorbell_proto::frame::{
+    BlockId, CallId, Descriptor, Flags, FrameHeader, FrameKind, HEADER_BYTES, Packed,
+};
 use doorbell_shm::SleepOn;
 use doorbell_testkit::{PATIENCE, Place, RawClient, RawServer, eventually};
 use serde::{Deserialize, Serialize};
@@ -423,3 +426,84 @@ fn thread_that_has_given_up_is_not_chosen_to_drive() {
     let took = patient.join().unwrap().unwrap();
     assert!(took < PATIENCE / 2, "nobody drove before the deadline");
 }
+
+/// The reply is a loan, which goes back when it is dropped.
+#[derive(Serialize, Deserialize)]
+struct Borrow;
+
+impl Message for Borrow {
+    const TYPE: MessageType = MessageType::new(1003);
+    type Reply = Loaned;
+}
+
+#[derive(Payload)]
+#[payload(bytes)]
+struct Tell(Bytes);
+
+impl Message for Tell {
+    const TYPE: MessageType = MessageType::new(1004);
+    type Reply = ();
+}
+
+/// A block that goes back wakes nobody. But the frame that says so is the first behind the beginning of the ring, to which the client has gone
+/// back with it, so that all between is not free before a server has read it which sleeps over it. Whoever finds no room then has to wake it.
+#[test]
+fn server_that_sleeps_over_a_block_that_came_back_is_woken_by_who_needs_the_room() {
+    let place = Place::new();
+    let listener = RawServer::listen(&place.socket());
+    let name = place.name();
+    let connecting = std::thread::spawn(move || {
+        blocking::Client::builder(name)
+            .ring_capacity_bytes(RING_BYTES)
+            .connect()
+            .unwrap()
+    });
+    let mut server = RawServer::accept(&listener);
+    let client = connecting.join().unwrap();
+    let calling = {
+        let client = client.clone();
+        std::thread::spawn(move || client.call(Borrow).wait())
+    };
+    let next = |server: &mut RawServer| {
+        let mut frame = None;
+        eventually("the client sends", || {
+            frame = server.read();
+            frame.is_some()
+        });
+        frame.unwrap()
+    };
+    let (call, _) = next(&mut server);
+    server.send_segment(0, 1);
+    let loan = Descriptor {
+        block: BlockId::new(0, 0),
+        length: 64,
+    };
+    let body = loan.encode();
+    let answer = FrameHeader {
+        length: body.len() as u32,
+        flags: Flags::LOANED,
+        ..FrameHeader::new(FrameKind::Response, call.id, call.value)
+    };
+    server.push(&RawClient::seal(answer, &body), &body);
+    let reply = calling.join().unwrap().unwrap();
+    assert!(reply.is_in_place());
+
+    // So far that the ring is begun again as soon as it is empty.
+    let tell = |bytes: usize| client.notify(Tell(pattern(bytes))).unwrap();
+    tell(2048);
+    assert_eq!(next(&mut server).0.kind, FrameKind::Notify);
+    server.fall_asleep();
+    drop(reply);
+    assert!(!server.is_rung(), "a block is nothing to wake a server for");
+    tell(MOST_BYTES);
+    assert!(server.is_rung(), "whoever needs room sleeps for ever");
+    assert_eq!(next(&mut server).0.kind, FrameKind::Release);
+    server.wake_for_room();
+    assert_eq!(next(&mut server).1.len(), MOST_BYTES);
+}
+
+/// The smallest ring in which the largest record is larger than what lies before the place from which a ring is begun again.
+const RING_BYTES: u32 = 16 * 1024;
+
+/// Largest body in it.
+const MOST_BYTES: usize = RING_BYTES as usize / 4 - HEADER_BYTES;

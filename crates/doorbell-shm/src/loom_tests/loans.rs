@@ -7,7 +7,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
 use super::model;
-use super::side::sides;
+use super::side::{FULL, sides};
 use crate::memory::Blocks;
 use crate::sync::kept;
 use crate::wake::SleepOn;
@@ -182,6 +182,38 @@ fn loom_answer_that_is_published_with_a_returned_block_wakes_its_caller() {
         worker.join().unwrap();
     });
 }
+
+/// `publish_quietly` and `tell`: blocks go back to a reader that sleeps, until they fill the ring. Whoever finds no room then wakes it.
+#[test]
+fn loom_writer_without_room_wakes_the_reader_of_what_was_published_quietly() {
+    model(|| {
+        let (mut writer, mut reader) = sides(SleepOn::Doorbell);
+        let sleep = reader.announce(false);
+        (1..=FULL).for_each(|value| assert!(writer.write(value)));
+        let published = writer.publish();
+        writer.notify(false, published);
+        let peer = thread::spawn(move || {
+            reader.block(sleep);
+            (1..=FULL).for_each(|value| assert_eq!(reader.try_receive(), Some(value)));
+            reader.release();
+            reader.notify(false, true);
+            reader.receive()
+        });
+        let mut is_written = writer.write(LAST);
+        if !is_written && kept("quiet-told") {
+            writer.notify(true, false);
+        }
+        while !is_written {
+            writer.sleep(true);
+            is_written = writer.write(LAST);
+        }
+        let published = writer.publish();
+        writer.notify(published, false);
+        assert_eq!(peer.join().unwrap(), LAST);
+    });
+}
+
+const LAST: u8 = FULL + 1;
 
 /// What the state lock of a server's connection protects of its loans, with one segment of one block.
 struct Pool {

@@ -198,12 +198,16 @@ impl Side {
     }
 
     pub(super) fn sleep_unless(&mut self, space: bool, is_ready: impl FnOnce(&mut Self) -> bool) {
-        self.sleeps += 1;
-        let number = self.announcer.announce(self.on, space);
+        let number = self.announce(space);
         if !is_ready(self) {
             self.block(number);
         }
         self.announcer.withdraw();
+    }
+
+    pub(super) fn announce(&mut self, space: bool) -> u32 {
+        self.sleeps += 1;
+        self.announcer.announce(self.on, space)
     }
 
     fn is_ready(&mut self, space: bool) -> bool {
@@ -214,7 +218,7 @@ impl Side {
         self.producer.reserve(8).unwrap().is_some()
     }
 
-    fn block(&self, number: u32) {
+    pub(super) fn block(&self, number: u32) {
         match self.on {
             SleepOn::Doorbell => self.peer_wires.bell.wait(),
             SleepOn::Futex => self.wait(number),

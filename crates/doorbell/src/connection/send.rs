@@ -380,8 +380,7 @@ impl Connection {
         if result.is_err() || guard.has_backlog() || guard.is_watched() {
             return self.sent_with_more(guard, result);
         }
-        let published = guard.producer.publish();
-        let notify = guard.tell(false, published);
+        let notify = guard.publish_quietly();
         drop(guard);
         if let Some(on) = notify {
             self.notify_peer(on);

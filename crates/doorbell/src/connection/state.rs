@@ -34,6 +34,8 @@ pub(crate) struct State {
     announced_on: SleepOn,
     bell_used: bool,
     pub(super) notifier: Notifier,
+    /// The peer may sleep over what has been published: it was nothing to wake anybody for.
+    is_untold: bool,
     pub(super) spin: Spin,
     pub(super) pool: Pool,
     pub(super) outgoing: Outgoing,
@@ -154,6 +156,7 @@ impl State {
             announced_on: SleepOn::Doorbell,
             bell_used: false,
             notifier,
+            is_untold: false,
             spin,
             pool,
             outgoing: Outgoing::default(),
@@ -534,8 +537,19 @@ impl State {
         self.tell(published, false)
     }
 
+    /// As [`publish`](Self::publish), of what is nothing to wake the peer for, unless it waits for room.
+    pub(super) fn publish_quietly(&mut self) -> Option<SleepOn> {
+        let published = self.producer.publish();
+        self.is_untold |= published;
+        self.tell(false, published)
+    }
+
     /// Returns how the peer must be woken for what has been published or released, if it sleeps.
+    ///
+    /// Whoever waits for room waits for it to read everything, also what it was not to be woken for.
     pub(super) fn tell(&mut self, published: bool, released: bool) -> Option<SleepOn> {
+        let published = published || self.is_untold && self.has_backlog();
+        self.is_untold &= !published;
         let due = self.notifier.after_publish_and_release(published, released);
         self.counters.notifies += u64::from(due.is_some());
         due
