@@ -1,6 +1,7 @@
 //! The clients' process: callers of every kind, and somebody who watches over them.
 
 mod board;
+mod lending;
 mod random;
 pub(crate) mod server;
 mod tasks;
@@ -44,13 +45,16 @@ pub(crate) enum Deed {
     Notify,
     Ping,
     Fail,
+    Lend,
+    LendDropped,
+    Tell,
     StuckWithDeadline,
     StuckDropped,
     SlowReader,
     StuckUpload,
 }
 
-const DEEDS: [Deed; 18] = {
+const DEEDS: [Deed; 21] = {
     use Deed::*;
     [
         Add,
@@ -67,6 +71,9 @@ const DEEDS: [Deed; 18] = {
         Notify,
         Ping,
         Fail,
+        Lend,
+        LendDropped,
+        Tell,
         StuckWithDeadline,
         StuckDropped,
         SlowReader,
@@ -75,7 +82,7 @@ const DEEDS: [Deed; 18] = {
 };
 
 /// The last of them need a server that has handlers for them.
-const DEEDS_EVERYWHERE: u32 = 14;
+const DEEDS_EVERYWHERE: u32 = 17;
 
 /// Most notifications of one caller: the server remembers all of them.
 const MOST_NOTIFICATIONS: u32 = 20_000;

@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
-use doorbell::Spin;
+use doorbell::{
+    Spin,
+    server::{Peer, SocketAccess},
+};
 use doorbell_testkit::{say, setting, wait_for_parent};
 
+use super::lending;
 use crate::support::service;
 
 pub(crate) fn run() {
     let (path, spin) = (setting("path"), spin_of(&setting("spin")));
     if setting("kind") == "threads" {
-        let _server = service::of_threads(&path).spin(spin).bind().unwrap();
+        let builder = lending::of_threads(service::of_threads(&path));
+        let builder = builder.socket_access(access()).admit(|_: &Peer| true);
+        let _server = builder.spin(spin).bind().unwrap();
         serve_until_told();
         return;
     }
@@ -20,9 +26,19 @@ pub(crate) fn run() {
         .enable_all()
         .build()
         .unwrap();
-    let bound = service::awaiting(&path).spin(spin).workers(2).bind();
+    let builder = lending::of_tasks(service::awaiting(&path));
+    let builder = builder.socket_access(access()).admit(|_: &Peer| true);
+    let bound = builder.spin(spin).workers(2).bind();
     let _server = runtime.block_on(bound).unwrap();
     serve_until_told();
+}
+
+fn access() -> SocketAccess {
+    match setting("clients").as_str() {
+        "own" => SocketAccess::default(),
+        "of another user" => SocketAccess::Everyone,
+        other => panic!("no clients {other}"),
+    }
 }
 
 fn serve_until_told() {

@@ -9,7 +9,11 @@ use std::{
 use doorbell::{CallError, Client, Code, NotifyError};
 
 use super::{
-    Deed, MOST_NOTIFICATIONS, Stress, board::Caller, random::Random, ring_capacity_bytes, spin,
+    Deed, MOST_NOTIFICATIONS, Stress,
+    board::Caller,
+    lending::{Lend, Tell, check_reply, filled},
+    random::Random,
+    ring_capacity_bytes, spin,
 };
 use crate::support::messages::*;
 
@@ -112,6 +116,35 @@ async fn call(deed: Deed, client: &Client, caller: &Caller, random: &mut Random)
             assert_eq!(error.code(), Code::OutOfRange, "{error:?}");
         }
         Deed::Notify => notify(client, caller, random).await,
+        Deed::Lend => {
+            let length = random.size();
+            if let Some(loan) = filled(client.loan(length).await) {
+                check_reply(client.call(Lend(loan)).await, length);
+            }
+        }
+        Deed::LendDropped => {
+            if let Some(loan) = filled(client.loan(random.size()).await) {
+                let pending = client.call(Lend(loan)).send().await;
+                for _ in 0..random.below(4) {
+                    tokio::task::yield_now().await;
+                }
+                drop(pending.unwrap());
+            }
+        }
+        Deed::Tell => {
+            for _ in 0..random.below(20) {
+                let Some(loan) = filled(client.loan(random.size()).await) else {
+                    break;
+                };
+                let mut told = client.notify(Tell(loan));
+                if let Err(NotifyError::Full { .. }) = told {
+                    client.writable().await.unwrap();
+                    told = Ok(()); // its block has gone back
+                }
+                told.unwrap();
+            }
+            client.ping().await.unwrap(); // each takes the place of a call until it has been heard
+        }
         Deed::StuckWithDeadline => {
             let timeout = Duration::from_micros(random.below(5000).into());
             assert!(in_time_or_late(client.call(Stuck).timeout(timeout).await).is_none());

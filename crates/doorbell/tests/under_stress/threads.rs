@@ -9,7 +9,12 @@ use std::{
 use doorbell::{CallError, Code, blocking::Client};
 use doorbell_testkit::PATIENCE;
 
-use super::{Deed, MOST_NOTIFICATIONS, Stress, board::Caller, random::Random};
+use super::{
+    Deed, MOST_NOTIFICATIONS, Stress,
+    board::Caller,
+    lending::{Lend, Tell, check_reply, filled},
+    random::Random,
+};
 use crate::support::messages::*;
 
 pub(super) fn spawn(stress: &Stress, client: Client) -> JoinHandle<()> {
@@ -80,6 +85,30 @@ fn call(deed: Deed, client: &Client, caller: &Caller, random: &mut Random) {
             assert_eq!(error.code(), Code::OutOfRange, "{error:?}");
         }
         Deed::Notify => notify(client, caller, random),
+        Deed::Lend => {
+            let length = random.size();
+            if let Some(loan) = filled(client.loan(length, PATIENCE)) {
+                check_reply(client.call(Lend(loan)).wait(), length);
+            }
+        }
+        Deed::LendDropped => {
+            if let Some(loan) = filled(client.loan(random.size(), PATIENCE)) {
+                let pending = client.call(Lend(loan)).send();
+                for _ in 0..random.below(4) {
+                    std::thread::yield_now();
+                }
+                drop(pending.unwrap());
+            }
+        }
+        Deed::Tell => {
+            for _ in 0..random.below(20) {
+                let Some(loan) = filled(client.loan(random.size(), PATIENCE)) else {
+                    break;
+                };
+                client.notify(Tell(loan)).unwrap();
+            }
+            client.ping(PATIENCE).unwrap(); // each takes the place of a call until it has been heard
+        }
         Deed::StuckWithDeadline => {
             let timeout = Duration::from_micros(random.below(5000).into());
             assert!(in_time_or_late(client.call(Stuck).timeout(timeout).wait()).is_none());
