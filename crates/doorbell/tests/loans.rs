@@ -15,7 +15,7 @@ use std::{
 };
 
 use doorbell::{
-    Client, Context, Disconnected, LoanError, Loaned, Message, MessageType, Payload, Status,
+    Client, Code, Context, Disconnected, LoanError, Loaned, Message, MessageType, Payload, Status,
     blocking,
 };
 use doorbell_testkit::{PATIENCE, Place, eventually, mappings};
@@ -490,6 +490,31 @@ fn replies_of_calls_in_one_go_that_nobody_takes_go_back() {
     let items = client.stream(Produce(1, HALF)).timeout(PATIENCE);
     let item = items.open().unwrap().next().unwrap();
     assert!(item.is_ok(), "{:?}", item.err());
+}
+
+/// What it would wait for comes back through this very thread.
+#[test]
+fn handler_on_an_io_worker_does_not_wait_for_a_block() {
+    let place = Place::new();
+    let _server = blocking::Server::builder(place.name())
+        .workers(1)
+        .max_loan_bytes(MIB as u64)
+        .on(|context: Context, Lend(length): Lend| lent(context.wait_loan(length as usize)))
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    let call = || client.call(Lend(1 << 19)).timeout(PATIENCE).wait();
+    let mut kept = Vec::new();
+    let error = loop {
+        match call() {
+            Ok(reply) => kept.push(reply),
+            Err(error) => break error,
+        }
+    };
+    assert!(!kept.is_empty() && kept[0].is_in_place());
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    drop(kept);
+    eventually("what was kept has come back", || call().is_ok());
 }
 
 #[derive(Serialize, Deserialize)]

@@ -63,6 +63,7 @@ pub(crate) use reply::{InlineReplies, Outcome, recycle, take_outcome};
 pub(crate) use send::{Answer, NewCall};
 pub(crate) use serve::Rest;
 pub(crate) use state::{Outbound, Preamble, State};
+pub(crate) use thread::be_worker;
 use ticket::Ticket;
 pub(crate) use ticket::{Awaited, Reply, TicketKey};
 pub(crate) use together::{Encoded, Ended, Together};

@@ -1,6 +1,7 @@
 //! Waiting as a thread: one drives, asleep on a futex, and the others park.
 
 use std::{
+    cell::Cell,
     sync::{Arc, MutexGuard},
     task::{Poll, Wake, Waker},
     thread::Thread,
@@ -161,6 +162,20 @@ impl Connection {
             waker.wake();
         }
     }
+}
+
+/// Makes this thread an I/O worker: one that must not wait for its peers, because nobody else reads what they send.
+pub(crate) fn be_worker() {
+    IS_WORKER.set(true);
+}
+
+/// Returns `true` if this thread is an I/O worker.
+pub(super) fn is_worker() -> bool {
+    IS_WORKER.get()
+}
+
+thread_local! {
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Parks this thread until it is unparked.

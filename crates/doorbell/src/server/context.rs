@@ -95,7 +95,7 @@ impl Context {
     /// As [`try_loan`](Self::try_loan), for handlers that have a thread of their own, as streaming ones have in the blocking server:
     /// waits until the caller gives back what it has, the call ends or its deadline passes.
     ///
-    /// On an I/O worker nothing that is given back would be seen, so never wait there.
+    /// On an I/O worker it does not wait, since nothing that is given back would be seen meanwhile: there it is the same as `try_loan`.
     ///
     /// # Errors
     ///

@@ -27,7 +27,7 @@ use super::{
     wary::Wary,
 };
 use crate::{
-    connection::{Connection, Rest, Watched, lock},
+    connection::{Connection, Rest, Watched, be_worker, lock},
     deadline::{after, after_since},
     error::Disconnected,
 };
@@ -110,6 +110,7 @@ impl Worker {
     /// Works until told to stop, then closes what is left.
     pub(super) fn run(mut self) {
         let _leaving = Leaving(Arc::clone(&self.mailbox));
+        be_worker();
         while !self.mailbox.stop.load(Ordering::Relaxed) {
             if !self.work_while_hot() {
                 break;

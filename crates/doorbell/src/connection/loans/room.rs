@@ -23,7 +23,7 @@ use crate::{
         drive::TimedOut,
         guard::Registrant,
         state::State,
-        thread::{park_until, thread_waker},
+        thread::{is_worker, park_until, thread_waker},
     },
     error::CallError,
     loan::{Loan, LoanError},
@@ -219,13 +219,16 @@ impl Connection {
         Ok(waited.map(|bytes| Loan::new(bytes, self)))
     }
 
-    /// Waits as the thread of a handler, which is no I/O worker, for a block.
+    /// Waits as the thread of a handler for a block. An I/O worker does not wait.
     pub(crate) fn wait_loan_in_handler(
         self: &Arc<Self>,
         length: usize,
         call: Option<CallId>,
         deadline: Option<Instant>,
     ) -> Result<Result<Loan, LoanError>, TimedOut> {
+        if is_worker() {
+            return Ok(self.try_loan(length));
+        }
         let waker = thread_waker();
         loop {
             if let Poll::Ready(looked) = self.try_and_look(length, &waker) {
