@@ -1,11 +1,12 @@
 //! A client that does what it is told and looks at every byte that comes back.
 
 use anyhow::{Context as _, ensure};
-use doorbell::{Client, ConnectError, Raw};
+use doorbell::{Client, Code, ConnectError, LoanError, Raw};
 use futures_util::future::try_join;
 
 use super::mix::{Kind, Work};
 use crate::bench::options::Waiting;
+use crate::bench::subject::loans::Mirror;
 use crate::echo::{Echo, Pour, Take, Talk};
 
 /// A connection, and how to make another one.
@@ -44,6 +45,7 @@ impl Worker {
     pub(crate) async fn work(&mut self, work: &Work) -> anyhow::Result<Moved> {
         match work.kind {
             Kind::Small | Kind::Medium | Kind::Large | Kind::Huge => self.call(&work.body).await?,
+            Kind::Lent => self.lend(&work.body).await?,
             Kind::FromServer => self.take_stream(work).await?,
             Kind::FromClient => self.send_stream(work).await?,
             Kind::BothWays => self.both_ways(work).await?,
@@ -65,6 +67,20 @@ impl Worker {
     async fn call(&self, body: &Raw) -> anyhow::Result<()> {
         let reply = self.client.call(Echo(body.clone())).await?;
         same(&reply, body)
+    }
+
+    /// As [`call`](Self::call), in a loan; where there is no room for one, with a copy.
+    async fn lend(&self, body: &Raw) -> anyhow::Result<()> {
+        let mut loan = match self.client.loan(body.0.len()).await {
+            Err(LoanError::NoRoom { .. }) => return self.call(body).await,
+            loan => loan?,
+        };
+        loan.copy_from_slice(&body.0);
+        match self.client.call(Mirror::from(loan)).await {
+            Ok(reply) => same(&Raw(reply.to_bytes()), body),
+            Err(error) if error.code() == Code::ResourceExhausted => self.call(body).await,
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn burst(&self, work: &Work) -> anyhow::Result<()> {

@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     Large,
     /// A call of 1 to 10 MB.
     Huge,
+    /// A call of 1 KiB to 1 MiB that is lent, and so is its reply.
+    Lent,
     /// A stream from the server, which is cancelled after some items.
     FromServer,
     /// A stream to the server.
@@ -27,11 +29,12 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Small,
         Self::Medium,
         Self::Large,
         Self::Huge,
+        Self::Lent,
         Self::FromServer,
         Self::FromClient,
         Self::BothWays,
@@ -45,6 +48,7 @@ impl Kind {
             Self::Medium => "call to 64 KiB",
             Self::Large => "call to 1 MiB",
             Self::Huge => "call to 10 MB",
+            Self::Lent => "lent call to 1 MiB",
             Self::FromServer => "stream from the server",
             Self::FromClient => "stream to the server",
             Self::BothWays => "stream both ways",
@@ -60,6 +64,7 @@ impl Kind {
             Self::Medium => (1 << 10, 64 << 10),
             Self::Large => (64 << 10, 1 << 20),
             Self::Huge => (1 << 20, 10_000_000),
+            Self::Lent => (1 << 10, 1 << 20),
             Self::FromServer | Self::FromClient | Self::BothWays => (100, 8 << 10),
         }
     }
@@ -92,6 +97,7 @@ pub(crate) const ALL: &Weights = &[
     (Kind::Medium, 150),
     (Kind::Large, 25),
     (Kind::Huge, 2),
+    (Kind::Lent, 40),
     (Kind::FromServer, 40),
     (Kind::FromClient, 40),
     (Kind::BothWays, 20),

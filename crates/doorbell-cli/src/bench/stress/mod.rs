@@ -1,6 +1,6 @@
 //! What `bench stress` measures: everything at once, with every byte looked at.
 //!
-//! Many clients do one thing after the other: calls of all sizes, streams, bursts, and now and then they leave and come back.
+//! Many clients do one thing after the other: calls of all sizes, some of them lent, streams, bursts, and now and then they leave and come back.
 //! What they do depends on the seed alone.
 
 pub(crate) mod client;

@@ -13,15 +13,27 @@ use crate::bench::case::Setting;
 use crate::bench::clock::{Laps, closed_loop};
 use crate::bench::sample::Sample;
 
-/// Asks for a loan of the same size with the same stamp.
-pub(super) struct Lend(Loaned);
+/// A loan that asks for another one.
+pub(crate) struct Lent<const TYPE: u32>(Loaned);
 
-impl Message for Lend {
-    const TYPE: MessageType = MessageType::new(22);
+/// Asks for a loan of the same size with the same stamp.
+type Lend = Lent<22>;
+
+/// Asks for a loan with the same bytes.
+pub(crate) type Mirror = Lent<23>;
+
+impl<const TYPE: u32> From<Loan> for Lent<TYPE> {
+    fn from(loan: Loan) -> Self {
+        Self(loan.into())
+    }
+}
+
+impl<const TYPE: u32> Message for Lent<TYPE> {
+    const TYPE: MessageType = MessageType::new(TYPE);
     type Reply = Loaned;
 }
 
-impl Payload for Lend {
+impl<const TYPE: u32> Payload for Lent<TYPE> {
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         self.0.encode(out)
     }
@@ -92,11 +104,18 @@ pub(super) fn answer_blocking(context: Context, request: Lend) -> Result<Loaned,
     Ok(stamped(loan, stamp_of(&request.0)).0)
 }
 
+/// The handler that copies everything.
+pub(super) async fn mirror(context: Context, request: Mirror) -> Result<Loaned, Status> {
+    let mut loan = context.loan(request.0.len()).await?;
+    loan.copy_from_slice(&request.0.copy_to_vec());
+    Ok(loan.into())
+}
+
 fn stamped(mut loan: Loan, number: u64) -> Lend {
     let [low, high] = [number, !number].map(u64::to_le_bytes);
     loan.write_at(0, &low);
     loan.write_at(low.len(), &high);
-    Lend(loan.into())
+    Lend::from(loan)
 }
 
 fn stamp_of(payload: &Loaned) -> u64 {

@@ -38,6 +38,7 @@ pub(crate) fn play(role: Role, part: &Part) -> anyhow::Result<Answer> {
             );
             let builder = with_handlers::<Block>(with_handlers::<Raw>(builder, &told), &told)
                 .on(loans::answer)
+                .on(loans::mirror)
                 .on_bidi(|_context, _request: Tunnel, items, out| async move {
                     let answered = count_bytes(ByteStream::new(out, items)).await;
                     answered.map_err(|error| Status::internal(error.to_string()))
