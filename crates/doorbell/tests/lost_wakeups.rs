@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use doorbell::{
     Client, Context, ItemStream, Loaned, Message, MessageType, NotifyError, Payload, Raw, Server,
-    Spin, Status, blocking,
+    Spin, Status, Upload, blocking,
 };
 use doorbell_proto::frame::{
     BlockId, CallId, Descriptor, Flags, FrameHeader, FrameKind, HEADER_BYTES, Packed,
@@ -500,6 +500,73 @@ fn server_that_sleeps_over_a_block_that_came_back_is_woken_by_who_needs_the_room
     assert_eq!(next(&mut server).0.kind, FrameKind::Release);
     server.wake_for_room();
     assert_eq!(next(&mut server).1.len(), MOST_BYTES);
+}
+
+impl Upload for Keep {
+    type Item = Loaned;
+}
+
+/// A worker sleeps when a handler drops the last block of a segment, with an item that it has not read: it has to wake up to ask for the end of
+/// that segment.
+#[test]
+fn segment_whose_last_block_was_an_unread_item_is_asked_for_though_the_worker_sleeps() {
+    const PAGES: u32 = 128;
+    let place = Place::new();
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let _server = blocking::Server::builder(place.name())
+        .spin(Spin::Never)
+        .on_upload(
+            move |_: Context, _: Keep, items: blocking::ItemStream<Loaned>| {
+                gate.lock().unwrap().recv().unwrap();
+                drop(items);
+                Ok::<_, Status>(())
+            },
+        )
+        .bind()
+        .unwrap();
+    let mut client = RawClient::connect(&place.socket());
+    client.send(FrameHeader::new(FrameKind::WantSegment, 0, PAGES), &[]);
+    let _segment = client.receive_control(); // nobody looks into it
+    let mut next = |client: &mut RawClient| {
+        let mut frame = None;
+        eventually("the server says something", || {
+            frame = client.read();
+            frame.is_some()
+        });
+        frame.unwrap().0
+    };
+    let segment = next(&mut client);
+    assert_eq!(segment.kind, FrameKind::Segment);
+    let number = segment.id as u32;
+    let lend = |kind, offset, flags: Flags, value| {
+        let loan = Descriptor {
+            block: BlockId::new(number, offset),
+            length: 64,
+        };
+        let header = FrameHeader {
+            flags: flags.with(Flags::LOANED),
+            ..FrameHeader::new(kind, CallId::new(0, 1).raw(), value)
+        };
+        (header, loan.encode())
+    };
+    let (call, request) = lend(FrameKind::Call, 0, Flags::UPLOAD, Keep::TYPE.get());
+    client.send(call, &request);
+    let (item, body) = lend(FrameKind::Data, 64, Flags::default(), 0);
+    client.send(item, &body);
+    eventually("the worker sleeps over nothing", || {
+        client.unread_bytes() == 0 && client.server_sleeps_on() == Some(SleepOn::Doorbell)
+    });
+    go.send(()).unwrap();
+    let mut released = 0;
+    loop {
+        // It may have asked before anything was lent, too.
+        match next(&mut client).kind {
+            FrameKind::Release => released += 1,
+            FrameKind::Retire if released == 2 => break,
+            _ => {}
+        }
+    }
 }
 
 /// The smallest ring in which the largest record is larger than what lies before the place from which a ring is begun again.
