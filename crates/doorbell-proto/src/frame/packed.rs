@@ -31,6 +31,9 @@ impl<'a> Packed<'a> {
     ///
     /// [`FrameError`] if the last message does not end where the body does, or there is none.
     pub fn parse(header: &FrameHeader, body: &'a [u8]) -> Result<Self, FrameError> {
+        if let Some(packed) = Self::of_one_length(body) {
+            return Ok(packed);
+        }
         let (mut at, mut count, mut longest_bytes) = (0, 0, 0);
         while let Some((message, next)) = packed_at(body, at) {
             count += 1;
@@ -44,6 +47,25 @@ impl<'a> Packed<'a> {
             });
         }
         Ok(Self {
+            rest: body,
+            count,
+            longest_bytes,
+        })
+    }
+
+    /// As [`parse`](Self::parse), if all messages have the same length, as most do. Where each length must be is known then without the one before it,
+    /// so that none of these looks waits for another.
+    #[inline]
+    fn of_one_length(body: &'a [u8]) -> Option<Self> {
+        let (length, _) = body.split_first_chunk::<PACKED_LENGTH_BYTES>()?;
+        let longest_bytes = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let mut messages = body.chunks_exact(longest_bytes.checked_add(PACKED_LENGTH_BYTES)?);
+        if !messages.remainder().is_empty() {
+            return None;
+        }
+        let count = messages.len();
+        let are_alike = messages.all(|message| message.starts_with(length));
+        are_alike.then_some(Self {
             rest: body,
             count,
             longest_bytes,
@@ -151,6 +173,32 @@ mod tests {
         let mut rest = parsed;
         rest.next();
         assert_eq!(rest.as_bytes(), packed(&[b"", b"three"]));
+    }
+
+    #[test]
+    fn messages_of_one_length_are_told_as_those_of_many_are() {
+        let same: [&[&[u8]]; 4] = [
+            &[b"one"],
+            &[b"one", b"two"],
+            &[b"", b"", b""],
+            &[b"\x04\0\0\0"],
+        ];
+        for messages in same {
+            let body = packed(messages);
+            let parsed = Packed::of_one_length(&body).unwrap();
+            assert_eq!(
+                (parsed.total(), parsed.longest_bytes()),
+                (messages.len(), messages[0].len())
+            );
+            assert_eq!(parsed.collect::<Vec<_>>(), messages);
+        }
+        let body = packed(&[b"one", b"three"]);
+        assert_eq!(Packed::of_one_length(&body), None);
+        // Twice eleven bytes, but the second length is not where it would be.
+        let body = packed(&[b"seven..", b"on", b"x"]);
+        assert_eq!(body.len(), 22);
+        assert_eq!(Packed::of_one_length(&body), None);
+        assert_eq!(parse(&body).unwrap().total(), 3);
     }
 
     #[test]
