@@ -7,7 +7,7 @@
 //! All of it is inlined, so that a context stays in registers: one that is put together in memory and then moved as a whole waits for those
 //! writes, which costs as much as what is saved here.
 
-use std::{cell::Cell, ops::Deref, sync::Arc};
+use std::{cell::Cell, mem::ManuallyDrop, ops::Deref, sync::Arc};
 
 use crate::connection::Connection;
 
@@ -17,15 +17,19 @@ pub(crate) struct Handle(Option<Arc<Connection>>);
 thread_local! {
     /// Address of the connection that this thread serves.
     static SERVED: Cell<usize> = const { Cell::new(0) };
-    /// A handle of it that nobody has.
-    static SPARE: Cell<Option<Arc<Connection>>> = const { Cell::new(None) };
+    /// A handle of it that nobody has. Nothing is left of it behind [`serving`], and so there is nothing to drop with the thread, for which each
+    /// look would ask whether that has been arranged.
+    static SPARE: ManuallyDrop<Cell<Option<Arc<Connection>>>> =
+        const { ManuallyDrop::new(Cell::new(None)) };
 }
 
 impl Handle {
     #[inline(always)]
     pub(super) fn new(connection: &Arc<Connection>) -> Self {
-        let spare = is_served(connection).then(|| SPARE.take()).flatten();
-        Self(Some(spare.unwrap_or_else(|| Arc::clone(connection))))
+        let spare = is_served(connection)
+            .then(|| SPARE.with(|spare| spare.take()))
+            .flatten();
+        Self(Some(spare.unwrap_or_else(|| one_more(connection))))
     }
 }
 
@@ -47,12 +51,28 @@ impl Deref for Handle {
 impl Drop for Handle {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take()
-            && is_served(&connection)
-        {
-            SPARE.set(Some(connection));
+        let Some(connection) = self.0.take() else {
+            return;
+        };
+        if !is_served(&connection) {
+            return one_less(connection);
+        }
+        if let Some(other) = SPARE.with(|spare| spare.replace(Some(connection))) {
+            one_less(other);
         }
     }
+}
+
+// Both are calls, so that what is done for most handles is little enough to stand where they are made and dropped.
+
+#[inline(never)]
+fn one_more(connection: &Arc<Connection>) -> Arc<Connection> {
+    Arc::clone(connection)
+}
+
+#[inline(never)]
+fn one_less(connection: Arc<Connection>) {
+    drop(connection);
 }
 
 /// Runs `serve`, which makes handles of a connection. One that is left is kept in `spare`.
@@ -66,10 +86,10 @@ pub(super) fn serving<T>(
     impl Drop for Serving<'_> {
         fn drop(&mut self) {
             SERVED.set(0);
-            *self.0 = SPARE.take();
+            *self.0 = SPARE.with(|spare| spare.take());
         }
     }
-    SPARE.set(spare.take());
+    SPARE.with(|place| place.set(spare.take()));
     SERVED.set(address(connection));
     let _serving = Serving(spare);
     serve()
