@@ -20,6 +20,13 @@ pub(crate) trait Body: Payload + Clone + Sync {
     /// Writes a number into the body, if it can be done in place.
     fn stamp(&mut self, number: u64);
 
+    /// Returns another one, with a number in it if that can be.
+    fn stamped(&self, number: u64) -> Self {
+        let mut body = self.clone();
+        body.stamp(number);
+        body
+    }
+
     /// Returns the first eight bytes as a number: the least that somebody who handles a message looks at.
     fn first_word(&self) -> u64 {
         self.bytes()

@@ -248,10 +248,11 @@ impl Frames {
         let bytes = &mut self.bytes[..count * self.frame_bytes];
         for frame in bytes.chunks_exact_mut(self.frame_bytes) {
             self.number += 1;
-            if let Some(stamp) = self.message.first_chunk_mut() {
+            let body = &mut frame[PREFIX_BYTES..];
+            body.copy_from_slice(&self.message);
+            if let Some(stamp) = body.first_chunk_mut() {
                 *stamp = self.number.to_le_bytes();
             }
-            frame[PREFIX_BYTES..].copy_from_slice(&self.message);
         }
         bytes
     }

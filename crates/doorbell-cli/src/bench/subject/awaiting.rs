@@ -166,16 +166,16 @@ async fn call_by_call<B: Body>(client: Client, setting: Setting) -> anyhow::Resu
 }
 
 async fn window_of_calls<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    let (body, mut number) = (B::of_size(setting.size_bytes), 0);
     let mut under_way = VecDeque::with_capacity(setting.window);
     let mut counter = Counter::start(setting.limit);
     loop {
         while under_way.len() < setting.window {
             number += 1;
-            body.stamp(number);
+            let request = body.stamped(number);
             under_way.push_back((
-                body.first_word(),
-                client.call(Echo(body.clone())).send().await?,
+                request.first_word(),
+                client.call(Echo(request)).send().await?,
             ));
         }
         let Some((sent, reply)) = under_way.pop_front() else {
@@ -192,12 +192,11 @@ async fn window_of_calls<B: Body>(client: Client, setting: Setting) -> anyhow::R
 }
 
 async fn all_in_one_go<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    let (body, mut number) = (B::of_size(setting.size_bytes), 0);
     let mut expected = body.clone();
     let messages = std::iter::repeat_with(|| {
         number += 1;
-        body.stamp(number);
-        Echo(body.clone())
+        Echo(body.stamped(number))
     });
     let mut replies = client.call_all(messages).window(setting.window).await?;
     let (mut counter, mut number) = (Counter::start(setting.limit), 0);
@@ -217,13 +216,10 @@ async fn all_in_one_go<B: Body>(client: Client, setting: Setting) -> anyhow::Res
 }
 
 async fn tell_all<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let mut body = B::of_size(setting.size_bytes);
+    let body = B::of_size(setting.size_bytes);
     let mut counter = Counter::start(setting.limit);
     loop {
-        let numbered = (0..TOGETHER).map(|number| {
-            body.stamp(number);
-            Tell(body.clone())
-        });
+        let numbered = (0..TOGETHER).map(|number| Tell(body.stamped(number)));
         client.notify_all(numbered).await?;
         if !counter.add(TOGETHER) {
             break;
@@ -234,11 +230,10 @@ async fn tell_all<B: Body>(client: Client, setting: Setting) -> anyhow::Result<S
 }
 
 async fn tell<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let mut body = B::of_size(setting.size_bytes);
+    let body = B::of_size(setting.size_bytes);
     let (mut counter, mut number) = (Counter::start(setting.limit), 0);
     loop {
-        body.stamp(number);
-        match client.notify(Tell(body.clone())) {
+        match client.notify(Tell(body.stamped(number))) {
             Ok(()) => number += 1,
             Err(NotifyError::Full { .. }) => {
                 client.writable().await?;

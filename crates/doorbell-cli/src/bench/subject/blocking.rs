@@ -155,14 +155,14 @@ pub(crate) fn window_of_calls<B: Body>(
     client: &Client,
     setting: &Setting,
 ) -> anyhow::Result<Sample> {
-    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    let (body, mut number) = (B::of_size(setting.size_bytes), 0);
     let mut under_way = VecDeque::with_capacity(setting.window);
     let mut counter = Counter::start(setting.limit);
     loop {
         while under_way.len() < setting.window {
             number += 1;
-            body.stamp(number);
-            under_way.push_back((body.first_word(), client.call(Echo(body.clone())).send()?));
+            let request = body.stamped(number);
+            under_way.push_back((request.first_word(), client.call(Echo(request)).send()?));
         }
         let Some((sent, reply)) = under_way.pop_front() else {
             continue;
@@ -178,12 +178,11 @@ pub(crate) fn window_of_calls<B: Body>(
 }
 
 fn all_in_one_go<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
-    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    let (body, mut number) = (B::of_size(setting.size_bytes), 0);
     let mut expected = body.clone();
     let messages = std::iter::repeat_with(|| {
         number += 1;
-        body.stamp(number);
-        Echo(body.clone())
+        Echo(body.stamped(number))
     });
     let replies = client.call_all(messages).window(setting.window).open()?;
     let mut counter = Counter::start(setting.limit);
@@ -201,13 +200,10 @@ fn all_in_one_go<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<
 }
 
 fn tell_all<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
-    let mut body = B::of_size(setting.size_bytes);
+    let body = B::of_size(setting.size_bytes);
     let mut counter = Counter::start(setting.limit);
     loop {
-        client.notify_all((0..TOGETHER).map(|number| {
-            body.stamp(number);
-            Tell(body.clone())
-        }))?;
+        client.notify_all((0..TOGETHER).map(|number| Tell(body.stamped(number))))?;
         if !counter.add(TOGETHER) {
             break;
         }
@@ -217,12 +213,11 @@ fn tell_all<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sampl
 }
 
 fn tell<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
-    let mut body = B::of_size(setting.size_bytes);
+    let body = B::of_size(setting.size_bytes);
     let (mut counter, mut number) = (Counter::start(setting.limit), 0);
     while counter.add(1) {
         number += 1;
-        body.stamp(number);
-        client.notify(Tell(body.clone()))?;
+        client.notify(Tell(body.stamped(number)))?;
     }
     // When this is answered, everything before it has been handled.
     client.call(Echo(body)).wait()?;

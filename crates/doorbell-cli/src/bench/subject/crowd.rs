@@ -75,15 +75,16 @@ async fn calls<B: Body>(
     mut member: Member,
     setting: Setting,
 ) -> anyhow::Result<()> {
-    let (mut body, mut number) = (B::of_size(setting.size_bytes), 0);
+    let (body, mut number) = (B::of_size(setting.size_bytes), 0);
     let mut under_way = VecDeque::with_capacity(setting.window);
     loop {
         while under_way.len() < setting.window {
             number += 1;
-            body.stamp(number);
             let start = member.now();
-            let reply = client.call(Echo(body.clone())).send().await?;
-            under_way.push_back((start, body.first_word(), reply));
+            let request = body.stamped(number);
+            let word = request.first_word();
+            let reply = client.call(Echo(request)).send().await?;
+            under_way.push_back((start, word, reply));
         }
         let Some((start, sent, reply)) = under_way.pop_front() else {
             continue;

@@ -116,18 +116,16 @@ fn with_handlers<B: Body>(builder: server::Builder, told: &Told) -> server::Buil
             std::future::ready(())
         })
         .on_stream(|_context, request: Pour<B>, mut items| async move {
-            let mut body = request.0;
+            let body = request.0;
             for number in 0_u64.. {
-                body.stamp(number);
-                items.send(body.clone()).await?;
+                items.send(body.stamped(number)).await?;
             }
             Ok::<_, Status>(())
         })
         .on_stream(|_context, request: PourFed<B>, mut items| async move {
-            let mut body = request.0;
+            let body = request.0;
             for number in 0_u64.. {
-                body.stamp(number);
-                items.feed(body.clone()).await?;
+                items.feed(body.stamped(number)).await?;
             }
             Ok::<_, Status>(())
         })
@@ -158,18 +156,16 @@ fn with_blocking_handlers<B: Body>(
         .on(|_context, request: Echo<B>| Ok::<_, Status>(request.0))
         .on_notify(move |_context, message: Tell<B>| told.handle(&message.0))
         .on_stream(|_context, request: Pour<B>, mut items| {
-            let mut body = request.0;
+            let body = request.0;
             for number in 0_u64.. {
-                body.stamp(number);
-                items.send(body.clone())?;
+                items.send(body.stamped(number))?;
             }
             Ok::<_, Status>(())
         })
         .on_stream(|_context, request: PourFed<B>, mut items| {
-            let mut body = request.0;
+            let body = request.0;
             for number in 0_u64.. {
-                body.stamp(number);
-                items.feed(body.clone())?;
+                items.feed(body.stamped(number))?;
             }
             Ok::<_, Status>(())
         })

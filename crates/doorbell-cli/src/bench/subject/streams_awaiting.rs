@@ -104,13 +104,12 @@ async fn count_items<B: Body>(
 }
 
 async fn taken<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let (mut body, mut sent) = (B::of_size(setting.size_bytes), 0);
+    let (body, mut sent) = (B::of_size(setting.size_bytes), 0);
     let mut stream = client.upload(Take(body.clone())).await?;
     let mut counter = Counter::start(setting.limit);
     while counter.add(1) {
         sent += 1;
-        body.stamp(sent);
-        stream.send(body.clone()).await?;
+        stream.send(body.stamped(sent)).await?;
     }
     ensure!(
         stream.finish().await? == sent,
@@ -120,13 +119,12 @@ async fn taken<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Samp
 }
 
 async fn taken_fed<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
-    let (mut body, mut sent) = (B::of_size(setting.size_bytes), 0);
+    let (body, mut sent) = (B::of_size(setting.size_bytes), 0);
     let mut stream = client.upload(Take(body.clone())).await?;
     let mut counter = Counter::start(setting.limit);
     while counter.add(1) {
         sent += 1;
-        body.stamp(sent);
-        stream.feed(body.clone()).await?;
+        stream.feed(body.stamped(sent)).await?;
     }
     ensure!(
         stream.finish().await? == sent,
@@ -138,12 +136,11 @@ async fn taken_fed<B: Body>(client: Client, setting: Setting) -> anyhow::Result<
 async fn talk<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {
     let mut body = B::of_size(setting.size_bytes);
     let (mut sender, mut items) = client.bidi(Talk(body.clone())).await?;
-    let mut said = body.clone();
+    let said = body.clone();
     let sending = tokio::spawn(async move {
         for number in 1.. {
-            said.stamp(number);
             // It ends when nobody listens any more.
-            if sender.send(said.clone()).await.is_err() {
+            if sender.send(said.stamped(number)).await.is_err() {
                 return;
             }
         }

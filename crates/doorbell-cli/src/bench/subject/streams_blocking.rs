@@ -103,13 +103,12 @@ fn count_items<B: Body>(mut stream: ItemStream<B>, setting: &Setting) -> anyhow:
 }
 
 fn taken<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
-    let (mut body, mut sent) = (B::of_size(setting.size_bytes), 0);
+    let (body, mut sent) = (B::of_size(setting.size_bytes), 0);
     let mut stream = client.upload(Take(body.clone())).open()?;
     let mut counter = Counter::start(setting.limit);
     while counter.add(1) {
         sent += 1;
-        body.stamp(sent);
-        stream.send(body.clone())?;
+        stream.send(body.stamped(sent))?;
     }
     ensure!(
         stream.finish()? == sent,
@@ -119,13 +118,12 @@ fn taken<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> 
 }
 
 fn taken_fed<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
-    let (mut body, mut sent) = (B::of_size(setting.size_bytes), 0);
+    let (body, mut sent) = (B::of_size(setting.size_bytes), 0);
     let mut stream = client.upload(Take(body.clone())).open()?;
     let mut counter = Counter::start(setting.limit);
     while counter.add(1) {
         sent += 1;
-        body.stamp(sent);
-        stream.feed(body.clone())?;
+        stream.feed(body.stamped(sent))?;
     }
     ensure!(
         stream.finish()? == sent,
@@ -137,13 +135,12 @@ fn taken_fed<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Samp
 fn talk<B: Body>(client: &Client, setting: &Setting) -> anyhow::Result<Sample> {
     let mut body = B::of_size(setting.size_bytes);
     let (mut sender, mut items) = client.bidi(Talk(body.clone())).open()?;
-    let mut said = body.clone();
+    let said = body.clone();
     thread::scope(|scope| {
         scope.spawn(move || {
             for number in 1.. {
-                said.stamp(number);
                 // It ends when nobody listens any more.
-                if sender.send(said.clone()).is_err() {
+                if sender.send(said.stamped(number)).is_err() {
                     return;
                 }
             }
