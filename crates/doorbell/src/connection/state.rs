@@ -547,9 +547,11 @@ impl State {
     /// Returns how the peer must be woken for what has been published or released, if it sleeps.
     ///
     /// Whoever waits for room waits for it to read everything, also what it was not to be woken for.
-    pub(super) fn tell(&mut self, published: bool, released: bool) -> Option<SleepOn> {
-        let published = published || self.is_untold && self.has_backlog();
-        self.is_untold &= !published;
+    pub(super) fn tell(&mut self, mut published: bool, released: bool) -> Option<SleepOn> {
+        if self.is_untold {
+            published |= self.has_backlog();
+            self.is_untold = !published;
+        }
         let due = self.notifier.after_publish_and_release(published, released);
         self.counters.notifies += u64::from(due.is_some());
         due
