@@ -2,9 +2,14 @@
 
 mod support;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    future::Future as _,
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
 };
 
 use bytes::Bytes;
@@ -12,7 +17,9 @@ use doorbell::{
     Client, Context, ItemSender, ItemStream, Message, NotifyError, Server, Status, blocking,
 };
 use doorbell_proto::frame::{CallId, FrameHeader, FrameKind};
-use doorbell_testkit::{Place, RawClient, RawServer, descriptors, eventually, is_asleep, mappings};
+use doorbell_testkit::{
+    PATIENCE, Place, RawClient, RawServer, descriptors, eventually, is_asleep, mappings,
+};
 use support::{Host, in_time, messages::*, server_has_seen};
 
 /// Credit that a client gives the server for one stream.
@@ -397,4 +404,62 @@ async fn handler_that_reads_no_more_does_not_stop_the_sender() {
         assert_eq!(items.next().await.unwrap().unwrap(), 0);
     })
     .await;
+}
+
+/// As many items as four windows take, each of them in a frame of its own.
+const MANY_ITEMS: usize = 4 * WINDOW_BYTES as usize / 1024;
+
+/// A handler gives up the items of a call before it waits for something else. Whoever sends those items does not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handler_that_reads_nothing_does_not_stop_the_sender() {
+    let place = Place::new();
+    let _server = Server::builder(place.name())
+        .stream_window_bytes(WINDOW_BYTES)
+        .on_upload(
+            |_: Context, _: StuckUpload, items: ItemStream<Vec<u8>>| async move {
+                drop(items);
+                std::future::pending::<Result<u32, Status>>().await
+            },
+        )
+        .bind()
+        .await
+        .unwrap();
+    in_time(async {
+        let client = Client::connect(place.name()).await.unwrap();
+        let mut upload = client.upload(StuckUpload).await.unwrap();
+        for _ in 0..MANY_ITEMS {
+            upload.send(vec![1; 1000]).await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// The same for one that asks afterwards whether its call is over.
+#[test]
+fn handler_that_reads_nothing_and_looks_for_the_end_does_not_stop_the_sender() {
+    let place = Place::new();
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let _server = blocking::Server::builder(place.name())
+        .stream_window_bytes(WINDOW_BYTES)
+        .on_upload(
+            move |context: Context, _: StuckUpload, items: blocking::ItemStream<Vec<u8>>| {
+                drop(items);
+                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                let is_over = pin!(context.cancelled()).poll(&mut cx).is_ready();
+                assert!(!is_over);
+                let _ = gate.lock().unwrap().recv();
+                Ok::<_, Status>(0)
+            },
+        )
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    let upload = client.upload(StuckUpload).timeout(PATIENCE);
+    let mut upload = upload.open().unwrap();
+    for _ in 0..MANY_ITEMS {
+        upload.send(vec![1; 1000]).unwrap();
+    }
+    drop(go);
+    assert_eq!(upload.finish().unwrap(), 0);
 }

@@ -139,12 +139,15 @@ impl Connection {
 
     /// Opens a ticket for a call that a handler has been given, or adds a handle to the one it has. `None` if the call is over.
     pub(crate) fn open_ticket(&self, id: CallId) -> Option<TicketKey> {
+        self.lock().open_or_share(id)
+    }
+
+    /// As [`open_ticket`](Self::open_ticket), for who will read the items of the call.
+    pub(crate) fn open_ticket_to_read(&self, id: CallId) -> Option<TicketKey> {
         let mut state = self.lock();
-        if let Some(key) = state.tickets.find(id) {
-            state.tickets.share(key);
-            return Some(key);
-        }
-        state.machine.is_active(id).then(|| state.tickets.open(id))
+        let key = state.open_or_share(id)?;
+        state.tickets.get(key).unread = false;
+        Some(key)
     }
 
     /// Closes a handle of a ticket without touching the call.
@@ -497,9 +500,26 @@ impl State {
         }
     }
 
+    fn open_or_share(&mut self, id: CallId) -> Option<TicketKey> {
+        if let Some(key) = self.tickets.find(id) {
+            self.tickets.share(key);
+            return Some(key);
+        }
+        self.machine
+            .is_active(id)
+            .then(|| self.open_without_reader(id))
+    }
+
+    /// Opens a ticket of a call whose items nobody reads: its handler has given them up, or there are none.
+    fn open_without_reader(&mut self, id: CallId) -> TicketKey {
+        let key = self.tickets.open(id);
+        self.tickets.get(key).unread = true;
+        key
+    }
+
     /// Opens a ticket without a handle: it goes when the call [ends](Self::end_call).
     fn open_unowned(&mut self, id: CallId) -> TicketKey {
-        let key = self.tickets.open(id);
+        let key = self.open_without_reader(id);
         self.tickets.get(key).disown();
         key
     }

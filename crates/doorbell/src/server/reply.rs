@@ -162,7 +162,7 @@ impl<'a> ReplyTo<'a> {
 
     pub(crate) fn item_stream<T: Payload>(&self) -> Option<ItemStream<T>> {
         let id = self.call.id?;
-        let key = self.connection.open_ticket(id)?;
+        let key = self.connection.open_ticket_to_read(id)?;
         Some(ItemStream::new(
             Arc::clone(self.connection),
             key,
