@@ -10,7 +10,7 @@
 #[cfg(feature = "tokio")]
 use std::task::ready;
 use std::{
-    sync::MutexGuard,
+    sync::{MutexGuard, atomic::Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -158,7 +158,7 @@ impl Connection {
                     return true;
                 }
                 receive.consumer.release();
-                state.announce(SleepOn::Doorbell);
+                self.announce(&mut state, SleepOn::Doorbell);
             }
             match self.look_once_more(receive) {
                 Ok(true) => {}
@@ -168,6 +168,13 @@ impl Connection {
         }
         self.call_attendant();
         false
+    }
+
+    /// Announces a sleep. What waits to be written, a control frame perhaps that has just been thought of, is tried by the
+    /// [look](Self::look_once_more) that follows.
+    pub(super) fn announce(&self, state: &mut State, on: SleepOn) -> u32 {
+        self.backlog.store(state.has_backlog(), Ordering::Relaxed);
+        state.announce(on)
     }
 
     /// After an announcement: handles what came just before it. Returns `true` if there was something.

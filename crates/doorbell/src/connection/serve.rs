@@ -150,7 +150,7 @@ impl Connection {
 
     /// The worker does not read for now, and is woken when there is room for answers that wait.
     pub(crate) fn rest(&self) {
-        self.lock().announce(SleepOn::Doorbell);
+        self.announce(&mut self.lock(), SleepOn::Doorbell);
         self.relieve();
     }
 

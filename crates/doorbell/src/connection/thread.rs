@@ -110,7 +110,8 @@ impl Connection {
     ) {
         receive.consumer.release();
         state.counters.sleeps += 1;
-        let (sleep, gone) = (state.announce(SleepOn::Futex), state.gone);
+        let sleep = self.announce(&mut state, SleepOn::Futex);
+        let gone = state.gone;
         drop(state);
         let more = self.look_once_more(receive);
         // Whoever closes, or sees the peer go, raises the kick afterwards: what is missed here ends the sleep.
