@@ -15,8 +15,8 @@ use std::{
 };
 
 use doorbell::{
-    Client, Code, Context, Disconnected, LoanError, Loaned, Message, MessageType, Payload, Status,
-    blocking,
+    Client, Code, Context, Disconnected, LoanError, Loaned, Message, MessageType, Payload, Spin,
+    Status, blocking,
 };
 use doorbell_testkit::{PATIENCE, Place, eventually, mappings};
 use lending::*;
@@ -515,6 +515,64 @@ fn handler_on_an_io_worker_does_not_wait_for_a_block() {
     assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
     drop(kept);
     eventually("what was kept has come back", || call().is_ok());
+}
+
+/// It asks for room and does not wait for it; nobody else reads that there is some. A server that goes to sleep wants large segments back
+/// that are not used, and rings for that, but not small ones.
+#[test]
+fn client_that_only_tries_has_room_a_little_later() {
+    const SMALL_BYTES: u64 = 256 << 10;
+    for most_bytes in [SMALL_BYTES, 4 * SMALL_BYTES] {
+        let place = Place::new();
+        let _server = blocking::Server::builder(place.name())
+            .max_loan_bytes(most_bytes)
+            .on_notify(|_: Context, Tell(loan): Tell| drop(loan))
+            .bind()
+            .unwrap();
+        let client = blocking::Client::connect(place.name()).unwrap();
+        for _ in 0..40 {
+            let mut lent = None;
+            eventually("there is room", || {
+                lent = client.try_loan(most_bytes as usize / 4).ok();
+                lent.is_some()
+            });
+            client.notify(Tell(lent.unwrap().into())).unwrap();
+        }
+    }
+}
+
+/// A thread waits for more room than there is, and asks again whenever some may have come. What another thread gives back just before it falls asleep
+/// is no exception.
+#[test]
+fn wish_of_a_thread_that_is_about_to_sleep_is_written() {
+    let place = Place::new();
+    let server = blocking::Server::builder(place.name())
+        .max_loan_bytes(MIB as u64 / 2)
+        .bind()
+        .unwrap();
+    let client = blocking::Client::builder(place.name())
+        .spin(Spin::Always)
+        .connect()
+        .unwrap();
+    let loan = |bytes| client.loan(bytes, PATIENCE);
+    let _kept = loan(50_000).unwrap();
+    let small: Vec<_> = (0..8).map(|_| loan(10_000).unwrap()).collect();
+    thread::scope(|scope| {
+        let refused = || server.stats().loans_refused;
+        let mut before = refused();
+        let waiting = scope.spawn(|| loan(400_000));
+        for small in small {
+            eventually("the server has been asked, and has no room", || {
+                refused() > before
+            });
+            client.ping(PATIENCE).unwrap(); // the client has heard of it, and spins
+            before = refused();
+            drop(small);
+        }
+        eventually("it has been asked again", || refused() > before);
+        client.close();
+        waiting.join().unwrap().unwrap_err();
+    });
 }
 
 #[derive(Serialize, Deserialize)]

@@ -528,7 +528,7 @@ fn segment_whose_last_block_was_an_unread_item_is_asked_for_though_the_worker_sl
     let mut client = RawClient::connect(&place.socket());
     client.send(FrameHeader::new(FrameKind::WantSegment, 0, PAGES), &[]);
     let _segment = client.receive_control(); // nobody looks into it
-    let mut next = |client: &mut RawClient| {
+    let next = |client: &mut RawClient| {
         let mut frame = None;
         eventually("the server says something", || {
             frame = client.read();

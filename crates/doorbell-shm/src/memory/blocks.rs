@@ -6,6 +6,7 @@ pub(crate) struct Blocks {
     free: Vec<Part>,
     /// Sorted.
     taken: Vec<(Part, Holder)>,
+    was_used: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,7 @@ impl Blocks {
         Self {
             free: vec![all],
             taken: Vec::new(),
+            was_used: false,
         }
     }
 
@@ -50,6 +52,7 @@ impl Blocks {
         }
         let place = self.taken.partition_point(|(at, _)| at.start < taken.start);
         self.taken.insert(place, (taken, Holder::Writer));
+        self.was_used = true;
         Some(taken.start * ALIGNMENT)
     }
 
@@ -76,6 +79,11 @@ impl Blocks {
     /// Returns `true` while a part is taken.
     pub(crate) fn is_used(&self) -> bool {
         !self.taken.is_empty()
+    }
+
+    /// Returns `true` once a part has been taken.
+    pub(crate) fn was_used(&self) -> bool {
+        self.was_used
     }
 
     fn find(&self, offset: u32) -> Option<usize> {

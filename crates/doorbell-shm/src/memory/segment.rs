@@ -155,6 +155,11 @@ impl OwnSegment {
         self.lock().is_used()
     }
 
+    /// Returns `true` once a block has been allocated.
+    pub fn was_used(&self) -> bool {
+        self.lock().was_used()
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Blocks> {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }

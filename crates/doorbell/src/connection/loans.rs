@@ -197,7 +197,7 @@ impl State {
                     doorbell_shm::failpoint!("segment.unmapped");
                 }
             }
-            Event::RetireAsked { number } => self.retire(|own, _| own == number),
+            Event::RetireAsked { number } => self.retire_if_used(number),
             _ => return,
         }
         self.room_may_have_come(effects);

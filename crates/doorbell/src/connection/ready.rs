@@ -168,6 +168,15 @@ impl Connection {
         }
     }
 
+    /// Reads what has arrived, unless somebody does already, for a caller who does not wait. Not on a server.
+    pub(super) fn read_what_is_there(&self) {
+        if let Some(mut receive) = self.try_receive() {
+            self.lock().withdraw();
+            self.catch_up(&mut receive);
+            self.leave(receive);
+        }
+    }
+
     /// Reads what has arrived and writes what waits.
     fn catch_up(&self, receive: &mut super::Receive) {
         let _ = self.drain(receive, self.frames_in_a_ring(), &mut |_, _| {}); // an error closes the connection, which the caller sees

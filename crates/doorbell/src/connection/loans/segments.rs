@@ -29,8 +29,8 @@ impl State {
         }
     }
 
-    /// Gives up those of our segments that nobody uses and that are `unwanted`, by number and size.
-    pub(super) fn retire(&mut self, mut unwanted: impl FnMut(u32, usize) -> bool) {
+    /// Gives up those of our segments that nobody uses and that are `unwanted`.
+    pub(super) fn retire(&mut self, mut unwanted: impl FnMut(u32, &OwnSegment) -> bool) {
         let Self { pool, machine, .. } = self;
         let Pool {
             own,
@@ -41,7 +41,7 @@ impl State {
         own.retain(|(number, segment)| {
             let bytes = segment.size_bytes();
             let goes =
-                !segment.is_used() && unwanted(*number, bytes) && machine.retire_segment(*number);
+                !segment.is_used() && unwanted(*number, segment) && machine.retire_segment(*number);
             if goes {
                 doorbell_shm::failpoint!("segment.retired");
                 charge.give(bytes as u64);
@@ -49,6 +49,17 @@ impl State {
             }
             !goes
         });
+    }
+
+    /// The server asks for the end of a segment. One that has not been used yet has been wished for by somebody who may still come for it: he has not
+    /// waited, and the server has gone to sleep meanwhile. It stays until it has been used, or until [it is quiet](Self::retire_large).
+    pub(super) fn retire_if_used(&mut self, number: u32) {
+        self.retire(|own, segment| own == number && segment.was_used());
+    }
+
+    /// Gives up all large segments that nobody uses.
+    pub(in crate::connection) fn retire_large(&mut self) {
+        self.retire(|_, segment| !is_small(segment));
     }
 
     /// Gives up what nobody uses, except a small segment for each side to write, because the connection goes to sleep. Returns `true` if there
@@ -59,14 +70,13 @@ impl State {
             return false;
         }
         let mut keeps_own = false;
-        self.retire(|_, bytes| {
-            let is_kept = !keeps_own && bytes as u64 <= MIN_SEGMENT_BYTES;
+        self.retire(|_, segment| {
+            let is_kept = !keeps_own && is_small(segment);
             keeps_own |= is_kept;
             !is_kept
         });
         let mut own = self.pool.own.iter();
-        self.pool.is_expected =
-            own.any(|(_, segment)| segment.size_bytes() as u64 > MIN_SEGMENT_BYTES);
+        self.pool.is_expected = own.any(|(_, segment)| !is_small(segment));
         let mut keeps_peer = false;
         for readable in &mut self.pool.peer {
             let is_small = readable.segment.size_bytes() as u64 <= MIN_SEGMENT_BYTES;
@@ -183,6 +193,11 @@ impl Connection {
         effects.more.append(&mut state.pool.room_came());
         Ok(())
     }
+}
+
+/// It is kept while a connection sleeps.
+fn is_small(segment: &OwnSegment) -> bool {
+    segment.size_bytes() as u64 <= MIN_SEGMENT_BYTES
 }
 
 /// What must be done about segments outside of the locks.
