@@ -230,6 +230,9 @@ mod awaiting {
         }
 
         /// Takes `M` without an answer. Handlers of one connection start in the order in which the notifications were sent.
+        ///
+        /// While 1024 of them run for one client, nothing more of that client is read, until half have ended. So none may wait for what only
+        /// that client can bring: a lock, for instance, whose holder sends it items and waits for it to read them.
         #[must_use]
         pub fn on_notify<M, F, Fut>(self, handler: F) -> Self
         where
