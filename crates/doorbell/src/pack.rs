@@ -11,6 +11,8 @@ use crate::message::{EncodeError, Payload};
 pub(crate) struct Pack {
     body: Vec<u8>,
     count: usize,
+    /// Where the last whole message ends. What lies behind has been left by one whose encoding panicked.
+    whole_bytes: usize,
     limits: PackLimits,
 }
 
@@ -54,7 +56,8 @@ impl Pack {
     ///
     /// The message cannot be encoded.
     pub(crate) fn add<T: Payload>(&mut self, message: &T) -> Result<bool, EncodeError> {
-        let start = self.body.len();
+        let start = self.whole_bytes;
+        self.body.truncate(start);
         if message.as_loaned().is_some() {
             return Ok(false); // it is not to be copied
         }
@@ -71,20 +74,23 @@ impl Pack {
             return Ok(false);
         }
         self.count += 1;
+        self.whole_bytes = self.body.len();
         Ok(true)
     }
 
     pub(crate) fn collected(&self) -> Option<Collected<'_>> {
+        let body = &self.body[..self.whole_bytes];
         match self.count {
             0 => None,
-            1 => Some(Collected::One(&self.body[PACKED_LENGTH_BYTES..])),
-            count => Some(Collected::Many(&self.body, count)),
+            1 => Some(Collected::One(&body[PACKED_LENGTH_BYTES..])),
+            count => Some(Collected::Many(body, count)),
         }
     }
 
     pub(crate) fn clear(&mut self) {
         self.body.clear();
         self.count = 0;
+        self.whole_bytes = 0;
     }
 }
 
@@ -111,8 +117,10 @@ const ROOM_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
-    use crate::Raw;
+    use crate::{DecodeError, Incoming, Raw};
 
     fn begun() -> Pack {
         let mut pack = Pack::default();
@@ -130,6 +138,40 @@ mod tests {
         assert!(pack.add(&Raw::from(vec![1, 2])).unwrap());
         assert!(matches!(pack.collected(), Some(Collected::One([1, 2]))));
         assert!(pack.add(&Raw::from(vec![3])).unwrap());
+        assert!(matches!(
+            pack.collected(),
+            Some(Collected::Many([2, 0, 0, 0, 1, 2, 1, 0, 0, 0, 3], 2))
+        ));
+    }
+
+    /// Its encoding panics half way.
+    struct Half;
+
+    impl Payload for Half {
+        fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+            out.extend_from_slice(b"half");
+            panic!("on purpose");
+        }
+
+        fn decode(_: Incoming<'_>) -> Result<Self, DecodeError> {
+            Ok(Self)
+        }
+    }
+
+    #[test]
+    fn message_whose_encoding_panics_leaves_the_pack_as_it_was() {
+        let mut pack = begun();
+        let panics = |pack: &mut Pack| {
+            let add = AssertUnwindSafe(|| pack.add(&Half));
+            assert!(catch_unwind(add).is_err());
+        };
+        panics(&mut pack);
+        assert!(pack.collected().is_none());
+        assert!(pack.add(&Raw::from(vec![1, 2])).unwrap());
+        panics(&mut pack);
+        assert!(matches!(pack.collected(), Some(Collected::One([1, 2]))));
+        assert!(pack.add(&Raw::from(vec![3])).unwrap());
+        panics(&mut pack);
         assert!(matches!(
             pack.collected(),
             Some(Collected::Many([2, 0, 0, 0, 1, 2, 1, 0, 0, 0, 3], 2))
