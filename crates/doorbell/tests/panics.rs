@@ -198,3 +198,65 @@ fn panic_over_one_of_many_notifications_costs_a_server_of_threads_that_one() {
     assert_eq!(sum.unwrap(), 3, "the server goes on");
     handled.assert_only_the_bad_ones_are_missing();
 }
+
+/// A large reply that panics when its handler's thread drops it. Where it arrives it does not.
+struct Fragile {
+    bytes: Vec<u8>,
+    panics: bool,
+}
+
+impl Payload for Fragile {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.extend_from_slice(&self.bytes);
+        Ok(())
+    }
+
+    fn decode(bytes: Incoming<'_>) -> Result<Self, DecodeError> {
+        let bytes = bytes.as_slice().to_vec();
+        Ok(Self {
+            bytes,
+            panics: false,
+        })
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        if self.panics {
+            // Without a message, which would take longer than to send the reply.
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+    }
+}
+
+/// Takes items, and is answered with something fragile.
+#[derive(Serialize, Deserialize)]
+struct Break;
+impl Message for Break {
+    const TYPE: MessageType = MessageType::new(9);
+    type Reply = Fragile;
+}
+impl doorbell::Upload for Break {
+    type Item = u32;
+}
+
+/// It lies in the queue when its handler's thread panics: it has been given.
+#[test]
+fn reply_that_panics_when_it_is_dropped_arrives() {
+    const BYTES: usize = 16 << 20;
+    let place = Place::new();
+    let _server = blocking::Server::builder(place.name())
+        .on_upload(|_: Context, _: Break, _: blocking::ItemStream<u32>| {
+            let bytes = vec![7; BYTES];
+            Ok::<_, Status>(Fragile {
+                bytes,
+                panics: true,
+            })
+        })
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    let call = client.upload(Break).timeout(PATIENCE).open().unwrap();
+    let reply = call.finish().unwrap();
+    assert!(reply.bytes == vec![7; BYTES]);
+}

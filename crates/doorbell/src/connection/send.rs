@@ -567,7 +567,11 @@ impl State {
         result
     }
 
+    /// Does nothing if the call has been answered: what waits to be written of that answer stays.
     fn fail(&mut self, id: CallId, status: Status, effects: &mut Effects) -> Result<(), Breach> {
+        if !self.machine.is_active(id) {
+            return Ok(());
+        }
         self.forget_queued(id, effects);
         self.machine.fail(id, status);
         self.pump()
