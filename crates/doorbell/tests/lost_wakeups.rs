@@ -8,7 +8,12 @@ mod support;
 use std::{
     future::Future,
     pin::pin,
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    task::{Wake, Waker},
 };
 
 use bytes::Bytes;
@@ -567,6 +572,48 @@ fn segment_whose_last_block_was_an_unread_item_is_asked_for_though_the_worker_sl
             _ => {}
         }
     }
+}
+
+/// A handler gives up its items, which nobody has but it, while somebody waits for the end of its call.
+#[test]
+fn end_of_a_call_wakes_who_waits_for_it_though_the_handler_has_dropped_its_items() {
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let place = Place::new();
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let (dropped, is_dropped) = mpsc::channel();
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let _server = blocking::Server::builder(place.name())
+        .on_upload({
+            let woken = Arc::clone(&woken);
+            move |context: Context, _: Keep, items: blocking::ItemStream<Loaned>| {
+                let waker = Waker::from(Arc::clone(&woken));
+                let mut cancelled = pin!(context.cancelled());
+                let polled = cancelled
+                    .as_mut()
+                    .poll(&mut std::task::Context::from_waker(&waker));
+                assert!(polled.is_pending());
+                drop(items);
+                dropped.send(()).unwrap();
+                let _ = gate.lock().unwrap().recv();
+                Ok::<_, Status>(())
+            }
+        })
+        .bind()
+        .unwrap();
+    let _go = go;
+    let client = blocking::Client::connect(place.name()).unwrap();
+    let loan = client.loan(64, PATIENCE).unwrap();
+    let upload = client.upload(Keep(loan.into())).open().unwrap();
+    is_dropped.recv_timeout(PATIENCE).unwrap();
+    assert!(!woken.0.load(Ordering::SeqCst));
+    drop(upload);
+    eventually("it is woken", || woken.0.load(Ordering::SeqCst));
 }
 
 /// The smallest ring in which the largest record is larger than what lies before the place from which a ring is begun again.

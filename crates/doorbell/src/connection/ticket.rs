@@ -167,6 +167,14 @@ impl Ticket {
         self.handles = 0;
     }
 
+    /// Nobody has the ticket any more, but somebody waits for the end of the call, with which it goes.
+    #[cold]
+    fn leave_to_who_waits_for_the_end(&mut self) {
+        self.handles = 0;
+        self.unread = true;
+        self.items = Inbox::default();
+    }
+
     /// Remembers somebody who waits for the end of the call, whoever brings it about.
     pub(super) fn register_end(&mut self, who: &mut Registrant<'_>) {
         who.join(&mut self.cancel_wakers);
@@ -232,6 +240,9 @@ impl Tickets {
             self.put_all_aside(key);
         }
         let ticket = &mut self.entries[key.0 as usize];
+        if !ticket.over && !ticket.cancel_wakers.is_empty() {
+            return ticket.leave_to_who_waits_for_the_end();
+        }
         ticket.close(&mut self.aside);
         if spare.capacity() > 0 && spare.capacity() <= SPARE_BYTES {
             ticket.spare = spare;
