@@ -2,10 +2,13 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use doorbell::{CallError, Client, Code, Context, Outcome, Server, Status, blocking};
-use doorbell_testkit::Place;
+use doorbell_testkit::{PATIENCE, Place};
 use support::{Host, SHORT, in_time, messages::*, server_has_seen};
 
 #[test]
@@ -344,4 +347,28 @@ fn limits_that_are_never_reached_are_as_good_as_none_for_threads() {
         client.ping(Duration::MAX).unwrap();
     }
     assert!(server.shutdown(Duration::MAX));
+}
+
+/// The caller neither sends nor reads, nor gives up.
+#[test]
+fn handler_of_a_thread_waits_for_items_until_the_deadline() {
+    let place = Place::new();
+    let (ended, end) = mpsc::channel();
+    let _server = blocking::Server::builder(place.name())
+        .on_upload(
+            move |_: Context, _: StuckUpload, mut items: blocking::ItemStream<Vec<u8>>| {
+                ended.send(items.next()).unwrap();
+                Ok::<_, Status>(0)
+            },
+        )
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    let call = client.upload(StuckUpload).timeout(SHORT).open().unwrap();
+    let item = end.recv_timeout(PATIENCE).unwrap();
+    match item {
+        Some(Err(error)) => assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert_exceeded(&call.finish().unwrap_err());
 }

@@ -104,7 +104,7 @@ where
 
     fn handle(&self, request: Request<'_>) {
         ReplyTo::serve(request, |reply_to, context, message: M| {
-            let Some(items) = reply_to.item_stream() else {
+            let Some(items) = reply_to.item_stream(context.deadline()) else {
                 return;
             };
             let run = Arc::clone(&self.run);
@@ -132,7 +132,10 @@ where
 
     fn handle(&self, request: Request<'_>) {
         ReplyTo::serve(request, |reply_to, context, message: M| {
-            let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else {
+            let (Some(items), Some(out)) = (
+                reply_to.item_stream(context.deadline()),
+                reply_to.item_sender(),
+            ) else {
                 return;
             };
             let run = Arc::clone(&self.run);

@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Instant,
 };
 
 use doorbell_proto::{CallId, MessageType, Status};
@@ -160,7 +161,11 @@ impl<'a> ReplyTo<'a> {
         Some(ItemSender::new(Arc::clone(self.connection), key, false))
     }
 
-    pub(crate) fn item_stream<T: Payload>(&self) -> Option<ItemStream<T>> {
+    /// Whoever reads the stream as a thread waits no longer than until `deadline`.
+    pub(crate) fn item_stream<T: Payload>(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Option<ItemStream<T>> {
         let id = self.call.id?;
         let key = self.connection.open_ticket_to_read(id)?;
         Some(ItemStream::new(
@@ -168,7 +173,7 @@ impl<'a> ReplyTo<'a> {
             key,
             id,
             false,
-            None,
+            deadline,
         ))
     }
 

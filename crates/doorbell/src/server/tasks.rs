@@ -126,7 +126,7 @@ where
 
     fn handle(&self, request: Request<'_>) {
         ReplyTo::serve(request, |reply_to, context, message: M| {
-            let Some(items) = reply_to.item_stream() else {
+            let Some(items) = reply_to.item_stream(None) else {
                 return;
             };
             reply_to.run(
@@ -151,7 +151,8 @@ where
 
     fn handle(&self, request: Request<'_>) {
         ReplyTo::serve(request, |reply_to, context, message: M| {
-            let (Some(items), Some(out)) = (reply_to.item_stream(), reply_to.item_sender()) else {
+            let (Some(items), Some(out)) = (reply_to.item_stream(None), reply_to.item_sender())
+            else {
                 return;
             };
             reply_to.run(
