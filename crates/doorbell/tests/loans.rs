@@ -541,6 +541,28 @@ fn client_that_only_tries_has_room_a_little_later() {
     }
 }
 
+#[test]
+fn room_that_was_wished_for_and_not_used_is_had_by_a_larger_loan() {
+    let place = Place::new();
+    let server = blocking::Server::builder(place.name())
+        .max_loan_bytes(2 * MIB as u64)
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    for drops in [false, true] {
+        match client.try_loan(MIB / 2) {
+            Ok(loan) => drop(loan),
+            Err(error) => assert!(matches!(error, LoanError::NoRoom { .. }), "{error}"),
+        }
+        eventually("there is some", || server.stats().loan_bytes > 0);
+        if drops {
+            drop(client.try_loan(MIB / 2));
+        }
+        let large = client.loan(3 * MIB / 2, PATIENCE);
+        assert_eq!(large.map(|loan| loan.len()).unwrap(), 3 * MIB / 2);
+    }
+}
+
 /// A thread waits for more room than there is, and asks again whenever some may have come. What another thread gives back just before it falls asleep
 /// is no exception.
 #[test]

@@ -46,6 +46,8 @@ pub(super) struct Pool {
     is_refused: bool,
     /// A segment for us to write has been announced, and is being mapped.
     is_coming: bool,
+    /// Segments of ours, unused, of which the server has asked for the end once.
+    ignored: Vec<u32>,
     /// A segment of ours has been given up since the last wish for one. If that is refused, it may be for the room which that one took.
     has_retired: bool,
 }
@@ -54,8 +56,8 @@ pub(super) struct Pool {
 struct Readable {
     number: u32,
     segment: Arc<PeerSegment>,
-    /// It has been asked to give it up, and has lent nothing of it since.
-    is_asked: bool,
+    /// How often it has been asked to give it up since it has lent something of it.
+    asked: u8,
 }
 
 impl Readable {
@@ -63,7 +65,7 @@ impl Readable {
         Self {
             number,
             segment,
-            is_asked: false,
+            asked: 0,
         }
     }
 }
@@ -85,6 +87,7 @@ impl Pool {
             is_expected: false,
             is_refused: false,
             is_coming: false,
+            ignored: Vec::new(),
             has_retired: false,
         }
     }
@@ -172,7 +175,7 @@ impl State {
         if !accepts(&mut self.machine) {
             return None;
         }
-        readable.is_asked = false;
+        readable.asked = 0;
         doorbell_shm::failpoint!("loan.held");
         let bytes = SharedBytes::Peer(bytes);
         Some(Held::new(bytes, block, &self.pool.returns))
@@ -183,6 +186,7 @@ impl State {
         match *event {
             Event::Released { block } => return self.block_came_back(block, effects),
             Event::SegmentRefused => {
+                self.retire(|_, _| true); // what nobody uses may be the room that is wanted
                 effects.more.append(&mut self.pool.room_came());
                 self.pool.is_refused = !self.pool.has_retired;
                 return;
@@ -210,7 +214,7 @@ impl State {
         self.room_may_have_come(effects);
     }
 
-    fn room_may_have_come(&mut self, effects: &mut Effects) {
+    pub(in crate::connection) fn room_may_have_come(&mut self, effects: &mut Effects) {
         effects.kicks |= self.sleeps_for_space(); // the driver may wait for it, and is not among those who registered
         if !self.pool.wakers.is_empty() || self.pool.is_refused || self.pool.is_wanted {
             effects.more.append(&mut self.pool.room_came());

@@ -209,7 +209,7 @@ impl Connection {
         let mut state = held.unwrap_or_else(|| self.lock());
         if std::mem::take(&mut state.is_told_quiet) {
             receive.give_back();
-            state.retire_large();
+            state.retire_large(effects);
             state.give_back();
         }
         self.finish_batch(receive, &mut state, effects)?;

@@ -52,14 +52,25 @@ impl State {
     }
 
     /// The server asks for the end of a segment. One that has not been used yet has been wished for by somebody who may still come for it: he has not
-    /// waited, and the server has gone to sleep meanwhile. It stays until it has been used, or until [it is quiet](Self::retire_large).
+    /// waited, and the server has gone to sleep meanwhile. So the first question does not count then.
     pub(super) fn retire_if_used(&mut self, number: u32) {
-        self.retire(|own, segment| own == number && segment.was_used());
+        let was_asked = self.pool.ignored.contains(&number);
+        self.pool.ignored.retain(|&ignored| ignored != number);
+        let mut ignores = false;
+        self.retire(|own, segment| {
+            let is_it = own == number;
+            ignores |= is_it && !segment.was_used() && !was_asked;
+            is_it && !ignores
+        });
+        if ignores {
+            self.pool.ignored.push(number);
+        }
     }
 
     /// Gives up all large segments that nobody uses.
-    pub(in crate::connection) fn retire_large(&mut self) {
+    pub(in crate::connection) fn retire_large(&mut self, effects: &mut Effects) {
         self.retire(|_, segment| !is_small(segment));
+        self.room_may_have_come(effects);
     }
 
     /// Gives up what nobody uses, except a small segment for each side to write, because the connection goes to sleep. Returns `true` if there
@@ -83,8 +94,8 @@ impl State {
             if is_small && !std::mem::replace(&mut keeps_peer, true) {
                 continue;
             }
-            if !readable.is_asked && self.machine.ask_to_retire(readable.number) {
-                readable.is_asked = true;
+            if readable.asked < MOST_QUESTIONS && self.machine.ask_to_retire(readable.number) {
+                readable.asked += 1;
             }
         }
         self.machine.has_control()
@@ -134,6 +145,7 @@ impl Connection {
         let made = Made::new(writer, bytes, self.subject());
         doorbell_shm::failpoint!("segment.made");
         let mut state = self.lock();
+        state.is_untidy = true; // so that the client hears when nothing happens
         let sent = made.and_then(|(made, handle)| state.add_segment(made, &handle, bytes));
         if let Err(error) = &sent {
             state.pool.charge.refuse(u64::from(bytes));
@@ -194,6 +206,10 @@ impl Connection {
         Ok(())
     }
 }
+
+/// How often a client is asked for the end of a segment that it does not use, each time that its connection goes to sleep. The first time it may have
+/// a use for it all the same.
+const MOST_QUESTIONS: u8 = 2;
 
 /// It is kept while a connection sleeps.
 fn is_small(segment: &OwnSegment) -> bool {
