@@ -3,11 +3,11 @@
 mod support;
 
 use std::{
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     time::{Duration, Instant},
 };
 
-use doorbell::{CallError, Client, Code, Context, Outcome, Server, Status, blocking};
+use doorbell::{CallError, Client, Code, Context, ItemError, Outcome, Server, Status, blocking};
 use doorbell_testkit::{PATIENCE, Place};
 use support::{Host, SHORT, in_time, messages::*, server_has_seen};
 
@@ -371,4 +371,36 @@ fn handler_of_a_thread_waits_for_items_until_the_deadline() {
         other => panic!("{other:?}"),
     }
     assert_exceeded(&call.finish().unwrap_err());
+}
+
+/// The handler neither reads nor ends, and its server looks at no clock meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn task_waits_for_room_for_an_item_until_the_deadline() {
+    let place = Place::new();
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let _server = blocking::Server::builder(place.name())
+        .on_upload(
+            move |_: Context, _: StuckUpload, items: blocking::ItemStream<Vec<u8>>| {
+                let _ = gate.lock().unwrap().recv();
+                drop(items);
+                Ok::<_, Status>(0)
+            },
+        )
+        .bind()
+        .unwrap();
+    let _go = go;
+    in_time(async {
+        let client = Client::connect(place.name()).await.unwrap();
+        let call = client.upload(StuckUpload).timeout(SHORT);
+        let mut upload = call.await.unwrap();
+        let error = loop {
+            if let Err(error) = upload.send(vec![1; 1000]).await {
+                break error;
+            }
+        };
+        assert!(matches!(error, ItemError::DeadlineExceeded), "{error:?}");
+        assert_exceeded(&upload.finish().await.unwrap_err());
+    })
+    .await;
 }

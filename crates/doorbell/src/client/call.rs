@@ -285,7 +285,7 @@ impl<'c, M: Upload> IntoFuture for Call<'c, M, Bidirectional> {
         Box::pin(async move {
             let (connection, key, deadline) = self.open(CallKind::Bidirectional).await?;
             connection.share_ticket(key);
-            let sender = ItemSender::new(Arc::clone(&connection), key, true);
+            let sender = ItemSender::new(Arc::clone(&connection), key, true).until(deadline);
             Ok((sender, ItemStream::of_call(connection, key, deadline)))
         })
     }
@@ -299,7 +299,7 @@ impl<'c, M: Upload> IntoFuture for Call<'c, M, Uploading> {
         Box::pin(async move {
             let (connection, key, deadline) = self.open(CallKind::ClientStream).await?;
             connection.share_ticket(key);
-            let sender = ItemSender::new(Arc::clone(&connection), key, true);
+            let sender = ItemSender::new(Arc::clone(&connection), key, true).until(deadline);
             Ok(UploadStream {
                 sender: Some(sender),
                 reply: PendingReply::new(connection, key, deadline),

@@ -101,7 +101,7 @@ impl<I: Iterator> Unpin for Replies<I> {}
 impl<M: Message, I: Iterator<Item = M>> Stream for Replies<I> {
     type Item = Result<M::Reply, CallError>;
 
-    /// Polls for what came of the next call. The deadline is looked at only by [`next`](Replies::next); here the server ends the calls.
+    /// Polls for what came of the next call. The deadline is looked at only by [`next`](Replies::next); here the server ends the calls, once their handlers wait.
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.get_mut().poll_reply(cx)
     }

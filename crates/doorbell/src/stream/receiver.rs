@@ -266,7 +266,7 @@ impl<T> Unpin for ItemStream<T> {}
 impl<T: Payload> futures_core::Stream for ItemStream<T> {
     type Item = Result<T, CallError>;
 
-    /// Polls for the next item. The call's deadline is looked at only by [`next`](ItemStream::next); here the server ends the stream.
+    /// Polls for the next item. The call's deadline is looked at only by [`next`](ItemStream::next); here the server ends the stream, once its handler waits.
     fn poll_next(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.get_mut().poll_item(cx)
     }

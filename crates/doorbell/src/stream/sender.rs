@@ -28,6 +28,9 @@ pub struct ItemSender<T> {
     on_drop: OnDrop,
     /// Items that were fed. If there are any, there is credit for them.
     pack: Pack,
+    /// Until when a task of the client waits for credit. Others who wait are told by whoever watches over their call.
+    #[cfg(feature = "tokio")]
+    deadline: Option<Instant>,
     turns: Turns,
     items: PhantomData<fn(T)>,
 }
@@ -90,9 +93,18 @@ impl<T: Payload> ItemSender<T> {
             key,
             on_drop: if ends { OnDrop::End } else { OnDrop::Nothing },
             pack: Pack::default(),
+            #[cfg(feature = "tokio")]
+            deadline: None,
             turns: Turns::default(),
             items: PhantomData,
         }
+    }
+
+    /// As it is, for a task that waits no longer than until `deadline`.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn until(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// Sends one item, after those that were [fed](Self::feed), waiting until the receiver has room for it.
@@ -111,7 +123,7 @@ impl<T: Payload> ItemSender<T> {
             Err(ItemError::Full) => {}
             done => return done,
         }
-        poll_fn(|cx| self.poll_with_credit(cx, |sender| sender.try_send(&item))).await
+        self.with_credit(|sender| sender.try_send(&item)).await
     }
 
     /// Adds one item to those that are sent together, waiting until the receiver has room for it.
@@ -133,7 +145,7 @@ impl<T: Payload> ItemSender<T> {
             Err(ItemError::Full) => {}
             done => return done,
         }
-        poll_fn(|cx| self.poll_with_credit(cx, |sender| sender.try_feed(&item))).await
+        self.with_credit(|sender| sender.try_feed(&item)).await
     }
 
     /// Sends the items that were [fed](Self::feed). Never waits: there is room for what has been fed.
@@ -167,6 +179,23 @@ impl<T: Payload> ItemSender<T> {
         self.send_fed()?;
         let sent = scratch::encoded(item, |payload| self.connection.send_item(self.key, payload))?;
         Ok(sent?)
+    }
+
+    /// Tries until the receiver has room, or the deadline has passed.
+    async fn with_credit(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<(), ItemError>,
+    ) -> Result<(), ItemError> {
+        #[cfg(feature = "tokio")]
+        if let Some(deadline) = self.deadline {
+            let tried = poll_fn(|cx| self.poll_with_credit(cx, &mut attempt));
+            if let Ok(done) = tokio::time::timeout_at(deadline.into(), tried).await {
+                return done;
+            }
+            self.connection.expire(); // the call is over, on both sides
+            return Err(ItemError::DeadlineExceeded);
+        }
+        poll_fn(|cx| self.poll_with_credit(cx, &mut attempt)).await
     }
 
     /// Tries until the receiver has room.
