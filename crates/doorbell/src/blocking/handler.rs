@@ -181,13 +181,14 @@ impl Threads {
     ) {
         reply_to.gives_work();
         let (connection, call) = (Arc::clone(reply_to.connection), reply_to.call);
-        let refused = self.run(move || {
+        let answer = move |output| {
             let reply_to = ReplyTo::later(&connection, call);
-            match catch_unwind(AssertUnwindSafe(handler)) {
+            match output {
                 Ok(output) => reply_to.finish(finish, output),
                 Err(_) => reply_to.panicked(),
             }
-        });
+        };
+        let refused = self.run(|| catch_unwind(AssertUnwindSafe(handler)), answer);
         let text = match refused {
             Ok(()) => return,
             Err(Refused::Busy(limit)) => {

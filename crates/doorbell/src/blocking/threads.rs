@@ -44,7 +44,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Threads with a job, and jobs for idle threads.
+    /// Jobs that run, and those for idle threads.
     running: usize,
     /// Threads that wait, or have been given one of the jobs and not taken it yet.
     idle: usize,
@@ -55,6 +55,15 @@ struct State {
 }
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// A job counts as long as it has this.
+struct Place(Arc<Shared>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.0.state).running -= 1;
+    }
+}
 
 impl Threads {
     pub(super) fn new(limit: usize) -> Arc<Self> {
@@ -73,28 +82,36 @@ impl Threads {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Runs `job` on a thread that is idle, or on a new one.
+    /// Runs `job` on a thread that is idle, or on a new one, and then `finish` with what it returns. By then it counts no more: whoever has been answered
+    /// finds its place free.
     ///
     /// # Errors
     ///
-    /// It does not and will not run, and is dropped.
-    pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Refused> {
+    /// Neither runs nor will, and both are dropped.
+    pub(super) fn run<T>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+        finish: impl FnOnce(T) + Send + 'static,
+    ) -> Result<(), Refused> {
         let limit = self.limit.load(Ordering::Relaxed);
         let mut state = lock(&self.shared.state);
         if state.running >= limit {
             return Err(Refused::Busy(limit));
         }
         state.running += 1;
+        let place = Place(Arc::clone(&self.shared));
+        let job = Box::new(move || {
+            let output = job();
+            drop(place);
+            finish(output);
+        });
         if state.idle > state.jobs.len() {
-            state.jobs.push_back(Box::new(job));
+            state.jobs.push_back(job);
             self.shared.wake(state, 1);
             return Ok(());
         }
         drop(state);
-        self.start(Box::new(job)).map_err(|error| {
-            lock(&self.shared.state).running -= 1;
-            Refused::System(error)
-        })
+        self.start(job).map_err(Refused::System)
     }
 
     fn start(&self, job: Job) -> io::Result<()> {
@@ -125,7 +142,6 @@ impl Shared {
     /// Ends one job, and returns the next one if it comes soon enough for the thread to stay.
     fn next(&self, stay: Duration) -> Option<Job> {
         let mut state = lock(&self.state);
-        state.running -= 1;
         state.idle += 1;
         let until = Instant::now() + stay;
         let job = loop {
