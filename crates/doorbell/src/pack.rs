@@ -11,8 +11,6 @@ use crate::message::{EncodeError, Payload};
 pub(crate) struct Pack {
     body: Vec<u8>,
     count: usize,
-    /// Where the last whole message ends. What lies behind has been left by one whose encoding panicked.
-    whole_bytes: usize,
     limits: PackLimits,
 }
 
@@ -56,8 +54,7 @@ impl Pack {
     ///
     /// The message cannot be encoded.
     pub(crate) fn add<T: Payload>(&mut self, message: &T) -> Result<bool, EncodeError> {
-        let start = self.whole_bytes;
-        self.body.truncate(start);
+        let start = self.body.len();
         if message.as_loaned().is_some() {
             return Ok(false); // it is not to be copied
         }
@@ -74,23 +71,20 @@ impl Pack {
             return Ok(false);
         }
         self.count += 1;
-        self.whole_bytes = self.body.len();
         Ok(true)
     }
 
     pub(crate) fn collected(&self) -> Option<Collected<'_>> {
-        let body = &self.body[..self.whole_bytes];
         match self.count {
             0 => None,
-            1 => Some(Collected::One(&body[PACKED_LENGTH_BYTES..])),
-            count => Some(Collected::Many(body, count)),
+            1 => Some(Collected::One(&self.body[PACKED_LENGTH_BYTES..])),
+            count => Some(Collected::Many(&self.body, count)),
         }
     }
 
     pub(crate) fn clear(&mut self) {
         self.body.clear();
         self.count = 0;
-        self.whole_bytes = 0;
     }
 }
 

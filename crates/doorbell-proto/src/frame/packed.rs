@@ -120,23 +120,34 @@ pub fn packed_at(body: &[u8], at: usize) -> Option<(&[u8], usize)> {
 ///
 /// # Panics
 ///
-/// If the message has 4 GiB or more.
+/// If the message has 4 GiB or more, or if `write` does; nothing has been appended then either.
 pub fn pack<E>(
     body: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {
     let start = body.len();
-    body.extend_from_slice(&[0; PACKED_LENGTH_BYTES]);
-    if let Err(error) = write(body) {
-        body.truncate(start);
-        return Err(error);
-    }
-    let message_bytes = body.len() - start - PACKED_LENGTH_BYTES;
+    let half = Half { body, start };
+    half.body.extend_from_slice(&[0; PACKED_LENGTH_BYTES]);
+    write(half.body)?;
+    let message_bytes = half.body.len() - start - PACKED_LENGTH_BYTES;
     let length = u32::try_from(message_bytes).expect("a message is smaller than 4 GiB");
-    if let Some(place) = body.get_mut(start..start + PACKED_LENGTH_BYTES) {
+    if let Some(place) = half.body.get_mut(start..start + PACKED_LENGTH_BYTES) {
         place.copy_from_slice(&length.to_le_bytes());
     }
+    std::mem::forget(half); // it is whole
     Ok(())
+}
+
+/// A message that is being appended. Dropped, it is gone.
+struct Half<'a> {
+    body: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl Drop for Half<'_> {
+    fn drop(&mut self) {
+        self.body.truncate(self.start);
+    }
 }
 
 /// What a packed message takes beside its own bytes.
