@@ -7,7 +7,7 @@ use doorbell_proto::{
 };
 use doorbell_shm::stall;
 
-use super::{Connection, Outbound, Preamble, State, TicketKey, state::header};
+use super::{Connection, Outbound, Preamble, State, TicketKey, writing::header};
 use crate::{
     error::{Breach, CallError},
     pack::{Collected, PackLimits},

@@ -11,13 +11,16 @@
 //! and the connection's background task drains when the bell rings. See [`drive`].
 
 mod drive;
+mod events;
 mod guard;
 mod inbox;
 mod items;
 mod load;
 mod loans;
+mod outbound;
 mod outgoing;
 mod overlap;
+mod publishing;
 mod ready;
 mod receive;
 mod reply;
@@ -30,6 +33,7 @@ mod ticket;
 mod together;
 #[cfg(feature = "tokio")]
 mod turns;
+mod writing;
 
 use std::{
     sync::{
@@ -57,12 +61,13 @@ pub(crate) use inbox::Inbox;
 pub(crate) use items::ItemRefused;
 pub(crate) use loans::{Held, Purse, Spending};
 use loans::{Pool, Returns};
+pub(crate) use outbound::{Outbound, Preamble};
 pub(crate) use receive::Dispatch;
 use reply::Requests;
 pub(crate) use reply::{InlineReplies, Outcome, recycle, take_outcome};
 pub(crate) use send::{Answer, NewCall};
 pub(crate) use serve::Rest;
-pub(crate) use state::{Outbound, Preamble, State};
+pub(crate) use state::State;
 pub(crate) use thread::be_worker;
 use ticket::Ticket;
 pub(crate) use ticket::{Awaited, Reply, TicketKey};

@@ -2,7 +2,6 @@
 //! writes into our ring.
 
 use std::{
-    sync::atomic::Ordering,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -10,13 +9,13 @@ use std::{
 use doorbell_proto::{
     CallId, CallKind, MessageType, Metadata, Status,
     connection::{GoAwayReason, StartError},
-    frame::{BlockId, Flags, FrameKind},
+    frame::{Flags, FrameKind},
 };
-use doorbell_shm::{SleepOn, SpinTurn, stall};
+use doorbell_shm::{SpinTurn, stall};
 
 use super::{
-    Connection, Effects, Outbound, Preamble, Receive, Sleeper, StateGuard, TicketKey,
-    state::{State, header},
+    Connection, Effects, Outbound, Preamble, Receive, Sleeper, StateGuard, TicketKey, state::State,
+    writing::header,
 };
 use crate::{
     error::{Breach, CallError, Disconnected, NotifyError},
@@ -345,113 +344,9 @@ impl Connection {
         let result = guard.pump();
         self.sent(guard, result);
     }
-
-    /// Publishes after something was written, makes sure that what could not be written will be, and wakes the peer if it sleeps.
-    pub(super) fn sent(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
-        if result.is_err() || guard.has_backlog() || guard.is_watched() || stall::may_be_watched() {
-            return self.sent_with_more(guard, result);
-        }
-        let notify = guard.publish();
-        self.backlog.store(false, Ordering::Relaxed);
-        guard.unlock();
-        if let Some(on) = notify {
-            self.notify_peer(on);
-        }
-    }
-
-    /// Tells the peer of blocks that nobody has any more, `block` among them. That alone wakes it only if it waits for room; what waited to be written or to be
-    /// published goes with it, and wakes it as ever.
-    pub(super) fn send_returns(&self, mut guard: StateGuard<'_>, block: Option<BlockId>) {
-        let is_all = !guard.has_backlog() && !guard.producer.has_unpublished();
-        let said = block.map_or(Ok(()), |block| guard.say_released(block));
-        let result = said.and_then(|()| guard.pump());
-        // A worker that has gone to sleep meanwhile could not ask the client for the end of the segment.
-        let is_last =
-            self.sleeper == Sleeper::Worker && guard.is_announced() && guard.machine.loans().1 == 0;
-        if is_all {
-            self.sent_quietly(guard, result);
-        } else {
-            self.sent(guard, result);
-        }
-        if is_last {
-            self.ask_to_resume();
-        }
-    }
-
-    /// As [`sent`](Self::sent), after blocks have been given back: wakes the peer only if it waits for room.
-    fn sent_quietly(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
-        if result.is_err() || guard.has_backlog() || guard.is_watched() {
-            return self.sent_with_more(guard, result);
-        }
-        let notify = guard.publish_quietly();
-        drop(guard);
-        if let Some(on) = notify {
-            self.notify_peer(on);
-        }
-    }
-
-    /// As [`sent`](Self::sent), if something could not be written, or somebody waits for what has changed, or a thread may be watched.
-    #[cold]
-    fn sent_with_more(&self, guard: StateGuard<'_>, result: Result<(), Breach>) {
-        if self.sent_in_part(guard, result) {
-            self.find_driver();
-        }
-    }
-
-    /// As [`sent`](Self::sent), of which a part could not be written. Returns `true` if somebody must be found who will.
-    fn sent_in_part(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) -> bool {
-        let (result, notify) = stall::count(self.subject(), || {
-            let result = result.and_then(|()| self.ensure_pumped(&mut guard));
-            (result, guard.publish())
-        });
-        let backlog = guard.has_backlog();
-        self.backlog.store(backlog, Ordering::Relaxed);
-        let adrift = backlog && guard.is_adrift();
-        let mut woken = guard.take_quiet_wakers();
-        if guard.is_writable() {
-            woken.append(&mut guard.space_wakers); // we have used the room that they wait for, and there is more
-            if guard.sleeps_for_space() {
-                self.kick.raise(); // the driver may wait for it, too, and is not among them
-            }
-        }
-        drop(guard);
-        woken.into_iter().for_each(std::task::Waker::wake);
-        if let Some(on) = notify {
-            self.notify_peer(on);
-        }
-        if let Err(breach) = result {
-            self.close(breach.into());
-            return false;
-        }
-        adrift
-    }
-
-    /// If frames wait and the driver sleeps without watching for room, makes it watch.
-    fn ensure_pumped(&self, state: &mut State) -> Result<(), Breach> {
-        if !state.has_backlog() {
-            return Ok(());
-        }
-        match state.sleeps_without_space() {
-            None => Ok(()),
-            Some(SleepOn::Futex) => {
-                self.kick.raise();
-                Ok(())
-            }
-            Some(SleepOn::Doorbell) => {
-                state.announce(SleepOn::Doorbell);
-                state.pump() // room that came between is seen here: the announcement fences
-            }
-        }
-    }
 }
 
 impl State {
-    /// Somebody waits for room, or for everything to have been written.
-    #[inline]
-    fn is_watched(&self) -> bool {
-        !self.space_wakers.is_empty() || !self.quiet_wakers.is_empty() || self.sleeps_for_space()
-    }
-
     #[inline]
     pub(super) fn check_open(&self) -> Result<(), CallError> {
         if self.end.is_none() && self.going_away.is_none() {

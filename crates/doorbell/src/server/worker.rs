@@ -4,6 +4,7 @@
 //! of a turn together. A connection that has been quiet is announced as asleep, looked at once more, and left to its doorbell.
 //! With nothing hot the worker sleeps in the poller, for as long as nothing happens.
 
+mod idle;
 mod moves;
 
 use std::{
@@ -21,14 +22,14 @@ use super::{
     mailbox::{Mailbox, Traveller},
     pace::{self, Pace},
     quarantine::Quarantine,
-    quiet::{Quiet, TIME_QUIET},
+    quiet::Quiet,
     registry::{Registry, Snapshot},
     turn::{Brought, Others, Served, serve, serve_the_dead},
     wary::Wary,
 };
 use crate::{
     connection::{Connection, Rest, Watched, be_worker, lock},
-    deadline::{after, after_since},
+    deadline::after,
     error::Disconnected,
 };
 
@@ -360,44 +361,6 @@ impl Worker {
         self.end_idle();
     }
 
-    /// Gives back the memory of connections that have used much and have been quiet for a while.
-    fn give_back(&mut self, now: Instant) {
-        let Some(due) = self.quiet.take_due(now) else {
-            return;
-        };
-        let mut is_less = due.have_some_ended;
-        for index in due.connections {
-            is_less |= self.give_back_of(index, now);
-        }
-        if is_less && self.duties.trims_heap {
-            sys::trim_heap();
-        }
-    }
-
-    /// As [`give_back`](Self::give_back), of one connection. Returns `false` if it has not been quiet.
-    fn give_back_of(&mut self, index: usize, now: Instant) -> bool {
-        let Some(Some(owned)) = self.connections.get_mut(index) else {
-            return false;
-        };
-        if owned.hot || !owned.is_untidy {
-            owned.is_untidy = false; // it comes back when it goes to sleep
-            return false;
-        }
-        let is_quiet = now.saturating_duration_since(owned.last_active) >= TIME_QUIET / 2;
-        let connection = &owned.connection;
-        let give_back = || connection.give_back();
-        owned.is_untidy = !is_quiet || stall::measure(connection.subject(), give_back);
-        if !is_quiet {
-            self.quiet.push(now, index);
-        } else if owned.is_untidy {
-            self.quiet.push_again(now, index);
-        }
-        if self.has_stalled_too_much(index) {
-            self.isolate(index);
-        }
-        is_quiet
-    }
-
     fn poll(&mut self, wait: Wait) {
         let mut events = std::mem::take(&mut self.events);
         events.clear();
@@ -571,36 +534,6 @@ impl Worker {
             home,
             legacy,
         })
-    }
-
-    fn next_idle_deadline(&self) -> Option<Instant> {
-        let timeout = self.duties.idle_timeout?;
-        self.connections
-            .iter()
-            .flatten()
-            .map(|owned| after_since(owned.last_active, timeout))
-            .min()
-    }
-
-    fn end_idle(&mut self) {
-        let Some(timeout) = self.duties.idle_timeout else {
-            return;
-        };
-        let now = Instant::now();
-        self.idle_check_at = Some(after_since(now, timeout));
-        for index in 0..self.connections.len() {
-            let Some(owned) = &mut self.connections[index] else {
-                continue;
-            };
-            if owned.hot || after_since(owned.last_active, timeout) > now {
-                continue;
-            }
-            if owned.connection.is_idle() && !owned.connection.has_background() {
-                self.end(index, Disconnected::Idle(timeout));
-            } else {
-                owned.last_active = now; // a call, or the handler of a notification, is under way
-            }
-        }
     }
 }
 
