@@ -103,6 +103,8 @@ announce-fence      loom_frame_that_waits_when_the_worker_falls_asleep_is_writte
 show-under-lock     loom_client_that_is_closed_shows_it
 show-under-lock     loom_client_whose_connection_ends_at_once_shows_it
 cancel-word-first   loom_cancel_word_is_seen_with_its_frame_and_means_one_call
+cancel-release      loom_call_whose_cancel_word_is_overwritten_stays_cancelled
+cancel-acquire      loom_call_whose_cancel_word_is_overwritten_stays_cancelled
 complete-in-one     loom_reply_that_frees_its_slot_finds_its_caller
 return-after-read   loom_block_is_read_before_it_is_written_again
 unlent-held         loom_block_is_not_lent_while_it_is_read_here

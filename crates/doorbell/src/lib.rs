@@ -67,6 +67,7 @@ mod message;
 mod name;
 mod nesting;
 mod pack;
+mod panics;
 #[cfg(feature = "rkyv")]
 mod rkyv;
 mod scratch;

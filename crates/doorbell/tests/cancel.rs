@@ -2,16 +2,81 @@
 
 mod support;
 
-use doorbell::{CallError, Client, Code, Message as _, Outcome};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+    mpsc,
+};
+
+use doorbell::{CallError, Client, Code, Context, Message as _, Outcome, Status, blocking};
 use doorbell_proto::frame::{CallId, FrameHeader, FrameKind};
-use doorbell_testkit::{Place, RawServer, eventually};
+use doorbell_testkit::{
+    Child, PATIENCE, Place, RawServer,
+    by_hand::{Frame, HandClient, HandHello, Memory, flags, kind},
+    eventually, role, say, setting, wait_for_parent,
+};
 use support::{Host, SHORT, in_time, messages::*, server_has_seen};
 
 #[test]
 #[ignore = "the body of the child processes"]
 fn child_process() {
-    support::roles::run();
+    match role().as_deref() {
+        Some("give up") => give_up(),
+        _ => support::roles::run(),
+    }
 }
+
+/// Says what it does with one slot when it is told to go on.
+struct Slot {
+    client: HandClient,
+    generation: u32,
+}
+
+impl Slot {
+    const NUMBER: u32 = 3;
+
+    fn word() -> u64 {
+        let ring = HandHello::proper().ring_capacity_bytes;
+        Memory::RING + u64::from(ring) + 4 * u64::from(Self::NUMBER)
+    }
+
+    fn id(&self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(Self::NUMBER)
+    }
+
+    fn call(&mut self) {
+        self.generation += 1;
+        let call = Frame::new(kind::CALL, self.id(), Count::TYPE.get());
+        self.client.send(&call.flags(flags::STREAMING).body([1]));
+        wait_for_parent();
+    }
+
+    fn give_up(&mut self) {
+        self.client.ours.store(Self::word(), self.generation);
+        self.client.send(&Frame::new(kind::CANCEL, self.id(), 0));
+        self.client.ping(); // it has been read
+        say("GIVEN UP");
+        wait_for_parent();
+    }
+}
+
+/// Gives up one call after the other, then the memory that says so.
+fn give_up() {
+    let mut slot = Slot {
+        client: HandClient::connect(setting("path").as_ref()),
+        generation: 0,
+    };
+    for _ in 0..CALLS {
+        slot.call();
+        slot.give_up();
+    }
+    slot.client.ours.store(Slot::word(), 0);
+    say("GIVEN BACK");
+    wait_for_parent();
+}
+
+/// Calls of one slot.
+const CALLS: u32 = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_a_call_drops_its_handler() {
@@ -183,6 +248,68 @@ async fn handler_that_computes_sees_that_its_call_was_dropped() {
         .await;
     })
     .await;
+}
+
+/// A server whose handlers give their contexts away and go on until told.
+struct Stubborn {
+    _server: blocking::Server,
+    contexts: mpsc::Receiver<Context>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Stubborn {
+    fn serve(place: &Place) -> Self {
+        let (tell, contexts) = mpsc::channel();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let server = blocking::Server::builder(place.name())
+            .on_stream(
+                move |context: Context, _: Count, _: blocking::ItemSender<u32>| {
+                    tell.send(context).unwrap();
+                    while !over.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
+                    Ok::<_, Status>(())
+                },
+            )
+            .bind()
+            .unwrap();
+        Self {
+            _server: server,
+            contexts,
+            is_over,
+        }
+    }
+
+    fn next(&self) -> Context {
+        self.contexts.recv_timeout(PATIENCE).expect("a handler")
+    }
+}
+
+impl Drop for Stubborn {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn call_that_was_given_up_stays_so_whatever_becomes_of_its_cancel_word() {
+    let place = Place::new();
+    let server = Stubborn::serve(&place);
+    let settings = [("path", &*place.name())];
+    let mut child = Child::start("child_process", "give up", &settings);
+    let mut given_up = Vec::new();
+    for _ in 0..CALLS {
+        let context = server.next();
+        assert!(!context.is_cancelled());
+        child.tell("GO");
+        child.hear("GIVEN UP");
+        given_up.push(context);
+        assert!(given_up.iter().all(Context::is_cancelled));
+        child.tell("GO ON");
+    }
+    child.hear("GIVEN BACK");
+    assert!(given_up.iter().all(Context::is_cancelled));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

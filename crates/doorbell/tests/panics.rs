@@ -1,7 +1,7 @@
 //! Code of the user's that panics while an answer is made, or a notification is handled, costs that one message and nothing else.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
 
@@ -9,7 +9,7 @@ use doorbell::{
     Client, Code, Context, DecodeError, EncodeError, Incoming, ItemSender, Message, MessageType,
     Payload, Server, Status, blocking,
 };
-use doorbell_testkit::{PATIENCE, Place};
+use doorbell_testkit::{PATIENCE, Place, eventually};
 use serde::{Deserialize, Serialize, Serializer};
 
 #[derive(Serialize, Deserialize)]
@@ -197,6 +197,115 @@ fn panic_over_one_of_many_notifications_costs_a_server_of_threads_that_one() {
     let sum = client.call(Add(1, 2)).timeout(PATIENCE).wait();
     assert_eq!(sum.unwrap(), 3, "the server goes on");
     handled.assert_only_the_bad_ones_are_missing();
+}
+
+/// A reply whose encoding takes its time: as long as nobody lets it go on.
+struct Slow(Arc<Turnstile>);
+
+/// Counts who is in it, and lets them out when it is told.
+#[derive(Default)]
+struct Turnstile {
+    /// How many, and whether they may leave.
+    state: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Turnstile {
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.0 += 1;
+        let is_shut = |state: &mut (usize, bool)| !state.1;
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, is_shut);
+        waited.unwrap().0.0 -= 1;
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Payload for Slow {
+    fn encode(&self, _: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.0.pass();
+        Ok(())
+    }
+
+    fn decode(_: Incoming<'_>) -> Result<Self, DecodeError> {
+        Ok(Self(Arc::default()))
+    }
+}
+
+/// Answered with it.
+#[derive(Serialize, Deserialize)]
+struct Hurry;
+impl Message for Hurry {
+    const TYPE: MessageType = MessageType::new(10);
+    type Reply = Slow;
+}
+impl doorbell::Upload for Hurry {
+    type Item = u32;
+}
+
+#[test]
+fn threads_of_handlers_encode_their_replies_within_their_limit() {
+    let (place, turnstile) = (Place::new(), Arc::new(Turnstile::default()));
+    let replies = Arc::clone(&turnstile);
+    let _server = blocking::Server::builder(place.name())
+        .handler_threads(2)
+        .on_upload(move |_: Context, _: Hurry, _: blocking::ItemStream<u32>| {
+            Ok::<_, Status>(Slow(Arc::clone(&replies)))
+        })
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    let encoding = || turnstile.state.lock().unwrap().0;
+    let calls: Vec<_> = (1..=2)
+        .map(|count| {
+            let call = client.upload(Hurry).timeout(PATIENCE).open().unwrap();
+            eventually("its reply is encoded", || encoding() == count);
+            call
+        })
+        .collect();
+    let refused = client.upload(Hurry).timeout(PATIENCE).open().unwrap();
+    let error = refused.finish().err().expect("there is no thread for it");
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    turnstile.open();
+    for call in calls {
+        assert!(call.finish().is_ok());
+    }
+}
+
+/// What a panic is raised with that panics when it is dropped.
+struct Touchy;
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("on purpose"));
+    }
+}
+
+/// It must not end the thread that serves everybody.
+#[test]
+fn panic_with_a_value_that_panics_costs_its_message_and_nothing_else() {
+    let place = Place::new();
+    let _server = blocking::Server::builder(place.name())
+        .workers(1)
+        .on(|_: Context, add: Add| match add.0 {
+            0 => std::panic::resume_unwind(Box::new(Touchy)),
+            _ => Ok::<_, Status>(add.0 + add.1),
+        })
+        .on_notify(|_: Context, _: Number| std::panic::resume_unwind(Box::new(Touchy)))
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    client.notify(Number(1)).unwrap();
+    client.notify_all((0..10).map(Number)).unwrap();
+    let error = client.call(Add(0, 1)).timeout(PATIENCE).wait().unwrap_err();
+    assert_eq!(error.code(), Code::Internal, "{error}");
+    assert_eq!(client.call(Add(1, 2)).timeout(PATIENCE).wait().unwrap(), 3);
+    let another = blocking::Client::connect(place.name()).unwrap();
+    assert_eq!(another.call(Add(1, 2)).timeout(PATIENCE).wait().unwrap(), 3);
 }
 
 /// A large reply that panics when its handler's thread drops it. Where it arrives it does not.

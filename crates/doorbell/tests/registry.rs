@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use doorbell::{Client, Code, Context, ItemSender, Outcome, Server, Status, blocking};
-use doorbell_testkit::{PATIENCE, Place};
+use doorbell_testkit::{PATIENCE, Place, eventually};
 use support::{in_time, messages::*};
 use tokio::sync::watch;
 
@@ -268,6 +268,33 @@ fn handlers_of_a_server_of_threads_change_under_load() {
         stop.store(true, Ordering::Relaxed);
     });
     assert!(server.shutdown(PATIENCE));
+}
+
+/// Workers that sleep have it no longer than others.
+#[test]
+fn handler_that_was_removed_or_replaced_goes_with_what_it_has() {
+    let place = Place::new();
+    let kept = Arc::new(());
+    let handler = || {
+        let kept = Arc::clone(&kept);
+        move |_: Context, add: Add| {
+            let _ = &kept;
+            Ok::<_, Status>(add.0 + add.1)
+        }
+    };
+    let server = blocking::Server::builder(place.name())
+        .workers(2)
+        .on(handler())
+        .bind()
+        .unwrap();
+    let clients = [(); 2].map(|()| blocking::Client::connect(place.name()).unwrap());
+    for client in &clients {
+        assert_eq!(client.call(Add(1, 2)).wait().unwrap(), 3);
+    }
+    assert!(server.on(handler()));
+    eventually("the first one has gone", || Arc::strong_count(&kept) == 2);
+    assert!(server.remove::<Add>());
+    eventually("the second one has gone", || Arc::strong_count(&kept) == 1);
 }
 
 /// Removes another handler when it goes.

@@ -7,7 +7,7 @@ use loom::thread;
 
 use super::model;
 use super::side::sides;
-use crate::sync::kept;
+use crate::sync::{fence_at, kept, ordering};
 use crate::wake::SleepOn;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +137,37 @@ fn loom_cancel_word_is_seen_with_its_frame_and_means_one_call() {
         assert_eq!(word.load(Ordering::Relaxed), 1, "the word is missing");
         assert_ne!(word.load(Ordering::Relaxed), 2, "another call is cancelled");
         cancelling.join().unwrap();
+    });
+}
+
+/// `take_cancel`, `is_cancelled`: a call was given up and has ended, and the client gives up the next one of the slot. Whoever finds the word of
+/// that one finds what is noted of the first.
+#[test]
+fn loom_call_whose_cancel_word_is_overwritten_stays_cancelled() {
+    model(|| {
+        let (word, noted) = (Arc::new(AtomicU32::new(1)), Arc::new(AtomicU32::new(0)));
+        let (mut client, mut server) = sides(SleepOn::Futex);
+        let cancelling = thread::spawn({
+            let word = Arc::clone(&word);
+            move || {
+                if client.try_receive().is_some() {
+                    word.store(2, ordering("cancel-release", Ordering::Release));
+                }
+            }
+        });
+        let ending = thread::spawn({
+            let noted = Arc::clone(&noted);
+            move || {
+                noted.store(1, Ordering::Release);
+                assert!(server.try_send(1));
+            }
+        });
+        let found = word.load(Ordering::Relaxed);
+        fence_at("cancel-acquire", Ordering::Acquire);
+        let was_noted = noted.load(Ordering::Acquire) == 1;
+        assert!(found == 1 || was_noted, "what was noted is missing");
+        cancelling.join().unwrap();
+        ending.join().unwrap();
     });
 }
 

@@ -14,7 +14,7 @@ use super::{
     HEADER_BYTES, HeaderWords, Kick, Layout, OwnMemory, PeerMemory, RingWriter, assert_aligned,
     assert_inside,
 };
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, fence_at, ordering};
 use crate::sys::{Mapping, RegionHandle, Woken, futex_wait_any, futex_wake, page_bytes};
 
 /// The region that we write, mapped for reading and writing. A clone names the same region.
@@ -60,7 +60,7 @@ impl OwnRegion {
             .expect("a slot below the agreed number");
         self.region
             .word(offset)
-            .store(generation, Ordering::Relaxed);
+            .store(generation, ordering("cancel-release", Ordering::Release)); // edge `given up`
     }
 
     /// Wakes a peer that sleeps in [`PeerRegion::wait`], once [`Notifier`](crate::wake::Notifier) has said that it is due. Costs a
@@ -206,11 +206,15 @@ impl PeerRegion {
 
     /// Returns the generation of the latest cancelled call of `slot`, or 0 if there is no such slot.
     ///
-    /// A hint: the peer can have written anything, and the cancel frame decides.
+    /// A hint: the peer can have written anything, and the cancel frame decides. If it is the generation of another call, what was known of earlier
+    /// ones when the peer began it is visible.
     #[inline]
     pub fn cancel_generation(&self, slot: u32) -> u32 {
         let offset = self.region.layout.cancel_offset(slot);
-        offset.map_or(0, |offset| self.region.word(offset).load(Ordering::Relaxed))
+        let generation =
+            offset.map_or(0, |offset| self.region.word(offset).load(Ordering::Relaxed));
+        fence_at("cancel-acquire", Ordering::Acquire); // edge `given up`
+        generation
     }
 
     /// Sleeps on a futex until the peer has notified the sleep with this number; or until `kick` is raised; or until the deadline.

@@ -11,10 +11,11 @@
 //! memory and could have kept it writable; it then could change bytes that the client writes, and the client's program sees nothing of
 //! that but through `unsafe` of its own. What the peer writes leaves by way of [`SharedBytes`](super::SharedBytes).
 
+use std::any::Any;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::blocks::{ALIGNMENT, Blocks};
 use super::copy::prefetch_to_write;
@@ -106,6 +107,8 @@ fn checked(bytes: u32) -> usize {
 pub struct OwnSegment {
     mapping: Mapping,
     blocks: Mutex<Blocks>,
+    /// Behind the mapping: fields go in their order.
+    rent: Rent,
 }
 
 /// A segment that the peer writes, mapped for reading only.
@@ -113,7 +116,12 @@ pub struct OwnSegment {
 pub struct PeerSegment {
     mapping: Mapping,
     subject: Subject,
+    /// Behind the mapping: fields go in their order.
+    rent: Rent,
 }
+
+/// What is dropped when a segment has been unmapped: whoever pays for its memory pays until then.
+type Rent = OnceLock<Box<dyn Any + Send + Sync>>;
 
 impl OwnSegment {
     fn map(handle: &RegionHandle, bytes: u32) -> io::Result<Arc<Self>> {
@@ -121,7 +129,13 @@ impl OwnSegment {
         Ok(Arc::new(Self {
             mapping,
             blocks: Mutex::new(Blocks::new(bytes)),
+            rent: Rent::new(),
         }))
+    }
+
+    /// Keeps something until the segment has been unmapped: until nobody has a block of it any more, nor the segment itself. Once.
+    pub fn keep(&self, rent: Box<dyn Any + Send + Sync>) {
+        keep(&self.rent, rent);
     }
 
     /// Returns the size of the segment.
@@ -259,7 +273,16 @@ impl Drop for OwnBlock {
 impl PeerSegment {
     fn map(handle: &RegionHandle, bytes: u32, subject: Subject) -> io::Result<Arc<Self>> {
         let mapping = Mapping::map_read_only(handle, bytes as usize)?;
-        Ok(Arc::new(Self { mapping, subject }))
+        Ok(Arc::new(Self {
+            mapping,
+            subject,
+            rent: Rent::new(),
+        }))
+    }
+
+    /// As [`OwnSegment::keep`].
+    pub fn keep(&self, rent: Box<dyn Any + Send + Sync>) {
+        keep(&self.rent, rent);
     }
 
     /// Returns the size of the segment.
@@ -310,6 +333,11 @@ impl PeerBlock {
             .as_ptr()
             .wrapping_add(self.offset)
     }
+}
+
+fn keep(place: &Rent, rent: Box<dyn Any + Send + Sync>) {
+    let is_first = place.set(rent).is_ok();
+    debug_assert!(is_first, "a segment is paid for once");
 }
 
 const PAGE_BYTES: u32 = 4096;

@@ -14,7 +14,7 @@ use crate::{
     client::{
         BackOff, Bidirectional, Notifications, Options, Streaming, Unary, Uploading, option_methods,
     },
-    connection::{Connection, Sleeper, Spending, lock},
+    connection::{Account, Connection, Sleeper, lock},
     deadline::after,
     error::{CallError, ConnectError, Disconnected, NotifyError},
     link::dial::dial,
@@ -328,8 +328,7 @@ impl Dialer {
             Sleeper::Threads,
             options.spin,
             options.max_assembly_bytes,
-            None,
-            Spending::none(),
+            Account::none(),
         );
         watch(&connection, watched).map_err(|source| ConnectError::System {
             path: self.path.clone(),

@@ -1,10 +1,6 @@
 //! Handlers that are plain functions: unary ones run on the I/O worker, streaming ones on threads of their own.
 
-use std::{
-    marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{marker::PhantomData, sync::Arc};
 
 use doorbell_proto::{CallKind, Status};
 
@@ -15,6 +11,7 @@ use super::{
 use crate::{
     connection::Answer,
     message::{Message, Upload},
+    panics::contain,
     server::{
         Context,
         registry::{Handler, Notifications, Request, SmallRequest},
@@ -181,15 +178,14 @@ impl Threads {
     ) {
         reply_to.gives_work();
         let (connection, call) = (Arc::clone(reply_to.connection), reply_to.call);
-        let answer = move |output| {
+        let job = move || {
             let reply_to = ReplyTo::later(&connection, call);
-            match output {
-                Ok(output) => reply_to.finish(finish, output),
-                Err(_) => reply_to.panicked(),
+            match contain(handler) {
+                Some(output) => reply_to.finish(finish, output),
+                None => reply_to.panicked(),
             }
         };
-        let refused = self.run(|| catch_unwind(AssertUnwindSafe(handler)), answer);
-        let text = match refused {
+        let text = match self.run(job) {
             Ok(()) => return,
             Err(Refused::Busy(limit)) => {
                 format!("{limit} streaming calls are being answered already")

@@ -47,3 +47,4 @@ pub use call_all::{CallAll, Replies};
 pub use client::{Builder as ClientBuilder, Client};
 pub use server::{Builder as ServerBuilder, Server};
 pub use stream::{ItemSender, ItemStream};
+pub(crate) use threads::leave_place;

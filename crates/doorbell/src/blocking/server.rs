@@ -63,7 +63,7 @@ impl Server {
         F: Fn(Context, M) -> Result<M::Reply, E> + Send + Sync + 'static,
         E: Into<Status> + 'static,
     {
-        self.engine.registry.insert(
+        self.engine.insert(
             M::TYPE,
             Function::<F, M, Unary>::new(handler, &self.threads),
         )
@@ -76,7 +76,7 @@ impl Server {
         F: Fn(Context, M, ItemSender<M::Reply>) -> Result<(), E> + Send + Sync + 'static,
         E: Into<Status> + 'static,
     {
-        self.engine.registry.insert(
+        self.engine.insert(
             M::TYPE,
             Function::<F, M, Streaming>::new(handler, &self.threads),
         )
@@ -84,7 +84,7 @@ impl Server {
 
     /// Removes the handler of `M`. Calls under way go on; new ones get `UNIMPLEMENTED`. Returns `true` if there was one.
     pub fn remove<M: Message>(&self) -> bool {
-        self.engine.registry.remove(M::TYPE)
+        self.engine.remove(M::TYPE)
     }
 
     /// Returns the path of the server's socket.

@@ -5,9 +5,9 @@
 //! as long as there are jobs.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +17,7 @@ use std::{
 
 use doorbell_shm::sys;
 
-use crate::connection::lock;
+use crate::{connection::lock, panics::contain};
 
 /// The threads of one server. When it has gone, those end that have nothing to do.
 pub(super) struct Threads {
@@ -56,8 +56,19 @@ struct State {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A job counts as long as it has this.
+/// A job counts as long as its thread has this.
 struct Place(Arc<Shared>);
+
+thread_local! {
+    /// The place of the job that this thread runs.
+    static PLACE: Cell<Option<Place>> = const { Cell::new(None) };
+}
+
+/// The calling thread is about to answer the call whose handler it has run, if it has: that counts no more. Whoever has been answered finds the
+/// place free.
+pub(crate) fn leave_place() {
+    drop(PLACE.take());
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -82,17 +93,12 @@ impl Threads {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Runs `job` on a thread that is idle, or on a new one, and then `finish` with what it returns. By then it counts no more: whoever has been answered
-    /// finds its place free.
+    /// Runs `job` on a thread that is idle, or on a new one. It counts until it [says](leave_place) that it does not, or ends.
     ///
     /// # Errors
     ///
-    /// Neither runs nor will, and both are dropped.
-    pub(super) fn run<T>(
-        &self,
-        job: impl FnOnce() -> T + Send + 'static,
-        finish: impl FnOnce(T) + Send + 'static,
-    ) -> Result<(), Refused> {
+    /// It does not run and never will, and is dropped.
+    pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Refused> {
         let limit = self.limit.load(Ordering::Relaxed);
         let mut state = lock(&self.shared.state);
         if state.running >= limit {
@@ -101,9 +107,8 @@ impl Threads {
         state.running += 1;
         let place = Place(Arc::clone(&self.shared));
         let job = Box::new(move || {
-            let output = job();
-            drop(place);
-            finish(output);
+            PLACE.set(Some(place));
+            job();
         });
         if state.idle > state.jobs.len() {
             state.jobs.push_back(job);
@@ -123,7 +128,8 @@ impl Threads {
             }
             let mut next = Some(job);
             while let Some(job) = next {
-                let _ = catch_unwind(AssertUnwindSafe(job)); // it has answered that itself
+                contain(job); // it has answered that itself
+                leave_place();
                 next = shared.next(stay);
             }
         })?;

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{BackOff, Options};
 use crate::{
-    connection::{Connection, Sleeper, Spending, Watched, lock},
+    connection::{Account, Connection, Sleeper, Watched, lock},
     deadline::after,
     error::{CallError, ConnectError, Disconnected},
     link::dial::dial,
@@ -165,8 +165,7 @@ impl Dialer {
             Sleeper::Task,
             self.options.spin,
             self.options.max_assembly_bytes,
-            None,
-            Spending::none(),
+            Account::none(),
         );
         self.attend(&connection, watched)
             .map_err(|source| ConnectError::System {

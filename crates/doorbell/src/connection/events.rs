@@ -164,6 +164,7 @@ impl State {
     }
 
     fn take_cancel(&mut self, id: CallId, effects: &mut Effects) {
+        self.cancels.note(id);
         (self.is_untidy, self.told_at) = (true, None); // the client has written a cancel word, which lies behind the ring
         self.forget_queued(id, effects);
         if let Some(ticket) = self.tickets.find_mut(id) {

@@ -13,6 +13,7 @@ mod segments;
 use std::{sync::Arc, task::Waker};
 
 pub(super) use arriving::{Lent, Taken};
+use budget::Paid;
 pub(crate) use budget::{Purse, Spending};
 use doorbell_proto::{
     connection::{Connection as Machine, Event},
@@ -92,12 +93,11 @@ impl Pool {
         }
     }
 
-    /// Forgets all segments, because the connection has ended. Those that somebody still reads or writes stay mapped as long.
+    /// Forgets all segments, because the connection has ended. Those that somebody still reads or writes stay mapped as long, and are paid for.
     pub(super) fn close(&mut self) {
         self.own = Vec::new();
         self.peer = Vec::new();
         self.control = None;
-        self.charge.give_all();
     }
 
     /// The peer has to wake us when it gives blocks back.

@@ -10,6 +10,8 @@
 //! thread sleeps on the futex of the peer's position word and keeps the receive half; a task announces the doorbell and leaves,
 //! and the connection's background task drains when the bell rings. See [`drive`].
 
+mod account;
+mod cancels;
 mod drive;
 mod events;
 mod guard;
@@ -36,6 +38,7 @@ mod turns;
 mod writing;
 
 use std::{
+    any::Any,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -44,11 +47,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use account::Account;
+use cancels::Cancels;
 use doorbell_proto::{
-    CallId, Time,
-    connection::{Allowance, Connection as Machine},
-    frame::HEADER_BYTES,
-    limits,
+    CallId, Time, connection::Connection as Machine, frame::HEADER_BYTES, limits,
 };
 use doorbell_shm::{
     Consumer, Kick, OwnRegion, PeerRegion, SleepOn, Spin, SpinMode,
@@ -101,12 +103,16 @@ pub(crate) struct Connection {
     read_to: AtomicU32,
     /// The peer's cancel words have been looked at since memory was last given back.
     has_looked_for_cancel: AtomicBool,
+    /// What they have said so far; noted under the state lock.
+    cancels: Arc<Cancels>,
     on_close: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     attendant: OnceLock<Box<dyn Fn() + Send + Sync>>,
     load: load::Load,
     identity: PeerIdentity,
     terms: Terms,
     origin: Instant,
+    /// The last to go: fields go in their order.
+    _rent: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// What the driver holds.
@@ -163,12 +169,11 @@ impl Connection {
         sleeper: Sleeper,
         spin: SpinMode,
         max_assembly_bytes: u64,
-        allowance: Option<Box<dyn Allowance>>,
-        charge: Spending,
+        account: Account,
     ) -> (Arc<Self>, Watched) {
         let (producer, consumer) = link.rings();
         let config = link.terms.machine(link.role, max_assembly_bytes);
-        let machine = match allowance {
+        let machine = match account.allowance {
             Some(allowance) => Machine::with_allowance(config, allowance),
             None => Machine::new(config),
         };
@@ -178,14 +183,16 @@ impl Connection {
         let sleep_words = link.sleep_words();
         let control = Arc::new(link.control);
         let watched_control = Arc::clone(&control);
+        let cancels = Arc::new(Cancels::new(link.terms.max_calls));
         let connection = Arc::new_cyclic(|this| Self {
             state: Mutex::new(State::new(
                 machine,
                 producer,
                 sleep_words,
                 spin,
-                Pool::new(Returns::new(Weak::clone(this)), control, charge),
+                Pool::new(Returns::new(Weak::clone(this)), control, account.spending),
                 link.terms,
+                Arc::clone(&cancels),
             )),
             receive: Mutex::new(Receive {
                 consumer,
@@ -210,12 +217,14 @@ impl Connection {
             backlog: AtomicBool::new(false),
             read_to: AtomicU32::new(0),
             has_looked_for_cancel: AtomicBool::new(false),
+            cancels,
             on_close: Mutex::new(None),
             attendant: OnceLock::new(),
             load: load::Load::default(),
             identity: link.identity,
             terms: link.terms,
             origin: Instant::now(),
+            _rent: account.rent,
         });
         (
             connection,
@@ -253,13 +262,18 @@ impl Connection {
         self.lock().end.clone()
     }
 
-    /// Returns `true` if the client has cancelled the call, as seen in shared memory, or the connection has ended.
+    /// Returns `true` from when the client has cancelled the call, as seen in shared memory, or the connection has ended.
     pub(crate) fn is_cancelled(&self, id: CallId) -> bool {
         if !self.has_looked_for_cancel.load(Ordering::Relaxed) {
             self.has_looked_for_cancel.store(true, Ordering::Relaxed); // others read what lies beside it
         }
         let cancelled = stall::count(self.subject(), || self.peer.cancel_generation(id.slot()));
-        cancelled == id.generation() || self.is_closed()
+        cancelled == id.generation() || self.is_closed() || self.was_cancelled(id)
+    }
+
+    /// Returns `true` if the client's frame has said so. The word may be that of another call since.
+    fn was_cancelled(&self, id: CallId) -> bool {
+        self.cancels.may_have(id) && !self.lock().machine.is_active(id)
     }
 
     /// Registers what is done once when the connection ends, or when nobody has it any more; done at once if it has ended.

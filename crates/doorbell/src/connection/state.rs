@@ -1,6 +1,6 @@
 //! What the state lock protects: the protocol machine, our ring, what waits to be written, our sleep word, and the tickets.
 
-use std::task::Waker;
+use std::{sync::Arc, task::Waker};
 
 use doorbell_proto::{
     CallId,
@@ -10,6 +10,7 @@ use doorbell_shm::{Announcer, Notifier, Producer, SleepOn, Spin, sys};
 
 use super::{
     Effects,
+    cancels::Cancels,
     loans::Pool,
     outgoing::Outgoing,
     overlap::Overlap,
@@ -54,6 +55,7 @@ pub(crate) struct State {
     pub(super) going_away: Option<String>,
     pub(super) counters: Counters,
     pub(super) terms: Terms,
+    pub(super) cancels: Arc<Cancels>,
     /// Something has used more memory than a light user does, since it was last given back.
     pub(super) is_untidy: bool,
     /// Where the frame ends by which the client has been told to give back what that was.
@@ -81,6 +83,7 @@ impl State {
         spin: Spin,
         pool: Pool,
         terms: Terms,
+        cancels: Arc<Cancels>,
     ) -> Self {
         Self {
             machine,
@@ -108,6 +111,7 @@ impl State {
             going_away: None,
             counters: Counters::default(),
             terms,
+            cancels,
             is_untidy: false,
             told_at: None,
             visits: 0,

@@ -18,14 +18,15 @@ use doorbell_shm::{
 
 use super::{
     Admission, Policy,
+    churn::Turn,
     door::Door,
     ledger::{Charge, Ledger, Shortage, Stay, User, Users, UsersShare},
-    mailbox::{Mailbox, Traveller},
+    mailbox::{Mailbox, Traveller, staffed_from},
     quarantine::Quarantine,
     resource::Resource,
 };
 use crate::{
-    connection::{Connection, Sleeper, Spending, lock},
+    connection::{Account, Connection, Sleeper, Spending, lock},
     deadline::after,
     link::{
         Link,
@@ -65,7 +66,7 @@ struct Guest {
     /// Given back when it has said hello: who waits for its turn keeps nobody from that.
     handshake: Option<Charge>,
     /// It has said hello and is let in then.
-    turn: Option<Instant>,
+    turn: Option<Turn>,
 }
 
 pub(super) struct Acceptor {
@@ -221,7 +222,8 @@ impl Acceptor {
         }
     }
 
-    fn welcome(&mut self, guest: Guest) {
+    fn welcome(&mut self, mut guest: Guest) {
+        guest.turn.take().into_iter().for_each(Turn::spend);
         let stay = |bytes| guest.user.stay(bytes).map_err(refusal);
         match guest.greeting.answer(&self.reception.offer, stay) {
             Ok((link, stay)) => self.admit(link, guest.user, (guest.seat, stay)),
@@ -231,13 +233,18 @@ impl Acceptor {
 
     fn admit(&mut self, link: Link, user: Arc<User>, charges: (Charge, Stay)) {
         let door = &self.reception.door;
+        let purse = Arc::new(UsersShare(Arc::clone(&user)));
+        let account = Account {
+            allowance: Some(Box::new(UsersShare(user))),
+            spending: Spending::new(purse, self.reception.max_loan_bytes),
+            rent: Some(Box::new(charges)),
+        };
         let (connection, watched) = Connection::new(
             link,
             Sleeper::Worker,
             self.reception.spin,
             self.reception.max_assembly_bytes,
-            Some(Box::new(UsersShare(Arc::clone(&user)))),
-            Spending::new(Box::new(UsersShare(user)), self.reception.max_loan_bytes),
+            account,
         );
         door.accepted.fetch_add(1, Ordering::Relaxed);
         door.open.fetch_add(1, Ordering::Relaxed);
@@ -246,21 +253,27 @@ impl Acceptor {
             // The drain has begun while we shook hands, and may have looked at the list before we came.
             connection.go_away(GoAwayReason::ShuttingDown, "the server is shutting down");
         }
-        let home = self.next_worker;
-        self.next_worker = (home + 1) % self.reception.workers.len();
+        let home = self.next_home();
         let quarantine = &self.reception.quarantine;
         let worker = match quarantine.is_suspected(connection.identity()) {
-            true => &quarantine.mailbox,
-            false => &self.reception.workers[home],
+            true if quarantine.mailbox.is_staffed() => &quarantine.mailbox,
+            _ => &self.reception.workers[home],
         };
         worker.deliver(Traveller {
             connection,
             watched,
-            charges,
             home,
             legacy: None,
         });
         doorbell_shm::failpoint!("accept.admitted");
+    }
+
+    /// Returns the number of the worker whose turn it is to take somebody in. One that has left is passed over.
+    fn next_home(&mut self) -> usize {
+        let workers = &self.reception.workers;
+        let home = staffed_from(workers, self.next_worker);
+        self.next_worker = (home + 1) % workers.len();
+        home
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -305,7 +318,7 @@ impl Acceptor {
 impl Guest {
     /// Returns when there is something to do about it at the latest.
     fn due(&self) -> Instant {
-        self.turn.unwrap_or(self.greeting.deadline)
+        self.turn.as_ref().map_or(self.greeting.deadline, Turn::at)
     }
 }
 
@@ -314,14 +327,13 @@ impl Reception {
     fn is_turn_of(&self, guest: &mut Guest) -> bool {
         let now = Instant::now();
         guest.handshake = None;
-        let turn = *guest.turn.get_or_insert_with(|| {
-            let wait = guest.user.churn.wait(now);
-            self.door
-                .delayed
-                .fetch_add(u64::from(!wait.is_zero()), Ordering::Relaxed);
-            now + wait
+        let turn = guest.turn.get_or_insert_with(|| {
+            let turn = Turn::take(&guest.user, now);
+            let delayed = u64::from(turn.is_delayed());
+            self.door.delayed.fetch_add(delayed, Ordering::Relaxed);
+            turn
         });
-        turn <= now
+        turn.at() <= now
     }
 
     fn lost(&self, why: &str) {

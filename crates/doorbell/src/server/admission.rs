@@ -1,15 +1,10 @@
 //! Who is let in: asked of a policy before a client is given anything.
 
-use std::{
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{io, path::PathBuf, sync::Arc};
 
 use doorbell_shm::sys::{ControlStream, PeerIdentity, ProcessHandle};
 
-use crate::link::process_of;
+use crate::{link::process_of, panics::contain};
 
 /// A process that asks to be let in, as the operating system knows it.
 ///
@@ -109,7 +104,7 @@ impl Policy {
             return Ok(own_user_only(identity));
         };
         let peer = Peer::of(control, identity)?;
-        let said = catch_unwind(AssertUnwindSafe(|| admit(&peer))).unwrap_or_else(|_| {
+        let said = contain(|| admit(&peer)).unwrap_or_else(|| {
             tracing::error!(?peer, "the policy panicked; the client is refused");
             Admission::Refuse("its policy failed".to_owned())
         });

@@ -54,8 +54,8 @@ impl Context {
 
     /// Returns `true` once the caller no longer waits: it dropped the call, its deadline passed, or it is gone.
     ///
-    /// Looks at one word in shared memory that the caller sets, so a handler that computes without awaiting sees it at once.
-    /// A notification is never cancelled.
+    /// Looks at one word in shared memory that the caller sets, so a handler that computes without awaiting sees it at once. It stays so. Once the
+    /// call has been answered it says nothing; a notification is never cancelled.
     pub fn is_cancelled(&self) -> bool {
         let expired = self
             .deadline

@@ -84,6 +84,25 @@ pub(super) fn dispatch(
     }
 }
 
+/// Returns `true` if nobody waits for an answer to it. Large notifications and lent ones come as calls, and what their handlers are tells.
+pub(super) fn is_notification(handlers: &mut Snapshot, message: &Dispatch<'_>) -> bool {
+    match *message {
+        Dispatch::Notify { .. } | Dispatch::Notifies { .. } => true,
+        Dispatch::Request {
+            kind, message_type, ..
+        } => {
+            matches!(
+                find(handlers, message_type, kind),
+                Ok((_, Answers::Nothing))
+            )
+        }
+        Dispatch::Small { message_type, .. } => {
+            let found = find(handlers, message_type, CallKind::Unary);
+            matches!(found, Ok((_, Answers::Nothing)))
+        }
+    }
+}
+
 /// Hands a call to its handler.
 fn call(handlers: &mut Snapshot, id: CallId, kind: CallKind, request: Request<'_>) {
     match find(handlers, request.message_type, kind) {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use doorbell_proto::{
+    MessageType,
     connection::GoAwayReason,
     handshake::{Features, ServerOffer},
 };
@@ -22,7 +23,7 @@ use super::{
     mailbox::Mailbox,
     options::Options,
     quarantine::Quarantine,
-    registry::Registry,
+    registry::{Handler, Registry},
     resource::{PerResource, Resource, ResourceStats},
     worker::{Duties, Post, Worker},
 };
@@ -35,7 +36,7 @@ use crate::{
 
 /// Threads and tables of one server.
 pub(crate) struct Engine {
-    pub(crate) registry: Arc<Registry>,
+    registry: Arc<Registry>,
     door: Arc<Door>,
     ledger: Arc<Ledger>,
     workers: Vec<Arc<Mailbox>>,
@@ -213,6 +214,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Adds or replaces a handler. Returns `true` if there was one.
+    pub(crate) fn insert(&self, message_type: MessageType, handler: Arc<dyn Handler>) -> bool {
+        let was_there = self.registry.insert(message_type, handler);
+        if was_there {
+            self.mailboxes().for_each(Mailbox::wake); // those who sleep have it still
+        }
+        was_there
+    }
+
+    /// Removes a handler. Returns `true` if there was one.
+    pub(crate) fn remove(&self, message_type: MessageType) -> bool {
+        let was_there = self.registry.remove(message_type);
+        if was_there {
+            self.mailboxes().for_each(Mailbox::wake);
+        }
+        was_there
+    }
+
     pub(crate) fn path(&self) -> &std::path::Path {
         &self.path
     }
@@ -341,10 +360,15 @@ const STACK_BYTES: usize = 2 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use doorbell_testkit::{Place, eventually};
+    use doorbell_proto::{CallKind, Code};
+    use doorbell_testkit::{PATIENCE, Place, eventually};
 
     use super::*;
-    use crate::{blocking, server::registry::Table};
+    use crate::{
+        blocking,
+        error::CallError,
+        server::registry::{Request, Table},
+    };
 
     #[test]
     fn server_keeps_nothing_of_a_connection_that_has_ended() {
@@ -378,6 +402,49 @@ mod tests {
         eventually("they are seen off", || engine.stats().connections == 0);
         engine.stop();
         assert!(!engine.door.has_acceptor());
+    }
+
+    /// A fault of the library's own.
+    struct Broken;
+
+    impl Handler for Broken {
+        fn kind(&self) -> Option<CallKind> {
+            Some(CallKind::Unary)
+        }
+
+        fn handle(&self, _: Request<'_>) {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+    }
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Ask(u8);
+
+    impl crate::Message for Ask {
+        const TYPE: MessageType = MessageType::new(1);
+        type Reply = u8;
+    }
+
+    #[test]
+    fn worker_that_panics_ends_its_connections_and_gets_no_more() {
+        let place = Place::new();
+        let mut table = Table::default();
+        table.insert(MessageType::new(1), Arc::new(Broken));
+        let options = Options {
+            workers: Some(2),
+            ..Options::default()
+        };
+        let engine = Engine::start(&place.name(), &options, Registry::new(table)).unwrap();
+        let client = blocking::Client::connect(place.name()).unwrap();
+        let error = client.call(Ask(1)).timeout(PATIENCE).wait().unwrap_err();
+        assert!(matches!(error, CallError::Disconnected(_)), "{error}");
+        eventually("it is counted as ended", || engine.stats().connections == 0);
+        engine.remove(MessageType::new(1));
+        for _ in 0..4 {
+            let client = blocking::Client::connect(place.name()).unwrap();
+            let error = client.call(Ask(1)).timeout(PATIENCE).wait().unwrap_err();
+            assert_eq!(error.code(), Code::Unimplemented, "{error}");
+        }
     }
 
     #[test]

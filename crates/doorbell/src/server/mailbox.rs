@@ -7,10 +7,7 @@ use std::sync::{
 
 use doorbell_shm::sys::Poller;
 
-use super::{
-    door::Door,
-    ledger::{Charge, Stay},
-};
+use super::door::Door;
 use crate::{
     connection::{Connection, Watched, lock},
     error::Disconnected,
@@ -30,14 +27,20 @@ pub(super) struct Mailbox {
 
 /// A connection on its way to its worker, to another one, or from it once it has ended.
 pub(super) struct Traveller {
-    pub(super) connection: Arc<Connection>,
+    /// Its descriptors go before the connection, with which goes what was charged for it.
     pub(super) watched: Watched,
-    /// What was charged for it.
-    pub(super) charges: (Charge, Stay),
+    pub(super) connection: Arc<Connection>,
     /// The number of its worker, whoever has it for now.
     pub(super) home: usize,
     /// The client is dead, and so many frames of what it left may still be read.
     pub(super) legacy: Option<usize>,
+}
+
+/// Returns the number of the first mailbox from `first` on, and then from the beginning, whose worker is there; `first` if there is none.
+pub(super) fn staffed_from(mailboxes: &[Arc<Mailbox>], first: usize) -> usize {
+    let mut turns = (first..mailboxes.len()).chain(0..first);
+    let found = turns.find(|&number| mailboxes[number].is_staffed());
+    found.unwrap_or(first)
 }
 
 impl Mailbox {
@@ -55,10 +58,15 @@ impl Mailbox {
     /// Puts a connection down for the worker, then looks whether there is one: the steps are in `docs/orderings.md`.
     pub(super) fn deliver(&self, arrival: Traveller) {
         lock(&self.arrivals).push(arrival);
-        if self.stop.load(Ordering::Relaxed) {
+        if !self.is_staffed() {
             return self.turn_away(); // its worker may have left, and looks here no more
         }
         self.wake();
+    }
+
+    /// Returns `false` if the worker has left, or is about to.
+    pub(super) fn is_staffed(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
     }
 
     pub(super) fn stop(&self) {

@@ -136,7 +136,7 @@ mod awaiting {
             Fut: Future<Output = Result<M::Reply, E>> + Send + 'static,
             E: Into<Status> + 'static,
         {
-            self.engine.registry.insert(
+            self.engine.insert(
                 M::TYPE,
                 Task::<F, M, Unary>::new(handler, self.runtime.clone()),
             )
@@ -150,7 +150,7 @@ mod awaiting {
             Fut: Future<Output = Result<(), E>> + Send + 'static,
             E: Into<Status> + 'static,
         {
-            self.engine.registry.insert(
+            self.engine.insert(
                 M::TYPE,
                 Task::<F, M, Streaming>::new(handler, self.runtime.clone()),
             )
@@ -158,7 +158,7 @@ mod awaiting {
 
         /// Removes the handler of `M`. Calls under way go on; new ones get `UNIMPLEMENTED`. Returns `true` if there was one.
         pub fn remove<M: Message>(&self) -> bool {
-            self.engine.registry.remove(M::TYPE)
+            self.engine.remove(M::TYPE)
         }
 
         /// Returns the path of the server's socket.

@@ -173,8 +173,9 @@ macro_rules! option_methods {
         ///
         /// It keeps who comes and goes without end from slowing down those who are in, because the memory of a connection costs every thread of
         /// the server a little when it is made and when it is taken apart. Nobody is refused for that: the client waits for the end of its
-        /// handshake, 1 s at most whatever the number is, and is counted in [`ServerStats::delayed`](crate::server::ServerStats::delayed). Connections that stay do
-        /// not count, however many are made at once, nor do the first 128 that end.
+        /// handshake, for 1 s at most whatever the number is, or for its turn if others of the user wait as well: they are let in at that rate. It is
+        /// counted in [`ServerStats::delayed`](crate::server::ServerStats::delayed). Connections that stay do not count, however many are made at once, nor do
+        /// the first 128 that end.
         #[must_use]
         pub fn max_churn_per_user(mut self, connections_per_second: u32) -> Self {
             self.options.limits.churn_per_user = connections_per_second;

@@ -1,7 +1,8 @@
 //! Handlers by message type, replaceable while the server runs.
 //!
 //! A worker keeps a snapshot of the table and looks at one counter per message to see whether it is still current, so finding a
-//! handler takes no lock. It looks after it has seen the message: whoever changes a handler and calls it then gets the new one.
+//! handler takes no lock. It looks after it has seen the message: whoever changes a handler and calls it then gets the new one. It looks as
+//! well when it is woken, as it is by a change: a handler that nobody can call any more goes, and what it has with it.
 
 use std::sync::{
     Arc, Mutex,
@@ -13,6 +14,7 @@ use doorbell_proto::{CallId, CallKind, MessageType, Metadata, Time, frame::Packe
 use crate::{
     connection::{Connection, Held, InlineReplies, lock},
     message::Incoming,
+    panics::contain,
 };
 
 /// Something that answers one type of message.
@@ -175,9 +177,23 @@ impl Snapshot {
     /// Returns the handler that is registered now.
     pub(crate) fn get(&mut self, message_type: MessageType) -> Option<&Arc<dyn Handler>> {
         // After `change`, through the ring: the client has called after that, and we look after we have seen the call.
-        if self.registry.version.load(Ordering::Relaxed) != self.version {
-            (self.table, self.version) = self.registry.latest();
-        }
+        self.refresh();
         self.table.get(message_type)
+    }
+
+    /// Forgets handlers that are registered no more.
+    #[inline]
+    pub(crate) fn refresh(&mut self) {
+        if self.registry.version.load(Ordering::Relaxed) != self.version {
+            self.take_latest();
+        }
+    }
+
+    #[cold]
+    fn take_latest(&mut self) {
+        let (table, version) = self.registry.latest();
+        self.version = version;
+        let old = std::mem::replace(&mut self.table, table);
+        contain(|| drop(old)); // with the last handle of a handler, which is the user's
     }
 }

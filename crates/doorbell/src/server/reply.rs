@@ -1,11 +1,6 @@
 //! Where a handler's output goes.
 
-use std::{
-    cell::Cell,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Instant,
-};
+use std::{cell::Cell, sync::Arc, time::Instant};
 
 use doorbell_proto::{CallId, MessageType, Status};
 
@@ -14,8 +9,10 @@ use super::{
     registry::{Notifications, Request, SmallRequest},
 };
 use crate::{
+    blocking::leave_place,
     connection::{Answer, Connection, InlineReplies},
     message::{EncodeError, Incoming, Payload},
+    panics::contain,
     scratch,
     stream::{ItemSender, ItemStream},
 };
@@ -111,10 +108,10 @@ impl<'a> ReplyTo<'a> {
     #[inline]
     fn guard(&self, run: impl FnOnce(&Cell<bool>)) {
         let is_decoded = Cell::new(false);
-        match catch_unwind(AssertUnwindSafe(|| run(&is_decoded))) {
-            Ok(()) => {}
-            Err(_) if is_decoded.get() => self.panicked(),
-            Err(_) => self.refuse(Status::internal("decoding the request panicked")),
+        match contain(|| run(&is_decoded)) {
+            Some(()) => {}
+            None if is_decoded.get() => self.panicked(),
+            None => self.refuse(Status::internal("decoding the request panicked")),
         }
     }
 
@@ -144,7 +141,7 @@ impl<'a> ReplyTo<'a> {
             }
         };
         // One guard for all of them, and another for those behind one that panics.
-        while catch_unwind(AssertUnwindSafe(&mut serve_rest)).is_err() {
+        while contain(&mut serve_rest).is_none() {
             reply_to.panicked();
         }
     }
@@ -187,6 +184,9 @@ impl<'a> ReplyTo<'a> {
     pub(crate) fn answer(&self, answer: Answer<'_>) {
         if let Some(id) = self.call.id {
             let publish = self.inline.is_none();
+            if publish {
+                leave_place();
+            }
             self.connection
                 .answer(id, self.call.message_type, answer, publish);
         }
@@ -194,7 +194,7 @@ impl<'a> ReplyTo<'a> {
 
     /// Answers with what a handler has returned. Encoding it, and turning its error into a status, is code of the user's as well.
     pub(crate) fn finish<T>(&self, finish: fn(&Self, T), output: T) {
-        if catch_unwind(AssertUnwindSafe(|| finish(self, output))).is_err() {
+        if contain(|| finish(self, output)).is_none() {
             self.panicked();
         }
     }

@@ -11,7 +11,8 @@ use doorbell_proto::limits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Resource {
-    /// Connections, those included whose handshake is not finished. Default: 4096, each with its descriptors and rings.
+    /// Connections, those included whose handshake is not finished. Default: 4096, each with its descriptors and rings. One that has ended counts as
+    /// long as a handler has a [`Context`](crate::Context) of it, which keeps its memory: while handlers of notifications run, for instance.
     Connections,
     /// Handshakes that are not finished. Default: 1024, which hold a descriptor each until
     /// [`handshake_timeout`](crate::blocking::ServerBuilder::handshake_timeout).
@@ -29,7 +30,8 @@ pub enum Resource {
     /// direction. Default: 2 GiB, which are 8192 streams with windows of the default size.
     StreamBytes,
     /// Bytes of segments for loans. Default: 1 GiB, what four connections may have with the default of
-    /// [`max_loan_bytes`](crate::blocking::ServerBuilder::max_loan_bytes). What finds no room is copied, or waits.
+    /// [`max_loan_bytes`](crate::blocking::ServerBuilder::max_loan_bytes). What finds no room is copied, or waits. A segment counts until its last loan
+    /// is dropped, also after the end of its connection.
     LoanBytes,
     /// The four above together. Default: 4 GiB.
     MemoryBytes,

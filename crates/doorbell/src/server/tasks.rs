@@ -3,7 +3,6 @@
 use std::{
     future::Future,
     marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
@@ -20,6 +19,7 @@ use super::{
 use crate::{
     connection::{Answer, Connection, TicketKey},
     message::{Message, Upload},
+    panics::contain,
     stream::{ItemSender, ItemStream},
 };
 
@@ -266,13 +266,13 @@ impl<Fut, T> Supervised<Fut, T> {
 impl<Fut: Future<Output = T>, T> Supervised<Fut, T> {
     fn poll_handler(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self;
-        match catch_unwind(AssertUnwindSafe(|| this.future.as_mut().poll(cx))) {
-            Ok(Poll::Ready(output)) => {
+        match contain(|| this.future.as_mut().poll(cx)) {
+            Some(Poll::Ready(output)) => {
                 this.reply_to().finish(this.finish, output);
                 return Poll::Ready(());
             }
-            Ok(Poll::Pending) => {}
-            Err(_) => {
+            Some(Poll::Pending) => {}
+            None => {
                 this.reply_to().panicked();
                 return Poll::Ready(());
             }

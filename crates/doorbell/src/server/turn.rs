@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use doorbell_shm::stall;
 
-use super::{dispatch::dispatch, handle::serving, registry::Snapshot};
+use super::{
+    dispatch::{dispatch, is_notification},
+    handle::serving,
+    registry::Snapshot,
+};
 use crate::{
     connection::{Connection, Dispatch, InlineReplies},
     error::Disconnected,
@@ -129,11 +133,10 @@ pub(super) fn serve_the_dead(
     let Some(mut receive) = connection.try_receive() else {
         return Ok(Served::default()); // it stays hot
     };
-    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| match message {
-        notify @ (Dispatch::Notify { .. } | Dispatch::Notifies { .. }) => {
-            stall::leave_out(|| dispatch(connection, handlers, notify, inline));
+    let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| {
+        if is_notification(handlers, &message) {
+            stall::leave_out(|| dispatch(connection, handlers, message, inline));
         }
-        Dispatch::Request { .. } | Dispatch::Small { .. } => {}
     };
     receive.longest = Some(LONGEST_TURN);
     let frames = FRAMES_PER_TURN.min(*left);

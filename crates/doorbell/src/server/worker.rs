@@ -18,7 +18,6 @@ use doorbell_shm::{
 };
 
 use super::{
-    ledger::{Charge, Stay},
     mailbox::{Mailbox, Traveller},
     pace::{self, Pace},
     quarantine::Quarantine,
@@ -71,11 +70,10 @@ pub(super) struct Worker {
 }
 
 struct Owned {
+    watched: Watched,
     connection: Arc<Connection>,
     /// A handle of it for the next context.
     spare: Option<Arc<Connection>>,
-    watched: Watched,
-    charges: (Charge, Stay),
     /// The client is dead, and so many frames of what it left may still be read.
     legacy: Option<usize>,
     hot: bool,
@@ -108,18 +106,14 @@ impl Worker {
         }
     }
 
-    /// Works until told to stop, then closes what is left.
+    /// Works until told to stop.
     pub(super) fn run(mut self) {
-        let _leaving = Leaving(Arc::clone(&self.mailbox));
         be_worker();
         while !self.mailbox.stop.load(Ordering::Relaxed) {
             if !self.work_while_hot() {
                 break;
             }
             self.sleep();
-        }
-        for index in 0..self.connections.len() {
-            self.end(index, Disconnected::Closed);
         }
     }
 
@@ -266,14 +260,14 @@ impl Worker {
         if owned.connection.is_closed() {
             return Err(owned.connection.end().unwrap_or(Disconnected::Closed));
         }
-        if let Some(left) = &mut owned.legacy {
-            return serve_the_dead(&owned.connection, &mut self.handlers, left);
-        }
         if owned.connection.must_pause() {
             owned.hot = false;
             owned.connection.rest();
             self.hot.retain(|&hot| hot != index);
             return Ok(Brought::Messages.into());
+        }
+        if let Some(left) = &mut owned.legacy {
+            return serve_the_dead(&owned.connection, &mut self.handlers, left);
         }
         let (connection, spare) = (&owned.connection, &mut owned.spare);
         let served = serve(connection, spare, &mut self.handlers, others)?;
@@ -378,6 +372,7 @@ impl Worker {
         for index in resumed {
             self.warm_up(index);
         }
+        self.handlers.refresh();
     }
 
     fn handle(&mut self, event: Event) {
@@ -438,7 +433,6 @@ impl Worker {
         Traveller {
             connection,
             watched,
-            charges,
             home,
             legacy,
         }: Traveller,
@@ -462,7 +456,6 @@ impl Worker {
             connection,
             spare: None,
             watched,
-            charges,
             legacy,
             hot: true,
             quiet_turns: 0,
@@ -507,7 +500,6 @@ impl Worker {
         let Owned {
             connection,
             watched,
-            charges,
             legacy,
             is_untidy,
             home,
@@ -530,21 +522,25 @@ impl Worker {
         Some(Traveller {
             connection,
             watched,
-            charges,
             home,
             legacy,
         })
     }
 }
 
-/// When a worker leaves, even by a panic, nobody is to wait for it.
-struct Leaving(Arc<Mailbox>);
-
-impl Drop for Leaving {
+impl Drop for Worker {
+    /// When a worker leaves, even by a panic, nobody is to wait for it: it closes what it has.
     fn drop(&mut self) {
         stall::watch(false);
-        self.0.stop.store(true, Ordering::Relaxed);
-        self.0.turn_away();
+        if !self.mailbox.stop.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "an I/O worker leaves before the end of the server; its connections are closed"
+            );
+        }
+        for index in 0..self.connections.len() {
+            self.end(index, Disconnected::Closed);
+        }
+        self.mailbox.turn_away();
     }
 }
 

@@ -16,7 +16,7 @@ fn run(threads: &Threads) -> std::thread::ThreadId {
     let job = move || {
         let _ = tell.send(std::thread::current().id());
     };
-    assert!(threads.run(job, drop).is_ok());
+    assert!(threads.run(job).is_ok());
     told.recv_timeout(PATIENCE).unwrap()
 }
 
@@ -53,14 +53,14 @@ fn no_more_run_than_the_limit_says_and_a_panic_costs_none() {
         let job = move || {
             let _ = lock(&until).recv_timeout(PATIENCE);
         };
-        assert!(threads.run(job, drop).is_ok());
+        assert!(threads.run(job).is_ok());
     }
-    assert!(matches!(threads.run(|| (), drop), Err(Refused::Busy(2))));
+    assert!(matches!(threads.run(|| ()), Err(Refused::Busy(2))));
     drop(let_go);
     eventually("both are idle", || idle(&threads) == 2);
     for _ in 0..4 {
         let job = || std::panic::resume_unwind(Box::new("a handler"));
-        eventually("one is free", || threads.run(job, drop).is_ok());
+        eventually("one is free", || threads.run(job).is_ok());
     }
     eventually("all are idle", || lock(&threads.shared.state).running == 0);
     run(&threads);
@@ -80,7 +80,7 @@ fn jobs_that_come_together_run_together() {
                 all.wait();
                 let _ = tell.send(());
             };
-            assert!(threads.run(job, drop).is_ok());
+            assert!(threads.run(job).is_ok());
         }
         for _ in 0..MANY {
             told.recv_timeout(PATIENCE)
@@ -101,7 +101,7 @@ fn jobs_that_come_while_threads_leave_are_run() {
         let job = move || {
             let _ = lock(&until).recv_timeout(PATIENCE);
         };
-        assert!(threads.run(job, drop).is_ok());
+        assert!(threads.run(job).is_ok());
     }
     drop(let_go);
     eventually("all have done", || lock(&threads.shared.state).running == 0);
@@ -110,16 +110,10 @@ fn jobs_that_come_while_threads_leave_are_run() {
     eventually("the first have left", || idle(&threads) < 8);
     while Arc::strong_count(&threads.shared) > 1 && given < 10_000 {
         let tell = tell.clone();
-        given += u32::from(
-            threads
-                .run(
-                    move || {
-                        let _ = tell.send(());
-                    },
-                    drop,
-                )
-                .is_ok(),
-        );
+        let job = move || {
+            let _ = tell.send(());
+        };
+        given += u32::from(threads.run(job).is_ok());
     }
     for _ in 0..given {
         told.recv_timeout(PATIENCE).expect("every job is run");
@@ -132,11 +126,12 @@ fn place_is_free_when_the_answer_is_given() {
     let threads = Threads::new(1);
     for round in 0..1000 {
         let (tell, told) = mpsc::channel();
-        let answer = move |()| {
+        let job = move || {
+            leave_place();
             let _ = tell.send(());
             std::thread::yield_now();
         };
-        assert!(threads.run(|| (), answer).is_ok(), "in round {round}");
+        assert!(threads.run(job).is_ok(), "in round {round}");
         told.recv_timeout(PATIENCE).unwrap();
     }
 }

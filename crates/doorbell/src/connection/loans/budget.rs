@@ -1,11 +1,13 @@
 //! What a server spends on segments of one connection, within its limit and with the account of its user.
 
+use std::sync::Arc;
+
 use doorbell_proto::limits::SEGMENT_PAGE_BYTES;
 
 use super::segments::roomy_bytes;
 
 /// Who pays for segments: an account that connections share.
-pub(crate) trait Purse: Send + std::fmt::Debug {
+pub(crate) trait Purse: Send + Sync + std::fmt::Debug {
     /// Takes the first of these sizes, in bytes, for which there is room.
     fn take_first(&self, sizes: &[u64]) -> Option<u64>;
 
@@ -19,13 +21,32 @@ pub(crate) trait Purse: Send + std::fmt::Debug {
 /// What one connection has of it. On a client, who makes no segments, nothing.
 #[derive(Debug)]
 pub(crate) struct Spending {
-    purse: Option<Box<dyn Purse>>,
+    purse: Option<Arc<dyn Purse>>,
     limit_bytes: u64,
     used_bytes: u64,
 }
 
+/// What has been paid for a segment. It is given back when nobody has the segment mapped any more, which may be after the end of the connection.
+#[derive(Debug)]
+pub(super) struct Paid {
+    purse: Arc<dyn Purse>,
+    bytes: u32,
+}
+
+impl Paid {
+    pub(super) fn bytes(&self) -> u32 {
+        self.bytes
+    }
+}
+
+impl Drop for Paid {
+    fn drop(&mut self) {
+        self.purse.give_back(self.bytes.into());
+    }
+}
+
 impl Spending {
-    pub(crate) fn new(purse: Box<dyn Purse>, limit_bytes: u64) -> Self {
+    pub(crate) fn new(purse: Arc<dyn Purse>, limit_bytes: u64) -> Self {
         Self {
             purse: Some(purse),
             limit_bytes,
@@ -42,9 +63,8 @@ impl Spending {
         }
     }
 
-    /// Takes room for a segment with a block of `pages`: what is best for the next blocks too, or else what this one needs. Returns the size
-    /// of the segment.
-    pub(super) fn take(&mut self, pages: u32) -> Option<u32> {
+    /// Takes room for a segment with a block of `pages`: what is best for the next blocks too, or else what this one needs.
+    pub(super) fn take(&mut self, pages: u32) -> Option<Paid> {
         let exact = pages.checked_mul(SEGMENT_PAGE_BYTES);
         let left_bytes = self.limit_bytes - self.used_bytes;
         let sizes = [Some(roomy_bytes(pages)), exact].into_iter().flatten();
@@ -58,40 +78,29 @@ impl Spending {
             return None;
         };
         self.used_bytes += taken;
-        u32::try_from(taken).ok()
+        Some(Paid {
+            purse: Arc::clone(purse),
+            bytes: u32::try_from(taken).expect("sizes of segments are numbers of 32 bits"),
+        })
     }
 
-    /// Gives the room of a segment back.
+    /// The connection has a segment less: it may have another one. What was paid for it is given back apart from that.
     pub(super) fn give(&mut self, bytes: u64) {
-        let bytes = bytes.min(self.used_bytes); // a client has paid nothing
-        self.used_bytes -= bytes;
-        if let Some(purse) = &self.purse {
-            purse.give_back(bytes);
-        }
+        self.used_bytes = self.used_bytes.saturating_sub(bytes); // a client has paid nothing
     }
 
-    /// Gives the room of a segment back that could not be made after all.
+    /// As [`give`](Self::give), of one that could not be made after all.
     pub(super) fn refuse(&mut self, bytes: u64) {
         self.give(bytes);
         if let Some(purse) = &self.purse {
             purse.was_refused();
         }
     }
-
-    pub(super) fn give_all(&mut self) {
-        self.give(self.used_bytes);
-    }
-}
-
-impl Drop for Spending {
-    fn drop(&mut self) {
-        self.give_all();
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
     use crate::connection::lock;
@@ -108,7 +117,7 @@ mod tests {
         }
 
         fn spending(&self, limit_bytes: u64) -> Spending {
-            Spending::new(Box::new(self.clone()), limit_bytes)
+            Spending::new(Arc::new(self.clone()), limit_bytes)
         }
 
         fn get(&self) -> (u64, u64) {
@@ -137,26 +146,31 @@ mod tests {
     fn segment_is_roomy_while_that_fits_and_exact_when_it_does_not() {
         let purse = Shared::new(1 << 30);
         let mut charge = purse.spending(3 << 20);
-        assert_eq!(charge.take(256), Some(2 << 20));
-        assert_eq!(charge.take(256), Some(1 << 20));
-        assert_eq!((charge.take(1), purse.get().1), (None, 1));
+        let [first, second] = [256, 256].map(|pages| charge.take(pages).unwrap());
+        assert_eq!((first.bytes(), second.bytes()), (2 << 20, 1 << 20));
+        assert_eq!((charge.take(1).is_none(), purse.get().1), (true, 1));
         charge.give(1 << 20);
-        assert_eq!(charge.take(1), Some(256 << 10));
-        assert_eq!(purse.get().0, (1 << 30) - (2 << 20) - (256 << 10));
-        assert_eq!(charge.take(u32::MAX), None);
+        drop(second);
+        assert_eq!(charge.take(1).unwrap().bytes(), 256 << 10);
+        charge.give(256 << 10);
+        assert_eq!(purse.get().0, (1 << 30) - (2 << 20));
+        assert!(charge.take(u32::MAX).is_none());
     }
 
     #[test]
     fn connections_share_what_there_is_and_give_it_back() {
         let purse = Shared::new(4 * PAGE);
         let [mut one, mut other] = [PAGE * 3, PAGE * 9].map(|limit| purse.spending(limit));
-        assert_eq!(one.take(4), None, "more than this connection may have");
-        assert_eq!(one.take(3), Some(3 * SEGMENT_PAGE_BYTES));
-        assert_eq!(other.take(2), None, "more than is left");
+        assert!(one.take(4).is_none(), "more than this connection may have");
+        let paid = one.take(3).unwrap();
+        assert_eq!(paid.bytes(), 3 * SEGMENT_PAGE_BYTES);
         drop(one);
-        assert_eq!(other.take(4), Some(4 * SEGMENT_PAGE_BYTES));
-        other.give_all();
+        assert!(other.take(2).is_none(), "more than is left");
+        drop(paid);
+        let paid = other.take(4).unwrap();
+        assert_eq!(paid.bytes(), 4 * SEGMENT_PAGE_BYTES);
+        drop(paid);
         assert_eq!(purse.get(), (4 * PAGE, 2));
-        assert_eq!(Spending::none().take(1), None);
+        assert!(Spending::none().take(1).is_none());
     }
 }

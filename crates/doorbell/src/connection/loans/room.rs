@@ -16,7 +16,7 @@ use doorbell_shm::{
     memory::{Buffer, SharedBytes},
 };
 
-use super::segments::pages;
+use super::{Paid, segments::pages};
 use crate::{
     connection::{
         Connection, Sleeper,
@@ -119,8 +119,8 @@ impl State {
 /// What a server has found for a loan.
 enum Room {
     Block(SharedBytes),
-    /// Nothing yet, but a segment of so many bytes can be made.
-    Paid(u32),
+    /// Nothing yet, but a segment can be made.
+    Paid(Paid),
 }
 
 fn no_room(length: usize) -> LoanError {
@@ -139,10 +139,12 @@ impl Connection {
         loop {
             match room {
                 Some(Room::Block(bytes)) => return Ok(Loan::new(bytes, self)),
-                Some(Room::Paid(bytes)) if self.make_paid(Role::Server, bytes) => {
+                Some(Room::Paid(paid)) => {
+                    if !self.make_paid(Role::Server, paid) {
+                        return Err(no_room(length));
+                    }
                     room = self.lock().allocate_or_pay(length)?;
                 }
-                Some(Room::Paid(_)) => return Err(no_room(length)),
                 None => break,
             }
         }
@@ -199,7 +201,7 @@ impl Connection {
             let looked =
                 self.look_with_clone(waker, |state, who| state.look_or_pay(length, who, pays));
             match looked {
-                Poll::Ready(Ok(Room::Paid(bytes))) => pays = self.make_paid(Role::Server, bytes),
+                Poll::Ready(Ok(Room::Paid(paid))) => pays = self.make_paid(Role::Server, paid),
                 Poll::Ready(Ok(Room::Block(bytes))) => {
                     return Poll::Ready(Ok(Loan::new(bytes, self)));
                 }

@@ -15,7 +15,7 @@ use doorbell_shm::{
     sys::RegionHandle,
 };
 
-use super::{Pool, Readable};
+use super::{Paid, Pool, Readable};
 use crate::{
     connection::{Connection, Effects, state::State},
     error::{Breach, SegmentError},
@@ -136,13 +136,13 @@ impl Connection {
     /// Makes a segment in which a block of `pages` fits, and sends it to the client. Returns `false` if that cannot be. Server only.
     fn make_segment(&self, writer: Role, pages: u32) -> bool {
         let paid = self.lock().pool.charge.take(pages);
-        paid.is_some_and(|bytes| self.make_paid(writer, bytes))
+        paid.is_some_and(|paid| self.make_paid(writer, paid))
     }
 
-    /// Makes a segment of `bytes` that have been paid for, and sends it to the client. Returns `false` if that cannot be; they are given back
-    /// then.
-    pub(super) fn make_paid(&self, writer: Role, bytes: u32) -> bool {
-        let made = Made::new(writer, bytes, self.subject());
+    /// Makes a segment that has been paid for, and sends it to the client. Returns `false` if that cannot be.
+    pub(super) fn make_paid(&self, writer: Role, paid: Paid) -> bool {
+        let bytes = paid.bytes();
+        let made = Made::new(writer, paid, self.subject());
         doorbell_shm::failpoint!("segment.made");
         let mut state = self.lock();
         state.is_untidy = true; // so that the client hears when nothing happens
@@ -254,14 +254,16 @@ enum Made {
 }
 
 impl Made {
-    fn new(writer: Role, bytes: u32, subject: Subject) -> io::Result<(Self, RegionHandle)> {
+    fn new(writer: Role, paid: Paid, subject: Subject) -> io::Result<(Self, RegionHandle)> {
         Ok(match writer {
             Role::Server => {
-                let (segment, handle) = create_own_segment(bytes)?;
+                let (segment, handle) = create_own_segment(paid.bytes())?;
+                segment.keep(Box::new(paid));
                 (Self::Own(segment), handle)
             }
             Role::Client => {
-                let (segment, handle) = create_peer_segment(bytes, subject)?;
+                let (segment, handle) = create_peer_segment(paid.bytes(), subject)?;
+                segment.keep(Box::new(paid));
                 (Self::Peer(segment), handle)
             }
         })

@@ -8,7 +8,7 @@ use std::{
 use doorbell_shm::stall;
 
 use super::{Post, Worker};
-use crate::server::mailbox::Mailbox;
+use crate::server::mailbox::{Mailbox, staffed_from};
 
 impl Worker {
     /// Looks whether a connection's memory has made us sleep in what was measured last. Returns `true` if it belongs into the quarantine.
@@ -29,7 +29,7 @@ impl Worker {
 
     /// Sends a connection to the quarantine, unless we are that.
     pub(super) fn isolate(&mut self, index: usize) {
-        if self.is_quarantine() {
+        if self.is_quarantine() || !self.duties.quarantine.mailbox.is_staffed() {
             return;
         }
         let quarantine = Arc::clone(&self.duties.quarantine);
@@ -53,7 +53,9 @@ impl Worker {
             if let Some(until) = quarantine.suspected_until(peer, now) {
                 self.release_at = Some(self.release_at.map_or(until, |at| at.min(until)));
             } else {
-                self.move_to(index, |home| &quarantine.homes[home]);
+                self.move_to(index, |home| {
+                    &quarantine.homes[staffed_from(&quarantine.homes, home)]
+                });
             }
         }
     }
