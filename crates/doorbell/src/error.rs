@@ -44,7 +44,8 @@ pub enum CallError {
         /// Largest message that the server accepts.
         limit: u64,
     },
-    /// This connection already has as many calls under way as the server allows; nothing was sent.
+    /// This connection already has as many calls under way as the server allows; nothing was sent. One that was given up counts until the server
+    /// has ended it, and a notification that does not fit into a frame until the server has taken it.
     #[error("{limit} calls are already under way on this connection")]
     TooManyCalls {
         /// Calls that the server allows at once.

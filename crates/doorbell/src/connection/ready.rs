@@ -12,7 +12,7 @@ use doorbell_proto::CallId;
 use doorbell_shm::memory::PeerMemory;
 
 use super::{
-    Connection, TicketKey,
+    Connection, Sleeper, TicketKey,
     drive::TimedOut,
     guard::Registrant,
     state::State,
@@ -168,13 +168,23 @@ impl Connection {
         }
     }
 
-    /// Reads what has arrived, unless somebody does already, for a caller who does not wait. Not on a server.
-    pub(super) fn read_what_is_there(&self) {
+    /// Reads what has arrived, unless somebody does already, for a caller who only tries: what frees slots, or gives credit or room, may be among
+    /// it, and where nobody waits nobody else has a reason to read it. Returns `true` if there was something, so that it is worth to try again. On
+    /// a server the worker reads by itself.
+    ///
+    /// Nothing is announced for who is refused all the same: the next try reads again.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn read_what_is_there(&self) -> bool {
+        if self.sleeper == Sleeper::Worker || self.looks_quiet() {
+            return false;
+        }
         if let Some(mut receive) = self.try_receive() {
             self.lock().withdraw();
             self.catch_up(&mut receive);
             self.leave(receive);
         }
+        true
     }
 
     /// Reads what has arrived and writes what waits.

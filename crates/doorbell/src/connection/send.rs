@@ -43,12 +43,20 @@ pub(crate) enum Answer<'a> {
 }
 
 impl Connection {
-    /// Starts a call and writes its request.
+    /// Starts a call and writes its request. If no slot is free, reads first what may free one.
     ///
     /// # Errors
     ///
     /// Nothing has been sent.
     pub(crate) fn start(&self, call: NewCall<'_>) -> Result<TicketKey, CallError> {
+        let started = self.start_now(call);
+        if matches!(started, Err(CallError::TooManyCalls { .. })) && self.read_what_is_there() {
+            return self.start_now(call);
+        }
+        started
+    }
+
+    fn start_now(&self, call: NewCall<'_>) -> Result<TicketKey, CallError> {
         doorbell_shm::failpoint!("call.before");
         let remaining = remaining(&call)?;
         let mut guard = self.lock();
@@ -232,8 +240,24 @@ impl Connection {
         self.apply(effects);
     }
 
-    /// Sends a notification, or refuses if too much already waits.
+    /// Sends a notification, or refuses if too much already waits. If it is a large one, and no slot is free for it, reads first what may free
+    /// one.
     pub(crate) fn notify(
+        &self,
+        message_type: MessageType,
+        metadata: Option<&Metadata>,
+        payload: Outbound<'_>,
+    ) -> Result<(), NotifyError> {
+        let sent = self.notify_now(message_type, metadata, payload);
+        if matches!(sent, Err(NotifyError::Call(CallError::TooManyCalls { .. })))
+            && self.read_what_is_there()
+        {
+            return self.notify_now(message_type, metadata, payload);
+        }
+        sent
+    }
+
+    fn notify_now(
         &self,
         message_type: MessageType,
         metadata: Option<&Metadata>,

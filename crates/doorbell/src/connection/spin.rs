@@ -44,7 +44,10 @@ impl Connection {
             Ok(started) => started,
             Err(error) => {
                 self.leave(receive);
-                return Err(error);
+                return match error {
+                    CallError::TooManyCalls { .. } => self.start(call), // which reads first
+                    other => Err(other),
+                };
             }
         };
         match self.spin_for_reply(receive, turn, (id, key), outcome) {

@@ -170,12 +170,30 @@ impl Together {
 }
 
 impl Connection {
-    /// Starts as many of the `encoded` calls as it can, and publishes them together.
+    /// Starts as many of the `encoded` calls as it can, and publishes them together. If no slot is free, and none of them is under way whose
+    /// answer would be waited for, reads first what may free some.
     ///
     /// # Errors
     ///
     /// Why the next one has not been sent.
     pub(crate) fn start_together(
+        &self,
+        message_type: MessageType,
+        deadline: Option<Instant>,
+        encoded: &mut Encoded,
+        started: &mut Together,
+    ) -> Result<(), CallError> {
+        let result = self.start_together_now(message_type, deadline, encoded, started);
+        if matches!(result, Err(CallError::TooManyCalls { .. }))
+            && started.len() == 0
+            && self.read_what_is_there()
+        {
+            return self.start_together_now(message_type, deadline, encoded, started);
+        }
+        result
+    }
+
+    fn start_together_now(
         &self,
         message_type: MessageType,
         deadline: Option<Instant>,

@@ -119,11 +119,12 @@ impl<T: Payload> ItemSender<T> {
     pub async fn send(&mut self, item: T) -> Result<(), ItemError> {
         poll_fn(|cx| self.turns.poll_next(cx)).await;
         // The first try is made before anything is waited for: with credit left, sending is one pass through the lock.
-        match self.try_send(&item) {
+        match self.send_on_credit(&item) {
             Err(ItemError::Full) => {}
             done => return done,
         }
-        self.with_credit(|sender| sender.try_send(&item)).await
+        self.with_credit(|sender| sender.send_on_credit(&item))
+            .await
     }
 
     /// Adds one item to those that are sent together, waiting until the receiver has room for it.
@@ -162,7 +163,7 @@ impl<T: Payload> ItemSender<T> {
             self.pack.begin(self.connection.begin_pack(self.key)?);
         }
         if !self.pack.add(item)? {
-            return self.try_send(item);
+            return self.send_on_credit(item);
         }
         if self.pack.is_full() {
             self.send_fed()?;
@@ -176,6 +177,15 @@ impl<T: Payload> ItemSender<T> {
     ///
     /// [`ItemError::Full`] if it has none; else as [`send`](Self::send).
     pub fn try_send(&mut self, item: &T) -> Result<(), ItemError> {
+        let sent = self.send_on_credit(item);
+        if matches!(sent, Err(ItemError::Full)) && self.connection.read_what_is_there() {
+            return self.send_on_credit(item);
+        }
+        sent
+    }
+
+    /// As [`try_send`](Self::try_send), for who waits otherwise, and reads as long as that.
+    fn send_on_credit(&mut self, item: &T) -> Result<(), ItemError> {
         self.send_fed()?;
         let sent = scratch::encoded(item, |payload| self.connection.send_item(self.key, payload))?;
         Ok(sent?)
@@ -226,7 +236,7 @@ impl<T: Payload> ItemSender<T> {
         item: &T,
         deadline: Option<Instant>,
     ) -> Result<(), ItemError> {
-        self.block_for_credit(deadline, |sender| sender.try_send(item))
+        self.block_for_credit(deadline, |sender| sender.send_on_credit(item))
     }
 
     /// The blocking form of [`feed`](Self::feed).

@@ -132,9 +132,7 @@ fn no_room(length: usize) -> LoanError {
 impl Connection {
     /// Takes a block if there is room now, or if a server can make some. A client reads first what says so: nobody else may.
     pub(crate) fn try_loan(self: &Arc<Self>, length: usize) -> Result<Loan, LoanError> {
-        if self.sleeper != Sleeper::Worker && !self.looks_quiet() {
-            self.read_what_is_there();
-        }
+        self.read_what_is_there();
         let mut room = self.lock().allocate_or_pay(length)?;
         loop {
             match room {
