@@ -1,7 +1,6 @@
 //! The client's own methods.
 
 use std::{
-    future::poll_fn,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -157,7 +156,7 @@ impl Client {
         loop {
             match notifications.send(&connection) {
                 Err(NotifyError::Full { .. }) => {
-                    poll_fn(|cx| connection.poll_writable(cx)).await?;
+                    connection.writable().await?;
                 }
                 done => return done,
             }
@@ -176,7 +175,7 @@ impl Client {
     /// Dropping the future has no effect.
     pub async fn writable(&self) -> Result<(), CallError> {
         let connection = self.connection(None).await?;
-        poll_fn(|cx| connection.poll_writable(cx)).await
+        connection.writable().await
     }
 
     /// Sends a ping through the connection and returns how long the answer took.
@@ -188,7 +187,7 @@ impl Client {
         let connection = self.connection(None).await?;
         let start = Instant::now();
         let number = connection.send_ping()?;
-        poll_fn(|cx| connection.poll_pong(cx, number)).await?;
+        connection.pong(number).await?;
         Ok(start.elapsed())
     }
 
@@ -247,7 +246,7 @@ impl Client {
     /// Dropping the future has no effect, but that the server may have made room.
     pub async fn loan(&self, length: usize) -> Result<Loan, LoanError> {
         let connection = self.connection(None).await?;
-        poll_fn(|cx| connection.poll_loan(cx, length)).await
+        connection.loan(length).await
     }
 
     /// As [`loan`](Self::loan), if there is a connection and room now. If not, they are made in the background, so that there may be room a

@@ -19,7 +19,7 @@ use doorbell_shm::SleepOn;
 
 use super::{
     Awaited, Connection, Receive, Sleeper, TicketKey, guard::Registrant, spin::Spun, state::State,
-    ticket::Borrowed,
+    ticket::Borrowed, waiters::Waiters,
 };
 use crate::error::{Breach, Disconnected};
 
@@ -308,7 +308,7 @@ impl State {
     /// Returns the waker of any one thread that waits, on a connection where only threads do. It is ours: it may be cloned here.
     pub(super) fn any_thread(&self) -> Option<Waker> {
         let others = [&self.space_wakers, &self.pool.wakers, &self.pongs.wakers];
-        let other = || others.into_iter().flatten().next().cloned();
+        let other = || others.into_iter().find_map(Waiters::first).cloned();
         self.tickets.any_thread().or_else(other)
     }
 
@@ -323,7 +323,7 @@ impl State {
             &mut self.pool.wakers,
             &mut self.pongs.wakers,
         ];
-        let waker = others.iter_mut().find_map(|wakers| wakers.pop())?;
+        let waker = others.iter_mut().find_map(|waiters| waiters.pop())?;
         Some((None, waker))
     }
 }

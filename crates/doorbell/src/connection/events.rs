@@ -86,7 +86,7 @@ impl State {
             Event::Cancelled { id } => self.take_cancel(id, effects),
             Event::Pong { id } => {
                 self.pongs.received = self.pongs.received.max(id.min(self.pongs.sent));
-                effects.more.append(&mut self.pongs.wakers);
+                effects.more.extend(self.pongs.wakers.take());
             }
             Event::GoAway { text, .. } => self.going_away = Some(text),
             Event::None => {}
@@ -200,9 +200,7 @@ impl State {
         if let Some(waker) = self.tickets.forget(key, Awaited::Credit) {
             effects.wake(Some(waker));
         }
-        effects
-            .more
-            .append(&mut self.tickets.get(key).take_end_wakers());
+        effects.more.extend(self.tickets.get(key).take_end_wakers());
     }
 }
 

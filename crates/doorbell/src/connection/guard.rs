@@ -10,7 +10,11 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Connection, state::State};
+use super::{
+    Connection,
+    state::State,
+    waiters::{Registration, Waiters},
+};
 
 /// The state, locked. What its holder has put aside is dropped after the lock has been released.
 pub(crate) struct StateGuard<'a>(Option<MutexGuard<'a, State>>);
@@ -90,15 +94,26 @@ pub(super) struct Registrant<'a> {
     waker: &'a Waker,
     clone: Option<Waker>,
     needs_clone: bool,
+    registration: &'a mut Registration,
+    /// The waker that ours has replaced, to be dropped without the lock.
+    before: Option<Waker>,
 }
 
-impl Registrant<'_> {
-    pub(super) fn with_clone(waker: &Waker) -> Registrant<'_> {
-        Registrant {
+impl<'a> Registrant<'a> {
+    fn new(waker: &'a Waker, registration: &'a mut Registration) -> Self {
+        Self {
             waker,
-            clone: Some(waker.clone()),
+            clone: None,
             needs_clone: false,
+            registration,
+            before: None,
         }
+    }
+
+    pub(super) fn with_clone(waker: &'a Waker, registration: &'a mut Registration) -> Self {
+        let mut who = Self::new(waker, registration);
+        who.clone = Some(waker.clone());
+        who
     }
 
     /// Returns `true` if `known` wakes them.
@@ -113,10 +128,14 @@ impl Registrant<'_> {
         clone
     }
 
-    /// Registers them among `wakers`, once.
-    pub(super) fn join(&mut self, wakers: &mut Vec<Waker>) {
-        if !wakers.iter().any(|known| self.is(known)) {
-            wakers.extend(self.take());
+    /// Registers them among `waiters`, once.
+    pub(super) fn join(&mut self, waiters: &mut Waiters) {
+        let known = waiters.get(self.registration);
+        if known.is_some_and(|known| self.is(known)) {
+            return;
+        }
+        if let Some(waker) = self.take() {
+            self.before = waiters.insert(self.registration, waker);
         }
     }
 }
@@ -124,16 +143,25 @@ impl Registrant<'_> {
 impl Connection {
     /// Looks under the state lock, in one step with the registration of who waits if there is nothing. The look is made twice if that
     /// needs a clone of their waker: to sleep costs more.
+    ///
+    /// For what one at a time waits for, whom the next one replaces. Others [join](Self::look_or_join).
     pub(super) fn look_or_register<T>(
         &self,
         waker: &Waker,
+        look: impl FnMut(&mut State, &mut Registrant<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.look_or_join(&mut Registration::default(), waker, look)
+    }
+
+    /// As [`look_or_register`](Self::look_or_register), for what many may wait for. Whoever has the registration takes themselves back when they
+    /// wait no more.
+    pub(super) fn look_or_join<T>(
+        &self,
+        registration: &mut Registration,
+        waker: &Waker,
         mut look: impl FnMut(&mut State, &mut Registrant<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let mut who = Registrant {
-            waker,
-            clone: None,
-            needs_clone: false,
-        };
+        let mut who = Registrant::new(waker, registration);
         loop {
             let looked = look(&mut self.lock(), &mut who);
             if looked.is_ready() || !std::mem::take(&mut who.needs_clone) {
@@ -143,13 +171,14 @@ impl Connection {
         }
     }
 
-    /// As [`look_or_register`](Self::look_or_register), for a look that must be made once because it changes something: the clone is made first.
+    /// As [`look_or_join`](Self::look_or_join), for a look that must be made once because it changes something: the clone is made first.
     pub(super) fn look_with_clone<T>(
         &self,
+        registration: &mut Registration,
         waker: &Waker,
         look: impl FnOnce(&mut State, &mut Registrant<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let mut who = Registrant::with_clone(waker);
+        let mut who = Registrant::with_clone(waker, registration);
         look(&mut self.lock(), &mut who)
     }
 }

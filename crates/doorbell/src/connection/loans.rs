@@ -26,7 +26,7 @@ use doorbell_shm::{
 pub(crate) use returns::{Held, Returns};
 pub(super) use segments::SegmentEvent;
 
-use super::{Effects, state::State};
+use super::{Effects, state::State, waiters::Waiters};
 use crate::loan::Loaned;
 
 /// What the state knows of loans.
@@ -38,7 +38,7 @@ pub(super) struct Pool {
     pub(super) control: Option<Arc<ControlStream>>,
     /// What a server may spend on this connection.
     charge: Spending,
-    pub(super) wakers: Vec<Waker>,
+    pub(super) wakers: Waiters,
     /// Somebody waits for room.
     is_wanted: bool,
     /// A server goes to sleep with a segment that it will give up when the blocks come back which are lent of it.
@@ -83,7 +83,7 @@ impl Pool {
             returns,
             control: Some(control),
             charge,
-            wakers: Vec::new(),
+            wakers: Waiters::default(),
             is_wanted: false,
             is_expected: false,
             is_refused: false,
@@ -125,10 +125,10 @@ impl Pool {
     }
 
     /// There may be room now: everybody who waits for some looks again.
-    fn room_came(&mut self) -> Vec<Waker> {
+    fn room_came(&mut self) -> impl Iterator<Item = Waker> + use<> {
         self.is_wanted = false;
         self.is_refused = false;
-        std::mem::take(&mut self.wakers)
+        self.wakers.take()
     }
 }
 
@@ -187,7 +187,7 @@ impl State {
             Event::Released { block } => return self.block_came_back(block, effects),
             Event::SegmentRefused => {
                 self.retire(|_, _| true); // what nobody uses may be the room that is wanted
-                effects.more.append(&mut self.pool.room_came());
+                effects.more.extend(self.pool.room_came());
                 self.pool.is_refused = !self.pool.has_retired;
                 return;
             }
@@ -217,7 +217,7 @@ impl State {
     pub(in crate::connection) fn room_may_have_come(&mut self, effects: &mut Effects) {
         effects.kicks |= self.sleeps_for_space(); // the driver may wait for it, and is not among those who registered
         if !self.pool.wakers.is_empty() || self.pool.is_refused || self.pool.is_wanted {
-            effects.more.append(&mut self.pool.room_came());
+            effects.more.extend(self.pool.room_came());
         }
     }
 }

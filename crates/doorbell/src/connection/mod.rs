@@ -35,6 +35,7 @@ mod ticket;
 mod together;
 #[cfg(feature = "tokio")]
 mod turns;
+mod waiters;
 mod writing;
 
 use std::{
@@ -76,6 +77,7 @@ pub(crate) use ticket::{Awaited, Reply, TicketKey};
 pub(crate) use together::{Encoded, Ended, Together};
 #[cfg(feature = "tokio")]
 pub(crate) use turns::Turns;
+pub(crate) use waiters::Registration;
 
 use crate::{
     error::Disconnected,
@@ -453,10 +455,10 @@ fn end_everything(state: &mut State) -> (Vec<Waker>, usize) {
             ticket.outcome = Some(Err(crate::CallError::Disconnected(end.clone())));
         }
     });
-    wakers.append(&mut state.space_wakers);
-    wakers.append(&mut state.pongs.wakers);
-    wakers.append(&mut state.quiet_wakers);
-    wakers.append(&mut state.pool.wakers);
+    wakers.extend(state.space_wakers.take());
+    wakers.extend(state.pongs.wakers.take());
+    wakers.extend(state.quiet_wakers.take());
+    wakers.extend(state.pool.wakers.take());
     state.pool.close();
     (wakers, calls)
 }

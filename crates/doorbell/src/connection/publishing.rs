@@ -76,7 +76,7 @@ impl Connection {
         let adrift = backlog && guard.is_adrift();
         let mut woken = guard.take_quiet_wakers();
         if guard.is_writable() {
-            woken.append(&mut guard.space_wakers); // we have used the room that they wait for, and there is more
+            woken.extend(guard.space_wakers.take()); // we have used the room that they wait for, and there is more
             if guard.sleeps_for_space() {
                 self.kick.raise(); // the driver may wait for it, too, and is not among them
             }

@@ -1,7 +1,7 @@
 //! Waiting for things that belong to the connection as a whole: room, a pong, quiet.
 
 #[cfg(feature = "tokio")]
-use std::task::Context;
+use std::{future::poll_fn, task::Context};
 use std::{
     sync::atomic::Ordering,
     task::{Poll, Waker},
@@ -17,6 +17,7 @@ use super::{
     guard::Registrant,
     state::State,
     thread::{park_until, thread_waker},
+    waiters::{Registration, Waiters, Waiting},
 };
 use crate::error::CallError;
 
@@ -36,20 +37,23 @@ impl Connection {
         !self.closed.load(Ordering::Relaxed) && !self.leaving.load(Ordering::Relaxed)
     }
 
-    /// Ready when no notification waits to be written, nor anything else that goes before one.
+    /// Waits as a task until no notification waits to be written, nor anything else that goes before one.
     #[cfg(feature = "tokio")]
-    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
-        self.poll_state(cx, State::look_writable)
+    pub(crate) async fn writable(&self) -> Result<(), CallError> {
+        let mut waiting = Waiting::new(self, None);
+        poll_fn(|cx| self.poll_state(cx, &mut waiting.registration, State::look_writable)).await
     }
 
-    /// Ready when the ping with this number has been answered.
+    /// Waits as a task until the ping with this number has been answered.
     #[cfg(feature = "tokio")]
-    pub(crate) fn poll_pong(
-        &self,
-        cx: &mut Context<'_>,
-        number: u64,
-    ) -> Poll<Result<(), CallError>> {
-        self.poll_state(cx, |state, who| state.look_pong(number, who))
+    pub(crate) async fn pong(&self, number: u64) -> Result<(), CallError> {
+        let mut waiting = Waiting::new(self, None);
+        poll_fn(|cx| {
+            self.poll_state(cx, &mut waiting.registration, |state, who| {
+                state.look_pong(number, who)
+            })
+        })
+        .await
     }
 
     /// Waits as a thread until no notification waits to be written, nor anything else that goes before one.
@@ -74,17 +78,19 @@ impl Connection {
     pub(super) fn poll_state<T>(
         &self,
         cx: &mut Context<'_>,
+        who: &mut Registration,
         mut look: impl FnMut(&mut State, Option<&mut Registrant<'_>>) -> Poll<T>,
     ) -> Poll<T> {
+        let mut look = |state: &mut State, who: &mut Registrant<'_>| look(state, Some(who));
         if let Some(mut receive) = self.try_receive() {
             self.lock().withdraw();
             self.catch_up(&mut receive);
-            let polled = self.look_or_register(cx.waker(), |state, who| look(state, Some(who)));
+            let polled = self.look_or_join(who, cx.waker(), &mut look);
             self.send_control();
             self.leave(receive);
             return polled;
         }
-        let polled = self.look_or_register(cx.waker(), |state, who| look(state, Some(who)));
+        let polled = self.look_or_join(who, cx.waker(), look);
         self.send_control();
         self.find_driver();
         polled
@@ -97,6 +103,7 @@ impl Connection {
         mut look: impl FnMut(&mut State, Option<&mut Registrant<'_>>) -> Poll<T>,
     ) -> Result<T, TimedOut> {
         let waker = thread_waker();
+        let mut registration = Registration::default();
         let waited = loop {
             if let Some(mut receive) = self.try_receive() {
                 let found = self.drive_for_state(&mut receive, deadline, &mut look);
@@ -106,7 +113,9 @@ impl Connection {
                 };
                 break found;
             }
-            let looked = self.look_or_register(&waker, |state, who| look(state, Some(who)));
+            let looked = self.look_or_join(&mut registration, &waker, |state, who| {
+                look(state, Some(who))
+            });
             if let Poll::Ready(value) = looked {
                 break Ok(value);
             }
@@ -118,7 +127,7 @@ impl Connection {
                 break Err(timed_out);
             }
         };
-        self.stop_waiting(&waker);
+        self.stop_waiting(&registration, None);
         waited
     }
 
@@ -156,11 +165,12 @@ impl Connection {
         }
     }
 
-    /// Takes back who waited. They may have driven, or have been chosen to: others must not wait in vain.
-    fn stop_waiting(&self, waker: &Waker) {
+    /// Takes back who waited for something of the connection, or for the end of `call`. They may have driven, or have been chosen to: others must
+    /// not wait in vain.
+    pub(crate) fn stop_waiting(&self, who: &Registration, call: Option<CallId>) {
         let adrift = {
             let mut state = self.lock();
-            state.forget_waiter(waker);
+            state.take_back_waiter(who, call);
             state.is_adrift()
         };
         if adrift {
@@ -194,8 +204,8 @@ impl Connection {
     }
 
     /// Ready when no call is under way and nothing waits to be written, or the connection has ended.
-    pub(crate) fn poll_quiet(&self, waker: &Waker) -> Poll<()> {
-        self.look_or_register(waker, |state, who| {
+    pub(crate) fn poll_quiet(&self, waker: &Waker, who: &mut Registration) -> Poll<()> {
+        self.look_or_join(who, waker, |state, who| {
             if state.end.is_some() || state.is_quiet() {
                 return Poll::Ready(());
             }
@@ -206,7 +216,11 @@ impl Connection {
 
     /// As [`poll_quiet`](Self::poll_quiet), for a thread.
     pub(crate) fn wait_quiet(&self, deadline: Instant) -> Result<(), TimedOut> {
-        while self.poll_quiet(&thread_waker()).is_pending() {
+        let mut waiting = Waiting::new(self, None);
+        while self
+            .poll_quiet(&thread_waker(), &mut waiting.registration)
+            .is_pending()
+        {
             park_until(Some(deadline))?;
         }
         Ok(())
@@ -240,18 +254,6 @@ impl State {
         Poll::Pending
     }
 
-    /// Takes back the waker of a thread, which is ours, that was registered for room or for a pong.
-    fn forget_waiter(&mut self, waker: &Waker) {
-        let wakers = [
-            &mut self.space_wakers,
-            &mut self.pool.wakers,
-            &mut self.pongs.wakers,
-        ];
-        for wakers in wakers {
-            wakers.retain(|known| !known.will_wake(waker));
-        }
-    }
-
     pub(super) fn is_quiet(&self) -> bool {
         !self.machine.has_open_calls() && !self.has_backlog()
     }
@@ -261,12 +263,12 @@ impl State {
         if self.quiet_wakers.is_empty() || !self.is_quiet() {
             return Vec::new();
         }
-        std::mem::take(&mut self.quiet_wakers)
+        self.quiet_wakers.take().collect()
     }
 }
 
-fn join(who: Option<&mut Registrant<'_>>, wakers: &mut Vec<Waker>) {
+fn join(who: Option<&mut Registrant<'_>>, waiters: &mut Waiters) {
     if let Some(who) = who {
-        who.join(wakers);
+        who.join(waiters);
     }
 }

@@ -292,10 +292,10 @@ impl Connection {
         }
         self.backlog.store(backlog, Ordering::Relaxed);
         if !state.space_wakers.is_empty() && state.is_writable() {
-            effects.more.append(&mut state.space_wakers);
+            effects.more.extend(state.space_wakers.take());
         }
         if !state.quiet_wakers.is_empty() {
-            effects.more.append(&mut state.take_quiet_wakers());
+            effects.more.extend(state.take_quiet_wakers());
         }
         Ok(())
     }

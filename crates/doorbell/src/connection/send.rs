@@ -2,6 +2,7 @@
 //! writes into our ring.
 
 use std::{
+    future::poll_fn,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -14,8 +15,8 @@ use doorbell_proto::{
 use doorbell_shm::{SpinTurn, stall};
 
 use super::{
-    Connection, Effects, Outbound, Preamble, Receive, Sleeper, StateGuard, TicketKey, state::State,
-    writing::header,
+    Connection, Effects, Outbound, Preamble, Receive, Registration, Sleeper, StateGuard, TicketKey,
+    state::State, waiters::Waiting, writing::header,
 };
 use crate::{
     error::{Breach, CallError, Disconnected, NotifyError},
@@ -176,9 +177,21 @@ impl Connection {
         self.lock().tickets.open_tickets()
     }
 
-    /// Ready when the call has ended, whoever brought it about.
-    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>, id: CallId) -> Poll<()> {
-        self.look_or_register(cx.waker(), |state, who| {
+    /// Waits as a task until the call has ended, whoever brought it about.
+    pub(crate) async fn ended(&self, id: CallId) {
+        let mut waiting = Waiting::new(self, Some(id));
+        poll_fn(|cx| self.poll_ended(cx, id, &mut waiting.registration)).await;
+    }
+
+    /// Ready when the call has ended. Whoever is registered is forgotten then; who gives up before takes themselves back, as [`ended`](Self::ended)
+    /// does.
+    pub(crate) fn poll_ended(
+        &self,
+        cx: &mut Context<'_>,
+        id: CallId,
+        who: &mut Registration,
+    ) -> Poll<()> {
+        self.look_or_join(who, cx.waker(), |state, who| {
             if state.end.is_some() || !state.machine.is_active(id) {
                 return Poll::Ready(());
             }

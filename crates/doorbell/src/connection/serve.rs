@@ -172,7 +172,7 @@ impl Connection {
         self.backlog.store(backlog, Ordering::Relaxed);
         let mut quiet = state.take_quiet_wakers();
         if state.is_writable() {
-            quiet.append(&mut state.space_wakers);
+            quiet.extend(state.space_wakers.take());
         }
         drop(state);
         quiet.into_iter().for_each(std::task::Waker::wake);

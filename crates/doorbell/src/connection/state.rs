@@ -1,6 +1,6 @@
 //! What the state lock protects: the protocol machine, our ring, what waits to be written, our sleep word, and the tickets.
 
-use std::{sync::Arc, task::Waker};
+use std::sync::Arc;
 
 use doorbell_proto::{
     CallId,
@@ -15,6 +15,7 @@ use super::{
     outgoing::Outgoing,
     overlap::Overlap,
     ticket::{Ticket, TicketKey, Tickets},
+    waiters::Waiters,
 };
 use crate::{
     error::{Disconnected, Violation},
@@ -42,9 +43,9 @@ pub(crate) struct State {
     /// The same, for what small messages suffer from even if they are rare.
     pub(super) mixed: u32,
     pub(super) tickets: Tickets,
-    pub(super) space_wakers: Vec<Waker>,
+    pub(super) space_wakers: Waiters,
     pub(super) pongs: Pongs,
-    pub(super) quiet_wakers: Vec<Waker>,
+    pub(super) quiet_wakers: Waiters,
     /// A task has been woken to drive, and will, unless it is dropped first. Whoever watches the doorbell lets it go ahead, once.
     pub(super) is_driver_coming: bool,
     /// Chunks of a large message have come since a task began to sleep.
@@ -72,7 +73,7 @@ pub(crate) struct State {
 pub(super) struct Pongs {
     pub(super) sent: u64,
     pub(super) received: u64,
-    pub(super) wakers: Vec<Waker>,
+    pub(super) wakers: Waiters,
 }
 
 impl State {
@@ -101,9 +102,9 @@ impl State {
             not_alone: 0,
             mixed: 0,
             tickets: Tickets::default(),
-            space_wakers: Vec::new(),
+            space_wakers: Waiters::default(),
             pongs: Pongs::default(),
-            quiet_wakers: Vec::new(),
+            quiet_wakers: Waiters::default(),
             is_driver_coming: false,
             has_progressed: false,
             gone: false,

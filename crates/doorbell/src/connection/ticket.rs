@@ -7,7 +7,11 @@ use std::task::Waker;
 
 use doorbell_proto::CallId;
 
-use super::{Held, Inbox, guard::Registrant};
+use super::{
+    Held, Inbox,
+    guard::Registrant,
+    waiters::{Registration, Waiters},
+};
 use crate::error::CallError;
 
 /// Names an open ticket.
@@ -45,7 +49,7 @@ pub(crate) struct Ticket {
     pub(super) spun: bool,
     waker: Option<Waker>,
     sender_waker: Option<Waker>,
-    cancel_wakers: Vec<Waker>,
+    cancel_wakers: Waiters,
     handles: u32,
     spare: Vec<u8>,
 }
@@ -91,7 +95,7 @@ impl Ticket {
             spun: false,
             waker: None,
             sender_waker: None,
-            cancel_wakers: Vec::new(),
+            cancel_wakers: Waiters::default(),
             handles: 0,
             spare: Vec::new(),
         }
@@ -118,7 +122,7 @@ impl Ticket {
         if self.items.has_memory() {
             self.items = Inbox::default();
         }
-        if self.cancel_wakers.capacity() > 0 {
+        if !self.cancel_wakers.is_empty() {
             aside.extend(self.take_end_wakers());
         }
     }
@@ -180,8 +184,13 @@ impl Ticket {
         who.join(&mut self.cancel_wakers);
     }
 
-    pub(crate) fn take_end_wakers(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.cancel_wakers)
+    pub(crate) fn take_end_wakers(&mut self) -> impl Iterator<Item = Waker> + use<> {
+        self.cancel_wakers.take()
+    }
+
+    /// Takes somebody back who waits for the end of the call.
+    pub(super) fn forget_end(&mut self, who: &Registration) -> Option<Waker> {
+        self.cancel_wakers.remove(who)
     }
 }
 
@@ -366,7 +375,7 @@ impl Tickets {
                     .into_iter()
                     .flatten(),
             );
-            wakers.append(&mut ticket.cancel_wakers);
+            wakers.extend(ticket.take_end_wakers());
         }
         self.waiting = 0;
         wakers
@@ -416,7 +425,9 @@ mod tests {
         let mut tickets = Tickets::default();
         let key = tickets.open(id(0, 1));
         for awaited in [Awaited::Arrival, Awaited::Arrival, Awaited::Credit] {
-            tickets.register(key, awaited, &mut Registrant::with_clone(Waker::noop()));
+            let mut unused = Registration::default();
+            let mut who = Registrant::with_clone(Waker::noop(), &mut unused);
+            tickets.register(key, awaited, &mut who);
         }
         assert_eq!(tickets.waiting(), 2);
         tickets.close(key, Vec::new());
@@ -447,7 +458,8 @@ mod tests {
         let mut tickets = Tickets::default();
         let key = tickets.open(id(0, 1));
         let register = |tickets: &mut Tickets| {
-            let mut who = Registrant::with_clone(Waker::noop());
+            let mut unused = Registration::default();
+            let mut who = Registrant::with_clone(Waker::noop(), &mut unused);
             tickets.register(key, Awaited::Credit, &mut who);
         };
         register(&mut tickets);

@@ -1,6 +1,6 @@
 //! What a handler knows of the call that it answers.
 
-use std::{future::poll_fn, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use doorbell_proto::{CallId, Metadata};
 use doorbell_shm::sys::PeerIdentity;
@@ -89,7 +89,7 @@ impl Context {
     /// Dropping the future has no effect.
     #[cfg(feature = "tokio")]
     pub async fn loan(&self, length: usize) -> Result<Loan, LoanError> {
-        poll_fn(|cx| self.connection.poll_loan(cx, length)).await
+        self.connection.loan(length).await
     }
 
     /// As [`try_loan`](Self::try_loan), for handlers that have a thread of their own, as streaming ones have in the blocking server:
@@ -114,7 +114,7 @@ impl Context {
     /// Dropping the future has no effect.
     pub async fn cancelled(&self) {
         match self.id {
-            Some(id) => poll_fn(|cx| self.connection.poll_ended(cx, id)).await,
+            Some(id) => self.connection.ended(id).await,
             None => std::future::pending().await,
         }
     }

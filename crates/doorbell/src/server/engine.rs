@@ -27,6 +27,8 @@ use super::{
     resource::{PerResource, Resource, ResourceStats},
     worker::{Duties, Post, Worker},
 };
+#[cfg(feature = "tokio")]
+use crate::connection::Registration;
 use crate::{
     connection::{Connection, lock},
     error::BindError,
@@ -290,13 +292,26 @@ impl Engine {
         doorbell_shm::failpoint!("drain.told");
     }
 
-    /// Ready once no call is under way.
+    /// Waits as a task until no call is under way.
     #[cfg(feature = "tokio")]
-    pub(crate) fn poll_quiet(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+    pub(crate) async fn quiet(&self) {
+        let mut waiting = WaitingForQuiet {
+            engine: self,
+            registration: Registration::default(),
+        };
+        std::future::poll_fn(|cx| self.poll_quiet(cx, &mut waiting.registration)).await;
+    }
+
+    #[cfg(feature = "tokio")]
+    fn poll_quiet(
+        &self,
+        cx: &mut std::task::Context<'_>,
+        who: &mut Registration,
+    ) -> std::task::Poll<()> {
         let busy = self
             .connections()
             .iter()
-            .filter(|connection| connection.poll_quiet(cx.waker()).is_pending())
+            .filter(|connection| connection.poll_quiet(cx.waker(), who).is_pending())
             .count();
         if busy == 0 {
             doorbell_shm::failpoint!("drain.quiet");
@@ -333,6 +348,22 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// A future that waits for all connections. It is taken back everywhere when it is dropped.
+#[cfg(feature = "tokio")]
+struct WaitingForQuiet<'a> {
+    engine: &'a Engine,
+    registration: Registration,
+}
+
+#[cfg(feature = "tokio")]
+impl Drop for WaitingForQuiet<'_> {
+    fn drop(&mut self) {
+        for connection in self.engine.connections() {
+            connection.stop_waiting(&self.registration, None);
+        }
     }
 }
 

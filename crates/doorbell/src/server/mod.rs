@@ -38,11 +38,7 @@ pub use awaiting::{Builder, Server};
 
 #[cfg(feature = "tokio")]
 mod awaiting {
-    use std::{
-        future::{Future, poll_fn},
-        sync::Arc,
-        time::Duration,
-    };
+    use std::{future::Future, sync::Arc, time::Duration};
 
     use doorbell_proto::Status;
     use tokio::runtime::Handle;
@@ -120,8 +116,9 @@ mod awaiting {
         /// if every call could end.
         pub async fn shutdown(&self, limit: Duration) -> bool {
             self.engine.begin_drain();
-            let quiet = poll_fn(|cx| self.engine.poll_quiet(cx));
-            let drained = tokio::time::timeout(limit, quiet).await.is_ok();
+            let drained = tokio::time::timeout(limit, self.engine.quiet())
+                .await
+                .is_ok();
             let engine = Arc::clone(&self.engine);
             // Joining threads blocks; a worker may be in a handler that computes.
             let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;

@@ -17,7 +17,7 @@ use super::{
     reply::{Call, ReplyTo, end, reply},
 };
 use crate::{
-    connection::{Answer, Connection, TicketKey},
+    connection::{Answer, Connection, Registration, TicketKey},
     message::{Message, Upload},
     panics::contain,
     stream::{ItemSender, ItemStream},
@@ -231,6 +231,7 @@ impl ReplyTo<'_> {
             finished: false,
             connection: Arc::clone(self.connection),
             call: self.call,
+            registration: Registration::default(),
         });
         doorbell_shm::failpoint!("handler.spawned");
     }
@@ -245,6 +246,8 @@ struct Supervised<Fut, T> {
     finished: bool,
     connection: Arc<Connection>,
     call: Call,
+    /// Waits for the end of the call, with which it goes.
+    registration: Registration,
 }
 
 impl<Fut: Future<Output = T>, T> Future for Supervised<Fut, T> {
@@ -284,7 +287,7 @@ impl<Fut: Future<Output = T>, T> Supervised<Fut, T> {
             return Poll::Ready(());
         }
         match this.call.id {
-            Some(id) => this.connection.poll_ended(cx, id),
+            Some(id) => this.connection.poll_ended(cx, id, &mut this.registration),
             None => Poll::Pending,
         }
     }

@@ -1,5 +1,7 @@
 //! Room for a loan: taking a block, and waiting for one.
 
+#[cfg(feature = "tokio")]
+use std::future::poll_fn;
 use std::{
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -24,6 +26,7 @@ use crate::{
         guard::Registrant,
         state::State,
         thread::{is_worker, park_until, thread_waker},
+        waiters::{Registration, Waiting},
     },
     error::CallError,
     loan::{Loan, LoanError},
@@ -165,18 +168,25 @@ impl Connection {
 
     /// Waits as a task for a block.
     #[cfg(feature = "tokio")]
-    pub(crate) fn poll_loan(
+    pub(crate) async fn loan(self: &Arc<Self>, length: usize) -> Result<Loan, LoanError> {
+        let mut waiting = Waiting::new(self, None);
+        poll_fn(|cx| self.poll_loan(cx, length, &mut waiting.registration)).await
+    }
+
+    #[cfg(feature = "tokio")]
+    fn poll_loan(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         length: usize,
+        who: &mut Registration,
     ) -> Poll<Result<Loan, LoanError>> {
         if let Some(found) = self.take_known_room(length) {
             return Poll::Ready(found);
         }
         let polled = if self.sleeper == Sleeper::Worker {
-            self.try_and_look(length, cx.waker())
+            self.try_and_look(length, cx.waker(), who)
         } else {
-            let looked = self.poll_state(cx, |state, who| state.look_for_room(length, who));
+            let looked = self.poll_state(cx, who, |state, who| state.look_for_room(length, who));
             looked.map_ok(|bytes| Loan::new(bytes, self))
         };
         if polled.is_pending() {
@@ -193,11 +203,13 @@ impl Connection {
         self: &Arc<Self>,
         length: usize,
         waker: &Waker,
+        who: &mut Registration,
     ) -> Poll<Result<Loan, LoanError>> {
         let mut pays = true;
         loop {
-            let looked =
-                self.look_with_clone(waker, |state, who| state.look_or_pay(length, who, pays));
+            let looked = self.look_with_clone(who, waker, |state, who| {
+                state.look_or_pay(length, who, pays)
+            });
             match looked {
                 Poll::Ready(Ok(Room::Paid(paid))) => pays = self.make_paid(Role::Server, paid),
                 Poll::Ready(Ok(Room::Block(bytes))) => {
@@ -233,12 +245,14 @@ impl Connection {
             return Ok(self.try_loan(length));
         }
         let waker = thread_waker();
+        let mut waiting = Waiting::new(self, call);
+        let who = &mut waiting.registration;
         loop {
-            if let Poll::Ready(looked) = self.try_and_look(length, &waker) {
+            if let Poll::Ready(looked) = self.try_and_look(length, &waker, who) {
                 return Ok(looked);
             }
             let mut cx = Context::from_waker(&waker);
-            if call.is_some_and(|id| self.poll_ended(&mut cx, id).is_ready()) {
+            if call.is_some_and(|id| self.poll_ended(&mut cx, id, who).is_ready()) {
                 return Ok(Err(LoanError::Over));
             }
             self.watch_for_room();
@@ -255,7 +269,7 @@ impl Connection {
             }
             let wakers = state.pool.room_came();
             drop(state);
-            wakers.into_iter().for_each(Waker::wake);
+            wakers.for_each(Waker::wake);
         }
     }
 

@@ -202,7 +202,7 @@ impl Connection {
         if state.end.is_some() {
             state.pool.close();
         }
-        effects.more.append(&mut state.pool.room_came());
+        effects.more.extend(state.pool.room_came());
         Ok(())
     }
 }
