@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
+    task::Waker,
 };
 
 /// Runs code of the user's. Returns `None` if it panicked.
@@ -15,6 +16,30 @@ pub(crate) fn contain<T>(run: impl FnOnce() -> T) -> Option<T> {
             None
         }
     }
+}
+
+/// Wakes somebody. A waker is the user's.
+#[inline]
+pub(crate) fn wake(waker: Waker) {
+    contain(|| waker.wake());
+}
+
+/// Drops what is the user's, each by itself: two that panic in one go would end the process.
+#[cold]
+pub(crate) fn drop_each<T>(all: impl IntoIterator<Item = T>) {
+    for one in all {
+        contain(|| drop(one));
+    }
+}
+
+/// As [`contain`], for what a thread that serves many does for one of them. Says so if it panicked, and returns `false`.
+#[inline]
+pub(crate) fn contain_visit(what: &str, visit: impl FnOnce()) -> bool {
+    let is_well = contain(visit).is_some();
+    if !is_well {
+        contain(|| tracing::error!("{what} panicked")); // whoever listens may be what panics
+    }
+    is_well
 }
 
 /// Drops what a panic has been raised with. That may be of the user's and panic as well; what comes of that is left alone.
@@ -45,5 +70,10 @@ mod tests {
         assert_eq!(contain(|| 1), Some(1));
         assert_eq!(contain::<()>(|| panic!("a text")), None);
         assert_eq!(contain::<()>(|| panic_any(Touchy)), None);
+    }
+
+    #[test]
+    fn each_is_dropped_although_all_of_them_panic() {
+        drop_each(vec![Touchy, Touchy, Touchy]);
     }
 }

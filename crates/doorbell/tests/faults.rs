@@ -29,6 +29,7 @@ fn child_process() {
             call(|name, limit| runtime.block_on(call_as_task(name, limit)));
         }
         Some("thread") => call(call_as_thread),
+        Some("thread whose watch ends") => wait_under_another_watch(),
         Some("thread that is heard") => {
             let heard = Arc::new(Mutex::new(Vec::new()));
             log::listen(hear(&heard));
@@ -129,6 +130,37 @@ fn listener_may_connect_when_a_thread_cannot_be_told_to_leave() {
         round.called.is_err_and(|error| error == CONNECTED)
     });
     assert!(heard, "nothing was heard");
+}
+
+/// All clients of threads share it. One that has connected meanwhile, or connects afterwards, must not count on it.
+#[test]
+fn thread_that_watches_over_connections_is_replaced_when_it_cannot_wait() {
+    let place = Place::new();
+    let name = place.name();
+    let settings = [("path", name.as_str())];
+    let mut server = Child::start("child_process", "server", &settings);
+    server.tell("none");
+    server.hear("bound ok");
+    let client = Child::start("child_process", "thread whose watch ends", &settings);
+    client.hear("waits");
+    server.kill();
+    let end = client.hear("ended");
+    assert!(end.starts_with("Disconnected"), "{end}");
+}
+
+fn wait_under_another_watch() {
+    arm("EpollWait 12 1");
+    let client = blocking::Client::connect(setting("path")).unwrap();
+    eventually("the thread that watches has ended", || {
+        faults::fired() > 0 && our_threads(std::process::id()) == 0
+    });
+    faults::disarm();
+    let call = client.stream(StuckStream).timeout(PATIENCE);
+    let mut items = call.open().unwrap();
+    assert_eq!(items.next().unwrap().unwrap(), 1);
+    say("waits");
+    let end = items.next().unwrap().unwrap_err();
+    say(&format!("ended {end:?}"));
 }
 
 const CONNECTED: &str = "connected after: cannot end the thread that watches over connections";

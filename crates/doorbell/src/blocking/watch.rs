@@ -2,7 +2,7 @@
 //!
 //! A thread asleep on a futex hears nothing of a peer's death. This one does, closes the connection, and so wakes the sleeper. It
 //! also hears the doorbell, which is announced while frames wait for room and no thread waits for anything. It starts with
-//! the first connection and ends with the last.
+//! the first connection and ends with the last. If it cannot go on, so do they, and the next one has another thread.
 
 use std::{
     collections::HashMap,
@@ -15,6 +15,7 @@ use doorbell_shm::sys::{Mode, Poller, ProcessHandle, Wait};
 use crate::{
     connection::{Connection, Watched, lock},
     error::Disconnected,
+    panics::contain_visit,
 };
 
 struct Watch {
@@ -101,12 +102,28 @@ fn forget(token: u64) {
     }
 }
 
+/// When the thread leaves, even by a panic, nobody is to count on it: the next client starts another one.
+struct Leaving(Arc<Watch>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let was_current = lock(&CURRENT)
+            .watch
+            .take_if(|current| Arc::ptr_eq(current, &self.0))
+            .is_some();
+        if was_current {
+            self.0.see_off_all();
+        }
+    }
+}
+
 fn run(watch: &Arc<Watch>) {
+    let _leaving = Leaving(Arc::clone(watch));
     let mut events = Vec::new();
     while is_current(watch) {
         events.clear();
         if let Err(error) = watch.poller.wait(&mut events, Wait::Forever) {
-            tracing::error!(%error, "deaths of peers will not be seen");
+            tracing::error!(%error, "cannot wait for what peers do; their connections are closed");
             return;
         }
         for event in &events {
@@ -114,8 +131,18 @@ fn run(watch: &Arc<Watch>) {
         }
         let again = std::mem::take(&mut *lock(&watch.again));
         for connection in again.iter().filter_map(Weak::upgrade) {
-            connection.attend();
+            visit(&connection, || connection.attend());
         }
+    }
+}
+
+/// Does something for one connection. If that panics, it ends: nobody knows how far it has come.
+fn visit(connection: &Connection, what: impl FnOnce()) {
+    if !contain_visit("watching over a connection", what) {
+        let reason = io::Error::other("whoever watches over it panicked");
+        contain_visit("the end of a connection", || {
+            connection.close(Disconnected::System(Arc::new(reason)));
+        });
     }
 }
 
@@ -145,6 +172,20 @@ impl Watch {
         }
     }
 
+    /// Ends the connections over which nobody watches any more: who waits on one would not hear that its peer has died.
+    fn see_off_all(&self) {
+        let watched = std::mem::take(&mut *lock(&self.watched));
+        for (connection, _) in watched.into_values() {
+            let Some(connection) = connection.upgrade() else {
+                continue;
+            };
+            let reason = io::Error::other("the thread that watches over it has ended");
+            contain_visit("the end of a connection", || {
+                connection.close(Disconnected::System(Arc::new(reason)));
+            });
+        }
+    }
+
     fn handle(&self, token: u64) {
         let is_bell = token % 2 == BELL;
         let connection = {
@@ -160,11 +201,13 @@ impl Watch {
             }
             connection.upgrade()
         };
-        match connection {
-            Some(connection) if is_bell => connection.bell_rang(),
-            Some(connection) => connection.close(Disconnected::PeerGone),
-            None => {}
-        }
+        let Some(connection) = connection else {
+            return;
+        };
+        visit(&connection, || match is_bell {
+            true => connection.bell_rang(),
+            false => connection.close(Disconnected::PeerGone),
+        });
     }
 }
 

@@ -21,7 +21,10 @@ use super::{
     Awaited, Connection, Receive, Sleeper, TicketKey, guard::Registrant, spin::Spun, state::State,
     ticket::Borrowed, waiters::Waiters,
 };
-use crate::error::{Breach, Disconnected};
+use crate::{
+    error::{Breach, Disconnected},
+    panics::{contain, drop_each},
+};
 
 /// What somebody waits for, looked up under the state lock.
 pub(crate) type Ready<'a, T> = &'a mut dyn FnMut(&mut State) -> Option<T>;
@@ -264,9 +267,11 @@ impl Connection {
         let Some((place, waker)) = taken else {
             return false;
         };
-        waker.wake_by_ref();
+        contain(|| waker.wake_by_ref());
         if let Some(place) = place {
             self.lock().tickets.put_back(&place, waker);
+        } else {
+            drop_each([waker]);
         }
         true
     }

@@ -1,6 +1,7 @@
 //! Keeping the user's code out of the state lock: wakers are cloned before it and dropped behind it, and so are payloads.
 //!
-//! A waker, and the owner of a payload, are the user's: to clone or to drop one runs code of theirs, which may call this connection again.
+//! A waker, and the owner of a payload, are the user's: to clone or to drop one runs code of theirs, which may call this connection again. It
+//! may panic, too, when it is dropped: on a thread that others need, which goes on.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -15,6 +16,7 @@ use super::{
     state::State,
     waiters::{Registration, Waiters},
 };
+use crate::panics::drop_each;
 
 /// The state, locked. What its holder has put aside is dropped after the lock has been released.
 pub(crate) struct StateGuard<'a>(Option<MutexGuard<'a, State>>);
@@ -48,9 +50,10 @@ fn unlock(state: Option<MutexGuard<'_, State>>) {
 
 #[cold]
 fn unlock_and_drop_aside(mut state: MutexGuard<'_, State>) {
-    let aside = state.take_aside();
+    let (wakers, payloads) = state.take_aside();
     drop(state);
-    drop(aside);
+    drop_each(wakers);
+    drop_each(payloads);
 }
 
 impl Deref for StateGuard<'_> {
@@ -80,6 +83,13 @@ impl State {
     #[inline]
     fn has_put_aside(&self) -> bool {
         !self.tickets.aside.is_empty() || !self.outgoing.aside.is_empty()
+    }
+
+    /// Puts everything of the user's aside, for when nobody has the connection any more.
+    pub(super) fn put_all_aside(&mut self) {
+        let wakers = self.take_wakers(|_| {});
+        self.tickets.aside.extend(wakers);
+        self.outgoing.put_all_aside();
     }
 
     fn take_aside(&mut self) -> Aside {

@@ -82,6 +82,7 @@ pub(crate) use waiters::Registration;
 use crate::{
     error::Disconnected,
     link::{Link, Terms},
+    panics::{contain, wake},
     stats::Stats,
 };
 
@@ -323,7 +324,7 @@ impl Connection {
         };
         doorbell_shm::failpoint!("close.marked");
         self.kick.raise();
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(wake);
         self.run_on_close();
         if matches!(reason, Disconnected::Protocol(_)) {
             tracing::warn!(%reason, peer = self.identity.pid, "closed the connection");
@@ -353,7 +354,7 @@ impl Connection {
     fn run_on_close(&self) {
         let action = lock(&self.on_close).take();
         if let Some(action) = action {
-            action();
+            contain(action); // who hears of a client's state has a waker
         }
     }
 
@@ -392,10 +393,10 @@ impl Connection {
             self.notify_peer(on);
         }
         if let Some(waker) = effects.waker {
-            waker.wake();
+            wake(waker);
         }
         if !effects.more.is_empty() {
-            effects.more.into_iter().for_each(Waker::wake);
+            effects.more.into_iter().for_each(wake);
         }
         if effects.kicks {
             self.kick.raise();
@@ -418,6 +419,7 @@ impl Drop for Connection {
     /// One that a client has replaced while the server was leaving ends without having been closed.
     fn drop(&mut self) {
         self.run_on_close();
+        self.lock().put_all_aside();
     }
 }
 
@@ -448,17 +450,13 @@ const TIME_OF_A_WAKE: Duration = Duration::from_micros(4);
 fn end_everything(state: &mut State) -> (Vec<Waker>, usize) {
     let calls = state.machine.handle_closed().len();
     let end = state.end.clone().expect("set by the caller");
-    let mut wakers = state.tickets.end_all(|ticket| {
+    let wakers = state.take_wakers(|ticket| {
         ticket.cancelled = true;
         if !ticket.over {
             ticket.over = true;
             ticket.outcome = Some(Err(crate::CallError::Disconnected(end.clone())));
         }
     });
-    wakers.extend(state.space_wakers.take());
-    wakers.extend(state.pongs.wakers.take());
-    wakers.extend(state.quiet_wakers.take());
-    wakers.extend(state.pool.wakers.take());
     state.pool.close();
     (wakers, calls)
 }

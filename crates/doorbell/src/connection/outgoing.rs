@@ -292,6 +292,14 @@ impl Outgoing {
         was_unsent
     }
 
+    /// Forgets everything.
+    pub(super) fn put_all_aside(&mut self) {
+        self.small.clear();
+        for large in self.large.drain(..) {
+            large.put_aside(&mut self.aside);
+        }
+    }
+
     /// Takes the blocks that were lent by frames which will never be sent.
     pub(super) fn take_dropped_loans(&mut self) -> Vec<BlockId> {
         std::mem::take(&mut self.dropped_loans)

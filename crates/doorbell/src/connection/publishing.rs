@@ -6,7 +6,7 @@ use doorbell_proto::frame::BlockId;
 use doorbell_shm::{SleepOn, stall};
 
 use super::{Connection, Sleeper, StateGuard, state::State};
-use crate::error::Breach;
+use crate::{error::Breach, panics::wake};
 
 impl Connection {
     /// Publishes after something was written, makes sure that what could not be written will be, and wakes the peer if it sleeps.
@@ -82,7 +82,7 @@ impl Connection {
             }
         }
         drop(guard);
-        woken.into_iter().for_each(std::task::Waker::wake);
+        woken.into_iter().for_each(wake);
         if let Some(on) = notify {
             self.notify_peer(on);
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use doorbell_shm::{Layout, SleepOn};
 
 use super::{Connection, Receive, State, StateGuard};
-use crate::error::Disconnected;
+use crate::{error::Disconnected, panics::wake};
 
 /// What came of an attempt to leave a connection to its doorbell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ impl Connection {
             quiet.extend(state.space_wakers.take());
         }
         drop(state);
-        quiet.into_iter().for_each(std::task::Waker::wake);
+        quiet.into_iter().for_each(wake);
         if let Some(on) = due {
             self.notify_peer(on);
         }

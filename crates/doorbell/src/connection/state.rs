@@ -1,6 +1,6 @@
 //! What the state lock protects: the protocol machine, our ring, what waits to be written, our sleep word, and the tickets.
 
-use std::sync::Arc;
+use std::{sync::Arc, task::Waker};
 
 use doorbell_proto::{
     CallId,
@@ -265,6 +265,16 @@ impl State {
         let due = self.notifier.after_publish_and_release(published, released);
         self.counters.notifies += u64::from(due.is_some());
         due
+    }
+
+    /// Calls `end` on every open ticket and returns everybody who waits for anything.
+    pub(super) fn take_wakers(&mut self, end: impl FnMut(&mut Ticket)) -> Vec<Waker> {
+        let mut wakers = self.tickets.end_all(end);
+        wakers.extend(self.space_wakers.take());
+        wakers.extend(self.pongs.wakers.take());
+        wakers.extend(self.quiet_wakers.take());
+        wakers.extend(self.pool.wakers.take());
+        wakers
     }
 
     /// Returns the ticket of a caller.

@@ -32,6 +32,7 @@ use crate::{
         Link,
         accept::{Greeting, NO_DESCRIPTOR, refuse},
     },
+    panics::contain_visit,
 };
 
 /// What the acceptor needs to know.
@@ -54,6 +55,11 @@ struct Leaving(Arc<Door>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "the acceptor leaves before the end of the server; no more connections are taken"
+            );
+        }
         self.0.forget_for_good();
     }
 }
@@ -205,6 +211,10 @@ impl Acceptor {
     }
 
     fn step(&mut self, token: u64) {
+        contain_visit("a handshake", || self.listen_to(token));
+    }
+
+    fn listen_to(&mut self, token: u64) {
         let Some(mut guest) = self.guests.remove(&token) else {
             return;
         };

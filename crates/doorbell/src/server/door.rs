@@ -11,6 +11,7 @@ use super::mailbox::Traveller;
 use crate::{
     connection::{Connection, lock},
     error::Disconnected,
+    panics::contain_visit,
     stats::Stats,
 };
 
@@ -121,6 +122,13 @@ impl Door {
     }
 
     fn forget(&self, traveller: Traveller, reason: Disconnected) {
+        contain_visit("the end of a connection", || {
+            self.take_apart(traveller, reason);
+        });
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn take_apart(&self, traveller: Traveller, reason: Disconnected) {
         traveller.connection.close_as_driver(reason);
         lock(&self.ended).add(&traveller.connection.stats());
         let mut connections = lock(&self.connections);
@@ -131,6 +139,5 @@ impl Door {
         }
         drop(connections);
         drop(traveller);
-        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

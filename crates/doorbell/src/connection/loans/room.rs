@@ -30,6 +30,7 @@ use crate::{
     },
     error::CallError,
     loan::{Loan, LoanError},
+    panics::wake,
 };
 
 impl State {
@@ -269,7 +270,7 @@ impl Connection {
             }
             let wakers = state.pool.room_came();
             drop(state);
-            wakers.for_each(Waker::wake);
+            wakers.for_each(wake);
         }
     }
 
