@@ -3,7 +3,7 @@
 //! Small ones are gathered, whether they came in one frame or not, so that an item costs neither an allocation nor a place in a
 //! queue. The reader takes all that there is in one go, and leaves its empty inbox, with its memory, for what comes next.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{collections::VecDeque, convert::Infallible, ops::Range};
 
 use doorbell_proto::{
     connection::Payload as Arrived,
@@ -41,6 +41,22 @@ enum Bytes {
     Whole(Vec<u8>),
     /// One item, where the peer wrote it.
     Loaned(Held),
+}
+
+/// Memory of an entry whose last item is being read. It is kept for another one.
+struct Read<'a> {
+    bytes: Vec<u8>,
+    spare: &'a mut Vec<u8>,
+}
+
+impl Drop for Read<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.spare.capacity() == 0 {
+            self.bytes.clear();
+            std::mem::swap(&mut self.bytes, self.spare);
+        }
+    }
 }
 
 impl Inbox {
@@ -131,19 +147,39 @@ impl Inbox {
     }
 
     /// Takes the next item, and adds what is owed to the sender with it: what an entry has cost, with the last item of it.
+    /// Both also if decoding the item panics: the next ones are not spoilt by it.
     pub(crate) fn pop<T: Payload>(&mut self, owed_bytes: &mut u64) -> Option<Result<T, CallError>> {
         let entry = self.entries.front()?;
         let Bytes::Gathered(bytes) = &entry.bytes else {
             return self.pop_whole(owed_bytes);
         };
         let (item, next) = packed_at(bytes, self.at).expect("only whole items are gathered");
-        self.at = next;
-        let is_last = next == bytes.len();
-        let item = T::decode(Incoming::Borrowed(item));
-        if is_last {
-            *owed_bytes += self.finish_entry();
+        if next == bytes.len() {
+            let item = next - item.len()..next;
+            return self.pop_last(item, owed_bytes);
         }
-        Some(item.map_err(CallError::Decode))
+        self.at = next;
+        Some(T::decode(Incoming::Borrowed(item)).map_err(CallError::Decode))
+    }
+
+    /// Takes the last item of the first entry, which lies there in its bytes, and the entry with it.
+    #[inline]
+    fn pop_last<T: Payload>(
+        &mut self,
+        item: Range<usize>,
+        owed_bytes: &mut u64,
+    ) -> Option<Result<T, CallError>> {
+        self.at = 0;
+        let Entry { bytes, cost_bytes } = self.entries.pop_front()?;
+        *owed_bytes += cost_bytes;
+        let Bytes::Gathered(bytes) = bytes else {
+            return None;
+        };
+        let read = Read {
+            bytes,
+            spare: &mut self.spare,
+        };
+        Some(T::decode(Incoming::Borrowed(&read.bytes[item])).map_err(CallError::Decode))
     }
 
     #[cold]
@@ -155,21 +191,6 @@ impl Inbox {
             Bytes::Loaned(loan) => T::decode_loaned(loan.into()),
         };
         Some(item.map_err(CallError::Decode))
-    }
-
-    /// Forgets the first entry, but not its memory. Returns what it has cost.
-    fn finish_entry(&mut self) -> u64 {
-        self.at = 0;
-        let Some(entry) = self.entries.pop_front() else {
-            return 0;
-        };
-        if let Bytes::Gathered(mut bytes) = entry.bytes
-            && self.spare.capacity() == 0
-        {
-            bytes.clear();
-            self.spare = bytes;
-        }
-        entry.cost_bytes
     }
 
     /// Forgets everything. Returns what it has cost.
@@ -187,8 +208,10 @@ const GATHERED_BYTES: usize = 8192;
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
-    use crate::Raw;
+    use crate::{DecodeError, EncodeError, Raw};
 
     fn popped(inbox: &mut Inbox) -> Option<(Vec<u8>, u64)> {
         let mut owed_bytes = 0;
@@ -231,6 +254,40 @@ mod tests {
         assert_eq!(popped(&mut inbox), Some((vec![6], 0)));
         assert_eq!(popped(&mut inbox), Some((vec![7], 0)));
         assert_eq!(popped(&mut inbox), Some((vec![], 58)));
+    }
+
+    /// Its decoding panics.
+    #[derive(Debug)]
+    struct Unreadable;
+
+    impl Payload for Unreadable {
+        fn encode(&self, _: &mut Vec<u8>) -> Result<(), EncodeError> {
+            Ok(())
+        }
+
+        fn decode(_: Incoming<'_>) -> Result<Self, DecodeError> {
+            panic!("a decoder of the tests panics, as it should")
+        }
+    }
+
+    #[test]
+    fn item_whose_decoding_panics_is_taken_and_its_cost_owed() {
+        let mut inbox = Inbox::default();
+        for numbers in [&[1, 2][..], &[3]] {
+            for &number in numbers {
+                inbox.push(Arrived::Borrowed(&[number]), 25);
+            }
+            inbox.push(Arrived::Assembled(vec![9]), 30);
+        }
+        assert_eq!(popped(&mut inbox), Some((vec![1], 0)));
+        let mut owed_bytes = 0;
+        for owed in [50, 80, 105] {
+            let pop = AssertUnwindSafe(|| inbox.pop::<Unreadable>(&mut owed_bytes));
+            assert!(catch_unwind(pop).is_err());
+            assert_eq!(owed_bytes, owed);
+        }
+        assert_eq!(popped(&mut inbox), Some((vec![9], 30)));
+        assert!(popped(&mut inbox).is_none());
     }
 
     #[test]
