@@ -404,3 +404,44 @@ async fn task_waits_for_room_for_an_item_until_the_deadline() {
     })
     .await;
 }
+
+/// A paused clock jumps to the next deadline as soon as nobody has anything to do.
+#[test]
+fn handler_goes_on_whose_runtime_has_a_clock_that_is_ahead() {
+    let place = Place::new();
+    let name = place.name();
+    let (say_ready, ready) = mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (begin, began) = tokio::sync::oneshot::channel();
+    let (finish, finished) = tokio::sync::oneshot::channel();
+    let of_one_call = Mutex::new(Some((begin, finished)));
+    let thread = std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async move {
+            let _server = Server::builder(name)
+                .on(move |_: Context, _: Gate| {
+                    let (begin, finished) = of_one_call.lock().unwrap().take().unwrap();
+                    async move {
+                        tokio::task::yield_now().await; // from here on it is a task
+                        begin.send(()).unwrap();
+                        Ok::<_, Status>(finished.await.unwrap())
+                    }
+                })
+                .bind()
+                .await
+                .unwrap();
+            say_ready.send(()).unwrap();
+            began.await.unwrap();
+            tokio::time::sleep(PATIENCE * 2).await; // no time at all
+            tokio::time::sleep(SHORT).await; // by now the handler has been polled for its deadline
+            let _ = finish.send(7);
+            let _ = stopped.await;
+        });
+    });
+    ready.recv_timeout(PATIENCE).unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    assert_eq!(client.call(Gate).timeout(PATIENCE).wait().unwrap(), 7);
+    drop(stop);
+    thread.join().unwrap();
+}

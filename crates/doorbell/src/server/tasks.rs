@@ -284,7 +284,8 @@ impl<Fut: Future<Output = T>, T> Supervised<Fut, T> {
             && deadline.as_mut().poll(cx).is_ready()
         {
             this.connection.expire();
-            return Poll::Ready(());
+            // A clock that is ahead of the real one, as a paused one of tokio's, is not asked again: whoever called gives up when the time is over.
+            this.deadline = None;
         }
         match this.call.id {
             Some(id) => this.connection.poll_ended(cx, id, &mut this.registration),
