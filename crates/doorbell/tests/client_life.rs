@@ -56,6 +56,45 @@ fn client_whose_runtime_has_ended_connects_again_on_another() {
 }
 
 #[test]
+fn client_without_a_connection_makes_one_for_a_thread_that_has_no_runtime() {
+    let mut host = Host::start("server", &[]);
+    let runtime = runtime();
+    let client = runtime.block_on(host.client());
+    let state = client.state();
+    host.child.kill();
+    eventually("the connection has ended", || {
+        *state.borrow() == ConnectionState::Disconnected
+    });
+    let error = client.notify(Remember(1)).unwrap_err();
+    assert!(error.to_string().contains("one is being made"), "{error}");
+    assert!(client.try_loan(100).is_err());
+    host.restart("server");
+    eventually("a notification goes out again", || {
+        client.notify(Remember(1)).is_ok()
+    });
+    eventually("there is room for a loan", || client.try_loan(100).is_ok());
+    drop(runtime);
+    eventually("the connection has ended with its runtime", || {
+        *state.borrow() == ConnectionState::Disconnected
+    });
+    let error = client.notify(Remember(1)).unwrap_err();
+    assert!(error.to_string().contains("no tokio runtime"), "{error}");
+    client.try_loan(100).unwrap_err();
+}
+
+#[test]
+fn client_that_has_never_seen_a_runtime_says_that_it_needs_one() {
+    let host = Host::start("server", &[]);
+    let client = Client::builder(host.name()).lazy().unwrap();
+    let error = client.notify(Remember(1)).unwrap_err();
+    assert!(error.to_string().contains("no tokio runtime"), "{error}");
+    runtime().block_on(async {
+        let sum = client.call(Add(1, 2)).timeout(PATIENCE).await;
+        assert_eq!(sum.unwrap(), 3);
+    });
+}
+
+#[test]
 fn deadline_of_a_thread_counts_while_a_silent_server_is_dialled() {
     let place = Place::new();
     let _silent = RawServer::listen(&place.socket());

@@ -123,6 +123,9 @@ impl Client {
     /// Notifications of one client are handled in the order in which they were sent, as long as each fits into one frame
     /// (16 KiB with the default rings); a larger one takes effect when all of it has arrived.
     ///
+    /// May be called on any thread. If there is no connection, one is made in the background: on the runtime of the calling thread, or else on
+    /// that where the client last connected.
+    ///
     /// # Errors
     ///
     /// [`NotifyError::Full`] if the server does not keep up, see [`writable`](Self::writable); or the reasons for which no call could
@@ -250,7 +253,7 @@ impl Client {
     }
 
     /// As [`loan`](Self::loan), if there is a connection and room now. If not, they are made in the background, so that there may be room a
-    /// little later.
+    /// little later. May be called on any thread, as [`notify`](Self::notify).
     ///
     /// # Errors
     ///
@@ -296,9 +299,12 @@ impl Client {
         if let Some(connection) = self.live() {
             return Ok(connection);
         }
-        self.dialer.connect_in_background();
+        let text = match self.dialer.connect_in_background() {
+            true => "there is no connection now; one is being made",
+            false => "there is no connection, and no tokio runtime to make one on",
+        };
         Err(CallError::GoingAway {
-            text: "there is no connection now; one is being made".to_owned(),
+            text: text.to_owned(),
         })
     }
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use doorbell_shm::sys::{AsyncDoorbell, AsyncPeer};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 
 use super::{BackOff, Options};
 use crate::{
@@ -40,6 +43,8 @@ pub(super) struct Dialer {
     dialing: tokio::sync::Mutex<()>,
     state: watch::Sender<ConnectionState>,
     closed: AtomicBool,
+    /// Where the last connection was made, or else the client, if that was on a runtime.
+    runtime: Mutex<Option<Handle>>,
     /// A task makes the connection for those who cannot wait for it.
     in_background: AtomicBool,
 }
@@ -53,6 +58,7 @@ impl Dialer {
             dialing: tokio::sync::Mutex::new(()),
             state: watch::Sender::new(ConnectionState::Disconnected),
             closed: AtomicBool::new(false),
+            runtime: Mutex::new(Handle::try_current().ok()),
             in_background: AtomicBool::new(false),
         })
     }
@@ -127,21 +133,31 @@ impl Dialer {
         }
     }
 
-    /// Makes the connection in a task of its own, unless one is at it.
-    pub(super) fn connect_in_background(self: &Arc<Self>) {
+    /// Makes the connection in a task of its own, unless one is at it: on this thread's runtime, or else on that of the client. Returns
+    /// `false` if there is neither, or it has ended.
+    pub(super) fn connect_in_background(self: &Arc<Self>) -> bool {
         struct AtIt(Arc<Dialer>);
         impl Drop for AtIt {
             fn drop(&mut self) {
                 self.0.in_background.store(false, Ordering::Relaxed);
             }
         }
+        let Some(runtime) = self.runtime() else {
+            return false;
+        };
         if self.in_background.swap(true, Ordering::Relaxed) {
-            return;
+            return true;
         }
         let task = AtIt(Arc::clone(self));
-        tokio::spawn(async move {
+        let spawned = runtime.spawn(async move {
             let _ = task.0.connect_for_call(None).await; // whoever needs it next sees why, if it fails again
         });
+        !spawned.is_finished() // it cannot be so soon
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        let here = Handle::try_current().ok();
+        here.or_else(|| lock(&self.runtime).clone())
     }
 
     async fn dial_once(self: &Arc<Self>) -> Result<Arc<Connection>, ConnectError> {
@@ -172,6 +188,8 @@ impl Dialer {
                 path: self.path.clone(),
                 source,
             })?;
+        let left = lock(&self.runtime).replace(Handle::current());
+        drop(left); // a whole runtime may go with it, so not under the lock
         let replaced = lock(&self.current).replace(Arc::clone(&connection));
         drop(replaced); // with what still waits in it, so not under the lock
         self.show(ConnectionState::Connected);
