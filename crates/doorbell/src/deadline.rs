@@ -13,3 +13,13 @@ pub(crate) fn after(limit: Duration) -> Instant {
 pub(crate) fn after_since(start: Instant, limit: Duration) -> Instant {
     start + limit.min(limits::MAX_DEADLINE) // any clock can add so much
 }
+
+/// Looks whether the present runtime has timers, which the first deadline would need.
+///
+/// # Panics
+///
+/// Panics if it has none, or if there is no runtime, and says what to do.
+#[cfg(feature = "tokio")]
+pub(crate) fn require_timers() {
+    drop(tokio::time::timeout(Duration::ZERO, std::future::ready(())));
+}

@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::time::Instant;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
 use doorbell::{Client, Code, Context, Outcome, Server, Status, blocking, client::ConnectionState};
 use doorbell_testkit::{
@@ -92,6 +95,25 @@ fn client_that_has_never_seen_a_runtime_says_that_it_needs_one() {
         let sum = client.call(Add(1, 2)).timeout(PATIENCE).await;
         assert_eq!(sum.unwrap(), 3);
     });
+}
+
+/// The first deadline would fail without them, and nothing would say why.
+#[test]
+fn runtime_without_timers_is_refused_at_once() {
+    let place = Place::new();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_io().build().unwrap();
+    let refused = |run: &dyn Fn()| {
+        let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("it is not refused");
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref().map(|text: &&str| text.to_string()));
+        let text = text.expect("it says something");
+        assert!(text.contains("enable_time"), "{text}");
+    };
+    refused(&|| drop(runtime.block_on(Server::builder(place.name()).bind())));
+    assert!(!place.socket().exists());
+    let host = Host::start("server", &[]);
+    refused(&|| drop(runtime.block_on(host.client())));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     connection::Connection,
-    deadline::after,
+    deadline::{after, require_timers},
     error::{CallError, ConnectError, NotifyError},
     loan::{Loan, LoanError},
     message::{Message, Upload},
@@ -25,6 +25,8 @@ use crate::{
 ///
 /// The connection is made again, with growing pauses, when it has ended and a call needs it. A call that was under way then fails
 /// with a definite [`Outcome`](crate::Outcome); Doorbell repeats none by itself.
+///
+/// Its runtime needs I/O and timers (tokio's `enable_all`). If that ends, a call on another runtime connects there.
 #[derive(Clone)]
 pub struct Client {
     dialer: Arc<Dialer>,
@@ -45,7 +47,7 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// Panics outside a tokio runtime.
+    /// Panics outside a tokio runtime, and on one without I/O or timers.
     pub async fn connect(name: impl Into<String>) -> Result<Self, ConnectError> {
         Self::builder(name).connect().await
     }
@@ -320,15 +322,16 @@ impl Builder {
     ///
     /// # Panics
     ///
-    /// Panics outside a tokio runtime.
+    /// Panics outside a tokio runtime, and on one without I/O or timers.
     pub async fn connect(self) -> Result<Client, ConnectError> {
+        require_timers();
         let give_up = after(self.options.wait_for_server);
         let client = self.lazy()?;
         client.dialer.connect(give_up).await?;
         Ok(client)
     }
 
-    /// Returns a client that connects with its first call.
+    /// Returns a client that connects with its first call, which is made on a runtime as [`connect`](Self::connect) needs it.
     ///
     /// # Errors
     ///

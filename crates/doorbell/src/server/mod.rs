@@ -50,6 +50,7 @@ mod awaiting {
     };
     use crate::{
         MessageType,
+        deadline::require_timers,
         error::BindError,
         message::{Message, Upload},
         stream::{ItemSender, ItemStream},
@@ -248,7 +249,7 @@ mod awaiting {
             self
         }
 
-        /// Starts the server on the current runtime.
+        /// Starts the server on the current runtime, which needs timers (tokio's `enable_time`): for deadlines, and to shut down.
         ///
         /// A socket that a dead server left behind is replaced; that of a living one never is.
         ///
@@ -258,9 +259,10 @@ mod awaiting {
         ///
         /// # Panics
         ///
-        /// Panics outside a tokio runtime.
+        /// Panics outside a tokio runtime, and on one without timers.
         pub async fn bind(mut self) -> Result<Server, BindError> {
             let runtime = Handle::current();
+            require_timers();
             self.options.runtime = Some(runtime.clone());
             let mut table = Table::default();
             for (message_type, make) in self.handlers {
