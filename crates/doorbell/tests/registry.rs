@@ -297,13 +297,13 @@ fn handler_that_was_removed_or_replaced_goes_with_what_it_has() {
     eventually("the second one has gone", || Arc::strong_count(&kept) == 1);
 }
 
-/// Removes another handler when it goes.
-struct Meddler(std::sync::Weak<Server>);
+/// Removes another handler when it goes, and says whether it was there.
+struct Meddler(std::sync::Weak<Server>, std::sync::mpsc::Sender<bool>);
 
 impl Drop for Meddler {
     fn drop(&mut self) {
         if let Some(server) = self.0.upgrade() {
-            server.remove::<Look>();
+            let _ = self.1.send(server.remove::<Look>());
         }
     }
 }
@@ -318,12 +318,15 @@ fn handler_may_change_handlers_when_it_is_dropped() {
         let server = Arc::new(runtime.block_on(serve(&place)));
         let look = |_: Context, _: Look| async move { Ok::<_, Status>(Seen::default()) };
         assert!(!server.on(look));
-        let meddler = Meddler(Arc::downgrade(&server));
+        let (tell, told) = std::sync::mpsc::channel();
+        let meddler = Meddler(Arc::downgrade(&server), tell);
         server.on(move |_: Context, add: Add| {
             let _ = &meddler;
             async move { Ok::<_, Status>(add.0) }
         });
         assert!(server.on(|_: Context, add: Add| async move { Ok::<_, Status>(add.1) }));
+        // A worker may be the last to have it.
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
         assert!(!server.remove::<Look>(), "it was removed meanwhile");
     });
     let waited = ended.recv_timeout(PATIENCE);

@@ -52,11 +52,11 @@ impl Control {
         if let Some(id) = self.pong.take() {
             return Some(empty(FrameKind::Pong, id, 0));
         }
-        if let Some(id) = self.ping.take() {
-            return Some(empty(FrameKind::Ping, id, 0));
-        }
         if let Some((reason, text)) = self.go_away.take() {
             return Some(go_away(reason, text, max_body_bytes));
+        }
+        if let Some(id) = self.ping.take() {
+            return Some(empty(FrameKind::Ping, id, 0)); // its answer shows that the peer has read what went before
         }
         while let Some(slot_index) = self.slots.pop_front() {
             let Some(slot) = calls.slot(slot_index) else {

@@ -101,6 +101,8 @@ pub struct Connection {
     loans: Loans,
     /// We have announced that we leave.
     leaving: bool,
+    /// What the peer begins from now on is too late.
+    refuses: bool,
     /// The peer has announced that it leaves.
     peer_leaving: bool,
     closed: bool,
@@ -122,6 +124,7 @@ impl Connection {
             purse: Purse::unlimited(),
             loans: Loans::new(config.role, config.loans),
             leaving: false,
+            refuses: false,
             peer_leaving: false,
             closed: false,
         }
@@ -244,8 +247,8 @@ impl Connection {
 
     /// Announces that we leave. Calls under way go on.
     ///
-    /// A server then answers every new `CALL` with `UNAVAILABLE` and `NOT_EXECUTED` and drops every `NOTIFY`; a client starts no more calls.
-    /// Of several announcements that wait, the last one is sent.
+    /// A client then starts no more calls. A server takes in what its client sends before it has read that, until it
+    /// [refuses](Self::refuse_new) what comes. Of several announcements that wait, the last one is sent.
     pub fn go_away(&mut self, reason: GoAwayReason, text: &str) {
         self.leaving = true;
         if !self.closed {
@@ -253,7 +256,12 @@ impl Connection {
         }
     }
 
-    /// Asks the peer for an [`Event::Pong`] with the same number. Of several pings that wait, the last one is sent.
+    /// As a server: answers every new `CALL` with `UNAVAILABLE` and `NOT_EXECUTED` from now on, and drops every `NOTIFY`.
+    pub fn refuse_new(&mut self) {
+        self.refuses = true;
+    }
+
+    /// Asks the peer for an [`Event::Pong`] with the same number. Of several pings that wait, the last one is sent, behind a `GOAWAY` that waits.
     pub fn ping(&mut self, id: u64) {
         if !self.closed {
             self.control.ping = Some(id);

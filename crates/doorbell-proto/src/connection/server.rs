@@ -93,7 +93,7 @@ impl Connection {
             slot.generation.wrapping_add(1) == id.generation() && slot.is_free()
         });
         let may_come =
-            self.config.role == Role::Server && !self.leaving && !self.is_too_large(payload_bytes);
+            self.config.role == Role::Server && !self.refuses && !self.is_too_large(payload_bytes);
         next && may_come && self.purse.has_room(self.open_calls())
     }
 
@@ -111,7 +111,7 @@ impl Connection {
         let deadline = body
             .remaining
             .map(|remaining| now.saturating_add(remaining));
-        if self.leaving {
+        if self.refuses {
             self.refuse(id, kind, Status::unavailable("the server is going away"));
             return Ok(Event::None);
         }
@@ -184,7 +184,7 @@ impl Connection {
         let longest = packed.map_or(body.payload.len(), |packed| packed.longest_bytes());
         let metadata_bytes = u64::from(header.metadata_bytes);
         let too_much = metadata_bytes > 0 && self.purse.check_metadata(metadata_bytes).is_err();
-        if self.leaving || too_much || self.is_too_large(longest) {
+        if self.refuses || too_much || self.is_too_large(longest) {
             return Ok(Event::None); // there is nobody to tell
         }
         let message_type = MessageType::new(header.value);

@@ -15,7 +15,7 @@ use crate::{
     error::BindError,
     message::{Message, Upload},
     server::{
-        Context, Engine, Options, ServerStats, option_methods,
+        Context, Engine, Options, ServerStats, TIME_TO_ANSWER, option_methods,
         registry::{Handler, Registry, Table},
     },
 };
@@ -49,11 +49,29 @@ impl Server {
 
     /// Takes no more connections and calls, lets those under way end for up to `limit`, then ends what is left. Returns `true` if
     /// every call could end.
+    ///
+    /// Under way is also what a client had sent before it heard that the server leaves: such calls are answered, and such notifications
+    /// handled. A client that runs says in microseconds that it has heard, and its next call fails as not executed. One that says nothing for
+    /// a second, because it has been stopped for instance, is not waited for any longer, if `limit` is longer than that: what lies in its ring
+    /// then is all that counts.
     pub fn shutdown(&self, limit: Duration) -> bool {
         self.engine.begin_drain();
-        let drained = self.engine.wait_quiet(after(limit));
+        let drained = self.drain(limit);
         self.engine.stop();
         drained
+    }
+
+    /// Waits until nothing is under way, for up to `limit`. Returns whether it came to that.
+    fn drain(&self, limit: Duration) -> bool {
+        let deadline = after(limit);
+        if self.engine.wait_quiet(after(limit.min(TIME_TO_ANSWER))) {
+            return true;
+        }
+        if limit <= TIME_TO_ANSWER {
+            return false;
+        }
+        self.engine.forgo_answers();
+        self.engine.wait_quiet(deadline)
     }
 
     /// Adds a handler while the server runs, or replaces the one for the same message type. Returns `true` if it replaced one.

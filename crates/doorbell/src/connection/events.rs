@@ -87,6 +87,7 @@ impl State {
             Event::Pong { id } => {
                 self.pongs.received = self.pongs.received.max(id.min(self.pongs.sent));
                 effects.more.extend(self.pongs.wakers.take());
+                self.take_parting_answer();
             }
             Event::GoAway { text, .. } => self.going_away = Some(text),
             Event::None => {}

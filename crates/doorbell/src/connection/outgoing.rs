@@ -216,6 +216,14 @@ impl Outgoing {
         }
     }
 
+    /// Adds a frame without a body that follows the beginning, at least, of everything that waits now. It replaces one that waits so already.
+    pub(super) fn push_last(&mut self, header: FrameHeader) {
+        self.large
+            .retain(|large| large.header.kind != FrameKind::Pong);
+        self.large
+            .push_back(Large::new(header, Vec::new(), Bytes::new()));
+    }
+
     pub(super) fn first_small(&self) -> Option<&Small> {
         self.small.front()
     }

@@ -1,12 +1,8 @@
-//! Waiting for things that belong to the connection as a whole: room, a pong, quiet.
+//! Waiting for things that belong to the connection as a whole: room, a pong.
 
 #[cfg(feature = "tokio")]
 use std::{future::poll_fn, task::Context};
-use std::{
-    sync::atomic::Ordering,
-    task::{Poll, Waker},
-    time::Instant,
-};
+use std::{sync::atomic::Ordering, task::Poll, time::Instant};
 
 use doorbell_proto::CallId;
 use doorbell_shm::memory::PeerMemory;
@@ -202,29 +198,6 @@ impl Connection {
         let _ = self.drain(receive, self.frames_in_a_ring(), &mut |_, _| {}); // an error closes the connection, which the caller sees
         self.relieve();
     }
-
-    /// Ready when no call is under way and nothing waits to be written, or the connection has ended.
-    pub(crate) fn poll_quiet(&self, waker: &Waker, who: &mut Registration) -> Poll<()> {
-        self.look_or_join(who, waker, |state, who| {
-            if state.end.is_some() || state.is_quiet() {
-                return Poll::Ready(());
-            }
-            who.join(&mut state.quiet_wakers);
-            Poll::Pending
-        })
-    }
-
-    /// As [`poll_quiet`](Self::poll_quiet), for a thread.
-    pub(crate) fn wait_quiet(&self, deadline: Instant) -> Result<(), TimedOut> {
-        let mut waiting = Waiting::new(self, None);
-        while self
-            .poll_quiet(&thread_waker(), &mut waiting.registration)
-            .is_pending()
-        {
-            park_until(Some(deadline))?;
-        }
-        Ok(())
-    }
 }
 
 impl State {
@@ -252,18 +225,6 @@ impl State {
         }
         join(who, &mut self.pongs.wakers);
         Poll::Pending
-    }
-
-    pub(super) fn is_quiet(&self) -> bool {
-        !self.machine.has_open_calls() && !self.has_backlog()
-    }
-
-    /// Takes those who wait for quiet, if it has come.
-    pub(super) fn take_quiet_wakers(&mut self) -> Vec<Waker> {
-        if self.quiet_wakers.is_empty() || !self.is_quiet() {
-            return Vec::new();
-        }
-        self.quiet_wakers.take().collect()
     }
 }
 

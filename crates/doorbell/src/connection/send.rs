@@ -9,7 +9,7 @@ use std::{
 
 use doorbell_proto::{
     CallId, CallKind, MessageType, Metadata, Status,
-    connection::{GoAwayReason, StartError},
+    connection::StartError,
     frame::{Flags, FrameKind},
 };
 use doorbell_shm::{SpinTurn, stall};
@@ -372,14 +372,6 @@ impl Connection {
         let result = guard.pump();
         self.sent(guard, result);
         Ok(number)
-    }
-
-    /// Tells the peer that no new calls are taken; those under way go on.
-    pub(crate) fn go_away(&self, reason: GoAwayReason, text: &str) {
-        let mut guard = self.lock();
-        guard.machine.go_away(reason, text);
-        let result = guard.pump();
-        self.sent(guard, result);
     }
 }
 

@@ -41,6 +41,9 @@ impl Connection {
         let is_untidy = self.announce_asleep(has_read_much);
         // The announcement has fenced: what the peer published before it saw the announcement is visible now.
         self.relieve();
+        if self.is_congested() {
+            self.ring_if_leaving();
+        }
         if self.has_unread(&mut receive)? && !self.is_congested() {
             self.lock().withdraw();
             return Ok(Rest::Awake);

@@ -46,6 +46,7 @@ pub(crate) struct State {
     pub(super) space_wakers: Waiters,
     pub(super) pongs: Pongs,
     pub(super) quiet_wakers: Waiters,
+    pub(super) parting: Parting,
     /// A task has been woken to drive, and will, unless it is dropped first. Whoever watches the doorbell lets it go ahead, once.
     pub(super) is_driver_coming: bool,
     /// Chunks of a large message have come since a task began to sleep.
@@ -74,6 +75,18 @@ pub(super) struct Pongs {
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) wakers: Waiters,
+}
+
+/// How far a server has come with taking leave of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    NotYet,
+    /// The client has been told, and asked for a pong behind everything that it had sent before it read that.
+    Told,
+    /// That has come.
+    Answered,
+    /// It is waited for no more.
+    Unanswered,
 }
 
 impl State {
@@ -105,6 +118,7 @@ impl State {
             space_wakers: Waiters::default(),
             pongs: Pongs::default(),
             quiet_wakers: Waiters::default(),
+            parting: Parting::NotYet,
             is_driver_coming: false,
             has_progressed: false,
             gone: false,

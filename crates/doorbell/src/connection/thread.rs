@@ -184,7 +184,7 @@ thread_local! {
 /// # Errors
 ///
 /// [`TimedOut`] if `deadline` had passed already.
-pub(super) fn park_until(deadline: Option<Instant>) -> Result<(), TimedOut> {
+pub(crate) fn park_until(deadline: Option<Instant>) -> Result<(), TimedOut> {
     match deadline.map(|at| at.checked_duration_since(Instant::now())) {
         None => std::thread::park(),
         Some(Some(left)) if !left.is_zero() => std::thread::park_timeout(left),
@@ -194,7 +194,7 @@ pub(super) fn park_until(deadline: Option<Instant>) -> Result<(), TimedOut> {
 }
 
 /// Returns a waker that unparks this thread.
-pub(super) fn thread_waker() -> Waker {
+pub(crate) fn thread_waker() -> Waker {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

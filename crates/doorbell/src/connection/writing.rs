@@ -179,6 +179,10 @@ impl State {
 
     pub(super) fn pump_control(&mut self) -> Result<(), Breach> {
         while let Some(frame) = self.stalled.take().or_else(|| self.machine.poll_transmit()) {
+            if frame.header.kind == FrameKind::Pong && self.must_follow_queue() {
+                self.outgoing.push_last(frame.header);
+                continue;
+            }
             if !self.write(frame.header, &frame.body, &[])? {
                 self.stalled = Some(frame);
                 break;
@@ -186,6 +190,11 @@ impl State {
             doorbell_shm::failpoint!("control.written");
         }
         Ok(())
+    }
+
+    /// A server that leaves takes an answer for the end of what we began before we knew: it goes behind what waits.
+    fn must_follow_queue(&self) -> bool {
+        self.going_away.is_some() && !self.outgoing.is_empty()
     }
 
     /// Writes small frames, and a chunk of a large message when none waits. Chunks go past our caches if the peer reads them on a CPU of its

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell_proto::{
-    connection::GoAwayReason,
-    handshake::{RefuseReason, ServerOffer},
-};
+use doorbell_proto::handshake::{RefuseReason, ServerOffer};
 use doorbell_shm::{
     SpinMode,
     sys::{ControlStream, Event, Listener, Mode, OwnedHandle, PeerIdentity, Wait},
@@ -60,6 +57,7 @@ impl Drop for Leaving {
                 "the acceptor leaves before the end of the server; no more connections are taken"
             );
         }
+        self.0.shut();
         self.0.forget_for_good();
     }
 }
@@ -125,6 +123,7 @@ impl Acceptor {
             if self.reception.door.is_closed.load(Ordering::Relaxed) {
                 let door = Arc::clone(&self.reception.door);
                 self.turn_away();
+                door.shut();
                 return door.see_off_the_last();
             }
             for event in events.drain(..) {
@@ -261,7 +260,7 @@ impl Acceptor {
         lock(&door.connections).push(Arc::downgrade(&connection));
         if door.is_closed.load(Ordering::Relaxed) {
             // The drain has begun while we shook hands, and may have looked at the list before we came.
-            connection.go_away(GoAwayReason::ShuttingDown, "the server is shutting down");
+            connection.take_leave();
         }
         let home = self.next_home();
         let quarantine = &self.reception.quarantine;

@@ -1,8 +1,11 @@
 //! What the acceptor shares with the rest of the server: what is counted, and what has ended.
 
-use std::sync::{
-    Arc, Mutex, Weak,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Poll, Waker},
 };
 
 use doorbell_shm::sys::{Poller, Wait};
@@ -11,7 +14,7 @@ use super::mailbox::Traveller;
 use crate::{
     connection::{Connection, lock},
     error::Disconnected,
-    panics::contain_visit,
+    panics::{contain_visit, wake},
     stats::Stats,
 };
 
@@ -22,6 +25,8 @@ pub(super) struct Door {
     pub(super) is_closed: AtomicBool,
     /// Nor will anybody go out whom the acceptor would have to see off.
     is_over: AtomicBool,
+    /// The last one has come in who ever will; those who wait for that.
+    shut: Mutex<Shut>,
     /// Connections that stand.
     pub(super) open: AtomicUsize,
     pub(super) accepted: AtomicU64,
@@ -35,12 +40,19 @@ pub(super) struct Door {
     pub(super) ended: Mutex<Stats>,
 }
 
+#[derive(Default)]
+struct Shut {
+    is_shut: bool,
+    wakers: Vec<Waker>,
+}
+
 impl Door {
     pub(super) fn new() -> std::io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             poller: Poller::new()?,
             is_closed: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
+            shut: Mutex::default(),
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -55,6 +67,28 @@ impl Door {
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         self.wake();
+    }
+
+    /// Says that nobody comes in any more: the list of connections only becomes shorter.
+    pub(super) fn shut(&self) {
+        let wakers = {
+            let mut shut = lock(&self.shut);
+            shut.is_shut = true;
+            std::mem::take(&mut shut.wakers)
+        };
+        wakers.into_iter().for_each(wake);
+    }
+
+    /// Ready when nobody comes in any more.
+    pub(super) fn poll_shut(&self, waker: &Waker) -> Poll<()> {
+        let waker = waker.clone(); // without the lock: it is the user's
+        let mut shut = lock(&self.shut);
+        if shut.is_shut {
+            drop(shut);
+            return Poll::Ready(());
+        }
+        shut.wakers.push(waker);
+        Poll::Pending
     }
 
     /// Makes the acceptor leave.

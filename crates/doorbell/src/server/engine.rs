@@ -2,13 +2,13 @@
 
 use std::{
     sync::{Arc, Mutex, atomic::Ordering},
+    task::{Poll, Waker, ready},
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use doorbell_proto::{
     MessageType,
-    connection::GoAwayReason,
     handshake::{Features, ServerOffer},
 };
 use doorbell_shm::{
@@ -27,10 +27,8 @@ use super::{
     resource::{PerResource, Resource, ResourceStats},
     worker::{Duties, Post, Worker},
 };
-#[cfg(feature = "tokio")]
-use crate::connection::Registration;
 use crate::{
-    connection::{Connection, lock},
+    connection::{Connection, Registration, lock, park_until, thread_waker},
     error::BindError,
     name,
     stats::Stats,
@@ -282,50 +280,48 @@ impl Engine {
         self.connections().pop()
     }
 
-    /// Takes no more connections and no more calls. Those under way go on.
+    /// Takes no more connections, and tells every client that no more calls are taken. Those under way go on.
     pub(crate) fn begin_drain(&self) {
         doorbell_shm::failpoint!("drain.before");
         self.door.close();
         for connection in self.connections() {
-            connection.go_away(GoAwayReason::ShuttingDown, "the server is shutting down");
+            connection.take_leave();
         }
         doorbell_shm::failpoint!("drain.told");
     }
 
-    /// Waits as a task until no call is under way.
+    /// Waits as a task until everything has been read that clients had sent before they knew, and no call is under way.
     #[cfg(feature = "tokio")]
     pub(crate) async fn quiet(&self) {
-        let mut waiting = WaitingForQuiet {
-            engine: self,
-            registration: Registration::default(),
-        };
-        std::future::poll_fn(|cx| self.poll_quiet(cx, &mut waiting.registration)).await;
+        let mut waiting = WaitingForQuiet::new(self);
+        std::future::poll_fn(|cx| waiting.poll(cx.waker())).await;
     }
 
-    #[cfg(feature = "tokio")]
-    fn poll_quiet(
-        &self,
-        cx: &mut std::task::Context<'_>,
-        who: &mut Registration,
-    ) -> std::task::Poll<()> {
-        let busy = self
-            .connections()
-            .iter()
-            .filter(|connection| connection.poll_quiet(cx.waker(), who).is_pending())
-            .count();
-        if busy == 0 {
-            doorbell_shm::failpoint!("drain.quiet");
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
+    fn poll_quiet(&self, waker: &Waker, who: &mut Registration) -> Poll<()> {
+        ready!(self.door.poll_shut(waker));
+        for connection in self.connections() {
+            ready!(connection.poll_quiet(waker, who)); // the next ones are looked at when this one is quiet
         }
+        doorbell_shm::failpoint!("drain.quiet");
+        Poll::Ready(())
     }
 
-    /// Waits until no call is under way, at most until `deadline`. Returns whether it came to that.
+    /// As [`quiet`](Self::quiet), for a thread, at most until `deadline`. Returns whether it came to that.
     pub(crate) fn wait_quiet(&self, deadline: Instant) -> bool {
-        self.connections()
-            .iter()
-            .all(|connection| connection.wait_quiet(deadline).is_ok())
+        let mut waiting = WaitingForQuiet::new(self);
+        while waiting.poll(&thread_waker()).is_pending() {
+            if park_until(Some(deadline)).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Waits no longer for clients that give no sign of having been told: what lies in their rings is all that they have sent.
+    pub(crate) fn forgo_answers(&self) {
+        for connection in self.connections() {
+            connection.forgo_answer();
+        }
     }
 
     /// Ends every connection and every thread, and removes the socket.
@@ -351,14 +347,25 @@ impl Drop for Engine {
     }
 }
 
-/// A future that waits for all connections. It is taken back everywhere when it is dropped.
-#[cfg(feature = "tokio")]
+/// Whoever waits for all connections. It is taken back everywhere when it is dropped.
 struct WaitingForQuiet<'a> {
     engine: &'a Engine,
     registration: Registration,
 }
 
-#[cfg(feature = "tokio")]
+impl<'a> WaitingForQuiet<'a> {
+    fn new(engine: &'a Engine) -> Self {
+        Self {
+            engine,
+            registration: Registration::default(),
+        }
+    }
+
+    fn poll(&mut self, waker: &Waker) -> Poll<()> {
+        self.engine.poll_quiet(waker, &mut self.registration)
+    }
+}
+
 impl Drop for WaitingForQuiet<'_> {
     fn drop(&mut self) {
         for connection in self.engine.connections() {
@@ -385,6 +392,10 @@ fn offer(options: &Options) -> ServerOffer {
         ..default
     }
 }
+
+/// How long a shutdown waits for a client to say that it knows. One that runs says so in microseconds, on a busy machine in some milliseconds; one
+/// that has been stopped must not cost the whole limit.
+pub(crate) const TIME_TO_ANSWER: Duration = Duration::from_secs(1);
 
 /// Handlers are polled on workers and may want some stack; untouched pages cost nothing.
 const STACK_BYTES: usize = 2 * 1024 * 1024;

@@ -146,8 +146,7 @@ fn loan_that_nobody_will_be_told_of_is_given_back_at_once() {
         only_control(&mut server),
         (FrameKind::Release, late.block.raw(), 0)
     );
-    server.go_away(GoAwayReason::Idle, "");
-    server.poll_transmit();
+    server.refuse_new();
     let refused = loan(1, 192, 10);
     assert_eq!(
         feed_loan(&mut server, FrameKind::Call, (id(1, 1), 7), refused),

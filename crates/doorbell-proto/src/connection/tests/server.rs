@@ -233,6 +233,9 @@ fn notify_is_handed_out_unless_too_large_or_leaving() {
     assert_eq!(message_type, MessageType::new(9));
     assert_eq!(payloads.collect::<Vec<_>>(), [&b"old"[..], b"news"]);
     server.go_away(GoAwayReason::ShuttingDown, "");
+    let event = feed(&mut server, FrameKind::Notify, Flags::NONE, none, b"news");
+    assert!(matches!(event, Ok(Event::Notify { .. })), "{event:?}");
+    server.refuse_new();
     for (flags, body) in [(Flags::NONE, &b"news"[..]), (Flags::PACKED, &body)] {
         assert_eq!(
             feed(&mut server, FrameKind::Notify, flags, none, body),
@@ -242,11 +245,23 @@ fn notify_is_handed_out_unless_too_large_or_leaving() {
 }
 
 #[test]
-fn call_after_go_away_is_answered_as_unavailable_and_not_executed() {
+fn ping_follows_a_go_away_that_waits() {
+    let mut server = machine(Role::Server);
+    server.ping(7);
+    server.go_away(GoAwayReason::ShuttingDown, "");
+    let kinds = [(); 2].map(|()| server.poll_transmit().unwrap().header.kind);
+    assert_eq!(kinds, [FrameKind::GoAway, FrameKind::Ping]);
+}
+
+#[test]
+fn call_that_comes_too_late_is_answered_as_unavailable_and_not_executed() {
     let mut server = machine(Role::Server);
     open_call(&mut server, id(0, 1), CallKind::Unary);
     server.go_away(GoAwayReason::ShuttingDown, "bye");
     assert_eq!(only_control(&mut server), (FrameKind::GoAway, 0, 0));
+    open_call(&mut server, id(2, 1), CallKind::Unary);
+    assert!(server.finish(id(2, 1)), "the client may not have read it");
+    server.refuse_new();
     feed_first(
         &mut server,
         FrameKind::Call,

@@ -48,10 +48,13 @@ fn request_that_needs_a_second_look_does_not_take_the_short_way() {
     assert!(server.finish(id(0, 4)));
 
     server.go_away(GoAwayReason::ShuttingDown, "");
-    assert!(!server.take_request(id(0, 5), 1), "the server leaves");
+    assert!(server.take_request(id(0, 5), 1), "the server leaves");
+    assert!(server.finish(id(0, 5)));
+    server.refuse_new();
+    assert!(!server.take_request(id(0, 6), 1), "it comes too late");
     server.handle_closed();
     assert!(
-        !server.take_request(id(0, 5), 1),
+        !server.take_request(id(0, 6), 1),
         "the connection has ended"
     );
 }
