@@ -76,7 +76,7 @@ impl Poller {
 
     /// Replaces the contents of `events` by what has happened, at most 256 at a time.
     ///
-    /// Returns without events at the time limit and after [`wake`](Self::wake).
+    /// Returns without events at the time limit, or up to a millisecond later, and after [`wake`](Self::wake).
     ///
     /// # Errors
     ///
