@@ -7,13 +7,15 @@ use std::{sync::atomic::Ordering, task::Poll, time::Instant};
 use doorbell_proto::CallId;
 use doorbell_shm::memory::PeerMemory;
 
+#[cfg(feature = "tokio")]
+use super::waiters::Waiting;
 use super::{
     Connection, Sleeper, TicketKey,
     drive::TimedOut,
     guard::Registrant,
     state::State,
     thread::{park_until, thread_waker},
-    waiters::{Registration, Waiters, Waiting},
+    waiters::{Registration, Waiters},
 };
 use crate::error::CallError;
 
