@@ -9,7 +9,7 @@ use std::{
 use doorbell::{
     Client, Context, Message, MessageType, NotifyError, Server, Status, client::PendingReply,
 };
-use doorbell_testkit::{PATIENCE, Place, RawServer};
+use doorbell_testkit::{PATIENCE, Place, RawServer, eventually};
 use serde::{Deserialize, Serialize};
 
 const MIB: usize = 1 << 20;
@@ -48,7 +48,8 @@ fn leaves_nothing<F: Future>(what: &str, wait: impl Fn() -> F) {
             assert!(waiting.as_mut().poll(&mut cx).is_pending(), "{what}");
         }
         drop(waker);
-        assert_eq!(Arc::strong_count(&task), 1, "{what}");
+        // Whoever wakes everybody just then has it in hand for a moment.
+        eventually(what, || Arc::strong_count(&task) == 1);
     }
 }
 

@@ -78,7 +78,7 @@ pub(crate) use ticket::{Awaited, Reply, TicketKey};
 pub(crate) use together::{Encoded, Ended, Together};
 #[cfg(feature = "tokio")]
 pub(crate) use turns::Turns;
-pub(crate) use waiters::Registration;
+pub(crate) use waiters::{Registration, Waiters};
 
 use crate::{
     error::Disconnected,

@@ -14,7 +14,7 @@ use super::{Connection, State};
 
 /// Those who wait for one thing, in the order in which they came.
 #[derive(Debug, Default)]
-pub(super) struct Waiters(BTreeMap<u64, Waker>);
+pub(crate) struct Waiters(BTreeMap<u64, Waker>);
 
 /// Under which number somebody is known where they wait: 0 until they have had to. No number is used twice, so one is enough for all lists of all
 /// connections.
@@ -28,7 +28,7 @@ impl Waiters {
     }
 
     /// Takes all of them, to be woken.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = Waker> + use<> {
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Waker> + use<> {
         std::mem::take(&mut self.0).into_values()
     }
 
@@ -47,14 +47,14 @@ impl Waiters {
     }
 
     /// Registers a waker, and returns the one that it replaces.
-    pub(super) fn insert(&mut self, who: &mut Registration, waker: Waker) -> Option<Waker> {
+    pub(crate) fn insert(&mut self, who: &mut Registration, waker: Waker) -> Option<Waker> {
         if who.0 == 0 {
             who.0 = NEXT.fetch_add(1, Ordering::Relaxed);
         }
         self.0.insert(who.0, waker)
     }
 
-    pub(super) fn remove(&mut self, who: &Registration) -> Option<Waker> {
+    pub(crate) fn remove(&mut self, who: &Registration) -> Option<Waker> {
         self.0.remove(&who.0)
     }
 }

@@ -12,7 +12,7 @@ use doorbell_shm::sys::{Poller, Wait};
 
 use super::mailbox::Traveller;
 use crate::{
-    connection::{Connection, lock},
+    connection::{Connection, Registration, Waiters, lock},
     error::Disconnected,
     panics::{contain_visit, wake},
     stats::Stats,
@@ -43,7 +43,7 @@ pub(super) struct Door {
 #[derive(Default)]
 struct Shut {
     is_shut: bool,
-    wakers: Vec<Waker>,
+    waiters: Waiters,
 }
 
 impl Door {
@@ -74,21 +74,29 @@ impl Door {
         let wakers = {
             let mut shut = lock(&self.shut);
             shut.is_shut = true;
-            std::mem::take(&mut shut.wakers)
+            shut.waiters.take()
         };
-        wakers.into_iter().for_each(wake);
+        wakers.for_each(wake);
     }
 
     /// Ready when nobody comes in any more.
-    pub(super) fn poll_shut(&self, waker: &Waker) -> Poll<()> {
-        let waker = waker.clone(); // without the lock: it is the user's
+    pub(super) fn poll_shut(&self, waker: &Waker, who: &mut Registration) -> Poll<()> {
+        let waker = waker.clone(); // without the lock, as it is dropped: it is the user's
         let mut shut = lock(&self.shut);
         if shut.is_shut {
             drop(shut);
             return Poll::Ready(());
         }
-        shut.wakers.push(waker);
+        let before = shut.waiters.insert(who, waker);
+        drop(shut);
+        drop(before);
         Poll::Pending
+    }
+
+    /// Takes somebody back who waits for that no more.
+    pub(super) fn stop_waiting(&self, who: &Registration) {
+        let waker = lock(&self.shut).waiters.remove(who);
+        drop(waker); // without the lock
     }
 
     /// Makes the acceptor leave.

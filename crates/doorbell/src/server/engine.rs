@@ -298,7 +298,7 @@ impl Engine {
     }
 
     fn poll_quiet(&self, waker: &Waker, who: &mut Registration) -> Poll<()> {
-        ready!(self.door.poll_shut(waker));
+        ready!(self.door.poll_shut(waker, who));
         for connection in self.connections() {
             ready!(connection.poll_quiet(waker, who)); // the next ones are looked at when this one is quiet
         }
@@ -368,6 +368,7 @@ impl<'a> WaitingForQuiet<'a> {
 
 impl Drop for WaitingForQuiet<'_> {
     fn drop(&mut self) {
+        self.engine.door.stop_waiting(&self.registration);
         for connection in self.engine.connections() {
             connection.stop_waiting(&self.registration, None);
         }
