@@ -178,7 +178,7 @@ fn wake_is_remembered_once() {
 }
 
 #[test]
-fn deadline_is_kept_in_whole_milliseconds_and_never_early() {
+fn deadline_is_kept_to_the_microsecond_and_never_early() {
     let poller = Poller::new().unwrap();
     let mut events = Vec::new();
     let shortest = (0..50)
@@ -191,7 +191,7 @@ fn deadline_is_kept_in_whole_milliseconds_and_never_early() {
         .min()
         .unwrap();
     assert!(shortest >= Duration::from_micros(100));
-    assert!(shortest < Duration::from_millis(3), "{shortest:?}");
+    assert!(shortest < Duration::from_millis(1), "{shortest:?}");
     poller
         .wait(&mut events, Wait::Until(Instant::now()))
         .unwrap();

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::Timespec;
 use rustix::event::epoll::{CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::call::{Call, call, call_once};
@@ -76,7 +76,7 @@ impl Poller {
 
     /// Replaces the contents of `events` by what has happened, at most 256 at a time.
     ///
-    /// Returns without events at the time limit, or up to a millisecond later, and after [`wake`](Self::wake).
+    /// Returns without events at the time limit and after [`wake`](Self::wake).
     ///
     /// # Errors
     ///
@@ -85,9 +85,10 @@ impl Poller {
         events.clear();
         let mut space = [MaybeUninit::uninit(); MAX_EVENTS];
         loop {
-            let limit = timeout(limit);
-            let waited = call_once(Call::EpollWait, || {
-                rustix::event::epoll::wait(&self.epoll, &mut space, limit.as_ref())
+            let waited = self.wait_finely(limit).and_then(|limit| {
+                call_once(Call::EpollWait, || {
+                    rustix::event::epoll::wait(&self.epoll, &mut space, limit.as_ref())
+                })
             });
             match waited {
                 Ok((seen, _)) => {
@@ -110,6 +111,23 @@ impl Poller {
         self.waker.notify()
     }
 
+    /// Waits until a deadline, by `ppoll`: `epoll_pwait` counts in milliseconds, and `epoll_pwait2` is younger than what seccomp profiles and valgrind
+    /// may know. Returns how long `epoll_pwait` is to wait then.
+    fn wait_finely(&self, limit: Wait) -> Result<Option<Timespec>, Errno> {
+        match limit {
+            Wait::Forever => return Ok(None),
+            Wait::Poll => {}
+            Wait::Until(deadline) => {
+                let mut epoll = [PollFd::new(&self.epoll, PollFlags::IN)];
+                let left = time_left(deadline);
+                call_once(Call::EpollWait, || {
+                    rustix::event::poll(&mut epoll, Some(&left))
+                })?;
+            }
+        }
+        Ok(Some(timespec(Duration::ZERO)))
+    }
+
     fn add_unchecked(&self, source: &impl Source, token: u64, mode: Mode) -> io::Result<()> {
         let mut interest = EventFlags::IN | EventFlags::RDHUP;
         if mode == Mode::Edge {
@@ -119,14 +137,6 @@ impl Poller {
         Ok(call(Call::EpollAdd, || {
             rustix::event::epoll::add(&self.epoll, source.descriptor(), data, interest)
         })?)
-    }
-}
-
-fn timeout(limit: Wait) -> Option<Timespec> {
-    match limit {
-        Wait::Poll => Some(timespec(Duration::ZERO)),
-        Wait::Until(deadline) => Some(time_left(deadline)),
-        Wait::Forever => None,
     }
 }
 
