@@ -157,6 +157,63 @@ fn what_waits_for_room_when_a_shutdown_begins_is_served() {
     assert_eq!(held.remembered.load(Ordering::Relaxed), 21);
 }
 
+/// The client has said long ago that it knows, but behind what it had sent, and nobody has read that.
+#[test]
+fn what_lies_in_the_ring_is_served_though_its_worker_is_busy_for_longer_than_a_client_may_say_nothing()
+ {
+    let held = Held::new();
+    let (_holder, holding) = held.hold();
+    let client = impatient(&held.place);
+    let call = client.call(Add(1, 2)).send().unwrap();
+    for number in 0..100 {
+        client.notify(Remember(number)).unwrap();
+    }
+    let shutdown = held.shut_down();
+    has_heard(&client);
+    thread::sleep(2 * TIME_TO_ANSWER); // the handler computes
+    held.latch.open();
+    assert_eq!(call.wait().unwrap(), 3);
+    assert_eq!(holding.wait().unwrap(), 0);
+    assert!(shutdown.join().unwrap(), "every call could end");
+    assert_eq!(held.remembered.load(Ordering::Relaxed), 100);
+}
+
+/// More than a server runs at once for one connection, and fewer than fill the ring.
+const NOTIFICATIONS: u32 = 3000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_that_wait_for_the_handlers_of_others_are_handled_before_a_shutdown_ends() {
+    in_time(async {
+        let place = Place::new();
+        let gate = tokio::sync::watch::Sender::new(false);
+        let handled = Arc::new(AtomicU32::new(0));
+        let (open, counter) = (gate.subscribe(), Arc::clone(&handled));
+        let server = Server::builder(place.name())
+            .on_notify(move |_: Context, _: Remember| {
+                let (mut open, counter) = (open.clone(), Arc::clone(&counter));
+                async move {
+                    open.wait_for(|open| *open).await.unwrap();
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+            .bind()
+            .await
+            .unwrap();
+        let client = Client::connect(place.name()).await.unwrap();
+        for number in 0..NOTIFICATIONS {
+            client.notify(Remember(number)).unwrap();
+        }
+        let shutdown = tokio::spawn(async move { server.shutdown(PATIENCE).await });
+        tokio::time::sleep(2 * TIME_TO_ANSWER).await; // the handlers are slow
+        gate.send_replace(true);
+        assert!(shutdown.await.unwrap());
+        eventually("every notification is handled", || {
+            handled.load(Ordering::Relaxed) == NOTIFICATIONS
+        });
+    })
+    .await;
+}
+
 /// What callers and somebody who notifies have seen of a shutdown.
 struct Witnesses {
     callers: Vec<thread::JoinHandle<CallError>>,

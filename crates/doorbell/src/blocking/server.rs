@@ -15,7 +15,7 @@ use crate::{
     error::BindError,
     message::{Message, Upload},
     server::{
-        Context, Engine, Options, ServerStats, TIME_TO_ANSWER, option_methods,
+        Context, Engine, Options, ServerStats, option_methods,
         registry::{Handler, Registry, Table},
     },
 };
@@ -52,8 +52,10 @@ impl Server {
     ///
     /// Under way is also what a client had sent before it heard that the server leaves: such calls are answered, and such notifications
     /// handled. A client that runs says in microseconds that it has heard, and its next call fails as not executed. One that says nothing for
-    /// a second, because it has been stopped for instance, is not waited for any longer, if `limit` is longer than that: what lies in its ring
-    /// then is all that counts.
+    /// a second though everything has been read that it has sent, because it has been stopped for instance, is not waited for any longer, if
+    /// `limit` is longer than that.
+    ///
+    /// In a handler it waits for the call of that handler until `limit`; and if that runs on an I/O worker, all clients of the worker wait with it.
     pub fn shutdown(&self, limit: Duration) -> bool {
         self.engine.begin_drain();
         let drained = self.drain(limit);
@@ -63,15 +65,8 @@ impl Server {
 
     /// Waits until nothing is under way, for up to `limit`. Returns whether it came to that.
     fn drain(&self, limit: Duration) -> bool {
-        let deadline = after(limit);
-        if self.engine.wait_quiet(after(limit.min(TIME_TO_ANSWER))) {
-            return true;
-        }
-        if limit <= TIME_TO_ANSWER {
-            return false;
-        }
-        self.engine.forgo_answers();
-        self.engine.wait_quiet(deadline)
+        let mut rounds = self.engine.rounds(limit);
+        rounds.any(|round| self.engine.wait_quiet(after(round)))
     }
 
     /// Adds a handler while the server runs, or replaces the one for the same message type. Returns `true` if it replaced one.

@@ -46,13 +46,19 @@ impl Connection {
         }
     }
 
-    /// Waits no longer for the sign of a client that has been told: it may have been stopped. What it sends from now on comes too late.
-    pub(crate) fn forgo_answer(&self) {
+    /// Waits no longer for the sign of a client that has been told, if everything has been read that it has sent: it may have been stopped. What it
+    /// sends from now on comes too late. Returns `true` if the sign may lie among what has not been read.
+    pub(crate) fn forgo_answer(&self) -> bool {
         let mut state = self.lock();
-        if state.parting == Parting::Told {
-            state.parting = Parting::Unanswered;
-            state.machine.refuse_new();
+        if state.parting != Parting::Told {
+            return false;
         }
+        if !self.has_read_all() {
+            return true;
+        }
+        state.parting = Parting::Unanswered;
+        state.machine.refuse_new();
+        false
     }
 
     /// Ready when the client has been told and everything has been read that it had sent before it knew, no call is under way, and nothing waits

@@ -4,7 +4,7 @@ use std::{
     sync::{Arc, Mutex, atomic::Ordering},
     task::{Poll, Waker, ready},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use doorbell_proto::{
@@ -317,11 +317,14 @@ impl Engine {
         true
     }
 
-    /// Waits no longer for clients that give no sign of having been told: what lies in their rings is all that they have sent.
-    pub(crate) fn forgo_answers(&self) {
+    /// Waits no longer for clients of which everything has been read, and that give no sign of having been told. Returns `true` if others may have
+    /// given one, behind what has not been read yet because their worker is busy.
+    pub(super) fn forgo_answers(&self) -> bool {
+        let mut may_come = false;
         for connection in self.connections() {
-            connection.forgo_answer();
+            may_come |= connection.forgo_answer();
         }
+        may_come
     }
 
     /// Ends every connection and every thread, and removes the socket.
@@ -393,10 +396,6 @@ fn offer(options: &Options) -> ServerOffer {
         ..default
     }
 }
-
-/// How long a shutdown waits for a client to say that it knows. One that runs says so in microseconds, on a busy machine in some milliseconds; one
-/// that has been stopped must not cost the whole limit.
-pub(crate) const TIME_TO_ANSWER: Duration = Duration::from_secs(1);
 
 /// Handlers are polled on workers and may want some stack; untouched pages cost nothing.
 const STACK_BYTES: usize = 2 * 1024 * 1024;

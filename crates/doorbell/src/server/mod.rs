@@ -17,6 +17,7 @@ mod quiet;
 pub(crate) mod registry;
 pub(crate) mod reply;
 mod resource;
+mod rounds;
 #[cfg(feature = "tokio")]
 mod tasks;
 mod turn;
@@ -29,7 +30,6 @@ pub use context::Context;
 pub use doorbell_shm::sys::SocketAccess;
 pub(crate) use engine::Engine;
 pub use engine::ServerStats;
-pub(crate) use engine::TIME_TO_ANSWER;
 pub(crate) use options::{Options, option_methods};
 pub(crate) use resource::Limits;
 pub use resource::{Resource, ResourceStats};
@@ -45,7 +45,7 @@ mod awaiting {
     use tokio::runtime::Handle;
 
     use super::{
-        Context, Engine, Options, ServerStats, TIME_TO_ANSWER, option_methods,
+        Context, Engine, Options, ServerStats, option_methods,
         registry::{Handler, Registry, Table},
         tasks::{Bidirectional, Notified, Streaming, Task, Unary, Uploading},
     };
@@ -119,8 +119,9 @@ mod awaiting {
         ///
         /// Under way is also what a client had sent before it heard that the server leaves: such calls are answered, and such notifications
         /// handed to their handlers, though tasks of these may go on behind it. A client that runs says in microseconds that it has heard, and
-        /// its next call fails as not executed. One that says nothing for a second, because it has been stopped for instance, is not waited for
-        /// any longer, if `limit` is longer than that: what lies in its ring then is all that counts.
+        /// its next call fails as not executed. One that says nothing for a second though everything has been read that it has sent, because it
+        /// has been stopped for instance, is not waited for any longer, if `limit` is longer than that. In a handler it waits for the call of that
+        /// handler until `limit`.
         pub async fn shutdown(&self, limit: Duration) -> bool {
             self.engine.begin_drain();
             let drained = self.drain(limit).await;
@@ -132,21 +133,13 @@ mod awaiting {
 
         /// Waits until nothing is under way, for up to `limit`. Returns whether it came to that.
         async fn drain(&self, limit: Duration) -> bool {
-            let to_answer = limit.min(TIME_TO_ANSWER);
-            if tokio::time::timeout(to_answer, self.engine.quiet())
-                .await
-                .is_ok()
-            {
-                return true;
+            for round in self.engine.rounds(limit) {
+                let quiet = tokio::time::timeout(round, self.engine.quiet());
+                if quiet.await.is_ok() {
+                    return true;
+                }
             }
-            let left = limit - to_answer;
-            if left.is_zero() {
-                return false;
-            }
-            self.engine.forgo_answers();
-            tokio::time::timeout(left, self.engine.quiet())
-                .await
-                .is_ok()
+            false
         }
 
         /// Adds a handler while the server runs, or replaces the one for the same message type. Returns `true` if it replaced one.
