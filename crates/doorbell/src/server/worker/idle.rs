@@ -68,10 +68,12 @@ impl Worker {
             if owned.hot || after_since(owned.last_active, timeout) > now {
                 continue;
             }
-            if owned.connection.is_idle() && !owned.connection.has_background() {
+            if !owned.connection.is_idle() || owned.connection.has_background() {
+                owned.last_active = now; // a call, or the handler of a notification, is under way
+            } else if owned.connection.looks_quiet() {
                 self.end(index, Disconnected::Idle(timeout));
             } else {
-                owned.last_active = now; // a call, or the handler of a notification, is under way
+                self.warm_up(index); // its bell has rung, and is not among those that have been heard of so far
             }
         }
     }
