@@ -214,6 +214,27 @@ async fn notifications_that_wait_for_the_handlers_of_others_are_handled_before_a
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutdown_whose_calls_another_one_cuts_off_says_so() {
+    in_time(async {
+        let place = Place::new();
+        let server = Server::builder(place.name())
+            .on(|_: Context, _: Stuck| std::future::pending::<Result<(), Status>>())
+            .bind()
+            .await
+            .unwrap();
+        let client = Client::connect(place.name()).await.unwrap();
+        let pending = client.call(Stuck).send().await.unwrap();
+        let patient = server.clone();
+        let patient = tokio::spawn(async move { patient.shutdown(PATIENCE).await });
+        eventually("it has begun", || !place.socket().exists());
+        assert!(!server.shutdown(SHORT).await);
+        assert_eq!(pending.await.unwrap_err().outcome(), Outcome::Unknown);
+        assert!(!patient.await.unwrap(), "a call could not end");
+    })
+    .await;
+}
+
 /// What callers and somebody who notifies have seen of a shutdown.
 struct Witnesses {
     callers: Vec<thread::JoinHandle<CallError>>,

@@ -59,8 +59,7 @@ impl Server {
     pub fn shutdown(&self, limit: Duration) -> bool {
         self.engine.begin_drain();
         let drained = self.drain(limit);
-        self.engine.stop();
-        drained
+        self.engine.end(drained)
     }
 
     /// Waits until nothing is under way, for up to `limit`. Returns whether it came to that.

@@ -1,7 +1,10 @@
 //! The running server: its threads, and how they end. Knows no runtime.
 
 use std::{
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Poll, Waker, ready},
     thread::JoinHandle,
     time::Instant,
@@ -42,6 +45,8 @@ pub(crate) struct Engine {
     workers: Vec<Arc<Mailbox>>,
     quarantine: Arc<Quarantine>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// A shutdown has ended calls that were under way; written before they end.
+    has_cut_off: AtomicBool,
     path: std::path::PathBuf,
 }
 
@@ -114,6 +119,7 @@ impl Engine {
             door,
             workers,
             threads: Mutex::default(),
+            has_cut_off: AtomicBool::new(false),
             path,
         });
         match engine.start_threads(options, listener) {
@@ -327,8 +333,16 @@ impl Engine {
         may_come
     }
 
+    /// Ends what a shutdown has left, after it has `drained` or not. Returns `true` if every call could end: another shutdown, whose limit was shorter, may
+    /// have ended those for which this one has waited.
+    pub(crate) fn end(&self, drained: bool) -> bool {
+        let has_cut_off = self.has_cut_off.fetch_or(!drained, Ordering::Relaxed);
+        self.stop();
+        drained && !has_cut_off
+    }
+
     /// Ends every connection and every thread, and removes the socket.
-    pub(crate) fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.door.dismiss();
         self.mailboxes().for_each(Mailbox::stop);
         let threads = std::mem::take(&mut *lock(&self.threads));

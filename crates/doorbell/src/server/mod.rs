@@ -127,8 +127,8 @@ mod awaiting {
             let drained = self.drain(limit).await;
             let engine = Arc::clone(&self.engine);
             // Joining threads blocks; a worker may be in a handler that computes.
-            let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
-            drained && stopped.is_ok()
+            let ended = tokio::task::spawn_blocking(move || engine.end(drained)).await;
+            ended.unwrap_or(false)
         }
 
         /// Waits until nothing is under way, for up to `limit`. Returns whether it came to that.
