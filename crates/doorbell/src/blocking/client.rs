@@ -12,7 +12,8 @@ use std::{
 use super::{call::Call, call_all::CallAll, watch::watch};
 use crate::{
     client::{
-        BackOff, Bidirectional, Notifications, Options, Streaming, Unary, Uploading, option_methods,
+        BackOff, Bidirectional, Notifications, Options, Replaced, Streaming, Unary, Uploading,
+        option_methods,
     },
     connection::{Account, Connection, Sleeper, lock},
     deadline::after,
@@ -42,6 +43,7 @@ struct Dialer {
     path: PathBuf,
     options: Options,
     current: Mutex<Option<Arc<Connection>>>,
+    replaced: Replaced,
     /// A thread makes the connection; others wait for their turn.
     dialing: Mutex<bool>,
     turn: Condvar,
@@ -241,6 +243,7 @@ impl Builder {
                 path,
                 options: self.options,
                 current: Mutex::new(None),
+                replaced: Replaced::default(),
                 dialing: Mutex::new(false),
                 turn: Condvar::new(),
                 closed: AtomicBool::new(false),
@@ -260,7 +263,7 @@ impl Dialer {
 
     /// Makes the connection; keeps trying until `give_up` while that can help. `limit` cuts an attempt short that takes longer.
     fn connect(
-        &self,
+        self: &Arc<Self>,
         give_up: Instant,
         limit: Option<Instant>,
     ) -> Result<Arc<Connection>, ConnectError> {
@@ -310,7 +313,10 @@ impl Dialer {
         Ok(Turn(self))
     }
 
-    fn dial_once(&self, limit: Option<Instant>) -> Result<Arc<Connection>, ConnectError> {
+    fn dial_once(
+        self: &Arc<Self>,
+        limit: Option<Instant>,
+    ) -> Result<Arc<Connection>, ConnectError> {
         let options = &self.options;
         let timeout = limit.map_or(options.handshake_timeout, |limit| {
             let left = limit.saturating_duration_since(Instant::now());
@@ -330,12 +336,20 @@ impl Dialer {
             options.max_assembly_bytes,
             Account::none(),
         );
-        watch(&connection, watched).map_err(|source| ConnectError::System {
+        let dialer = Arc::downgrade(self);
+        let ended = move || {
+            if let Some(dialer) = dialer.upgrade() {
+                dialer.replaced.forget_ended();
+            }
+        };
+        watch(&connection, watched, ended).map_err(|source| ConnectError::System {
             path: self.path.clone(),
             source,
         })?;
         let replaced = lock(&self.current).replace(Arc::clone(&connection));
-        drop(replaced); // with what is done at its end, so not under the lock
+        if let Some(replaced) = replaced {
+            self.replaced.add(replaced);
+        }
         if self.closed.load(Ordering::Relaxed) {
             self.close(); // closed while we dialled
             return Err(ConnectError::Closed);
@@ -349,6 +363,7 @@ impl Dialer {
         if let Some(connection) = connection {
             connection.close(Disconnected::Closed);
         }
+        self.replaced.close();
     }
 }
 

@@ -35,12 +35,16 @@ static CURRENT: Mutex<Current> = Mutex::new(Current {
     next_token: 0,
 });
 
-/// Watches over a connection until it is closed.
+/// Watches over a connection until it is closed; then `ended` is called.
 ///
 /// # Errors
 ///
 /// The thread cannot be started, or the operating system is out of resources.
-pub(super) fn watch(connection: &Arc<Connection>, watched: Watched) -> io::Result<()> {
+pub(super) fn watch(
+    connection: &Arc<Connection>,
+    watched: Watched,
+    ended: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
     let mut current = lock(&CURRENT);
     let watch = match &current.watch {
         Some(watch) => Arc::clone(watch),
@@ -64,7 +68,10 @@ pub(super) fn watch(connection: &Arc<Connection>, watched: Watched) -> io::Resul
     lock(&watch.watched).insert(token, (Arc::downgrade(connection), watched));
     current.watch = Some(watch);
     drop(current);
-    connection.on_close(move || forget(token));
+    connection.on_close(move || {
+        forget(token);
+        ended();
+    });
     Ok(())
 }
 

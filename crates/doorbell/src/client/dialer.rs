@@ -15,7 +15,7 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use super::{BackOff, Options};
+use super::{BackOff, Options, Replaced};
 use crate::{
     connection::{Account, Connection, Sleeper, Watched, lock},
     deadline::after,
@@ -40,6 +40,7 @@ pub(super) struct Dialer {
     path: PathBuf,
     pub(super) options: Options,
     current: Mutex<Option<Arc<Connection>>>,
+    replaced: Replaced,
     dialing: tokio::sync::Mutex<()>,
     state: watch::Sender<ConnectionState>,
     closed: AtomicBool,
@@ -55,6 +56,7 @@ impl Dialer {
             path,
             options,
             current: Mutex::new(None),
+            replaced: Replaced::default(),
             dialing: tokio::sync::Mutex::new(()),
             state: watch::Sender::new(ConnectionState::Disconnected),
             closed: AtomicBool::new(false),
@@ -82,6 +84,7 @@ impl Dialer {
         if let Some(connection) = connection {
             connection.close(Disconnected::Closed);
         }
+        self.replaced.close();
         self.state.send_replace(ConnectionState::Closed);
     }
 
@@ -191,7 +194,9 @@ impl Dialer {
         let left = lock(&self.runtime).replace(Handle::current());
         drop(left); // a whole runtime may go with it, so not under the lock
         let replaced = lock(&self.current).replace(Arc::clone(&connection));
-        drop(replaced); // with what still waits in it, so not under the lock
+        if let Some(replaced) = replaced {
+            self.replaced.add(replaced);
+        }
         self.show(ConnectionState::Connected);
         if self.closed.load(Ordering::Relaxed) {
             self.close(); // closed while we dialled
@@ -234,6 +239,7 @@ impl Dialer {
 
     /// A connection has ended: the present one, or one that has been replaced and went on for the calls that it had.
     fn connection_ended(&self) {
+        self.replaced.forget_ended();
         self.show(ConnectionState::Disconnected);
     }
 

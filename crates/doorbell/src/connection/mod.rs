@@ -417,7 +417,7 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// One that a client has replaced while the server was leaving ends without having been closed.
+    /// One that was not closed, because it could not be watched over, ends here.
     fn drop(&mut self) {
         self.run_on_close();
         self.lock().put_all_aside();

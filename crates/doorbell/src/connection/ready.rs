@@ -35,6 +35,14 @@ impl Connection {
         !self.closed.load(Ordering::Relaxed) && !self.leaving.load(Ordering::Relaxed)
     }
 
+    /// Returns `true` if nobody here has anything to do with the connection: no call is under way or has left something, nothing waits to be
+    /// written, and nobody waits.
+    pub(crate) fn has_nothing_under_way(&self) -> bool {
+        let state = self.lock();
+        let is_used = state.machine.has_open_calls() || state.tickets.is_any_open();
+        state.end.is_some() || !is_used && !state.needs_driver()
+    }
+
     /// Waits as a task until no notification waits to be written, nor anything else that goes before one.
     #[cfg(feature = "tokio")]
     pub(crate) async fn writable(&self) -> Result<(), CallError> {

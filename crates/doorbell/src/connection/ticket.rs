@@ -278,13 +278,18 @@ impl Tickets {
 
     /// Gives the memory of all tickets back if none is open.
     pub(super) fn give_back(&mut self) {
-        if self.free.len() == self.entries.len() {
+        if !self.is_any_open() {
             let aside = std::mem::take(&mut self.aside);
             *self = Self {
                 aside,
                 ..Self::default()
             };
         }
+    }
+
+    /// Returns `true` if a ticket is open.
+    pub(super) fn is_any_open(&self) -> bool {
+        self.free.len() < self.entries.len()
     }
 
     #[cfg(test)]
