@@ -4,11 +4,13 @@ mod support;
 
 use std::{
     sync::{Mutex, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
 use doorbell::{CallError, Client, Code, Context, ItemError, Outcome, Server, Status, blocking};
-use doorbell_testkit::{PATIENCE, Place};
+use doorbell_proto::frame::FrameKind;
+use doorbell_testkit::{PATIENCE, Place, RawServer, eventually};
 use support::{Host, SHORT, in_time, messages::*, server_has_seen};
 
 #[test]
@@ -444,4 +446,29 @@ fn handler_goes_on_whose_runtime_has_a_clock_that_is_ahead() {
     assert_eq!(client.call(Gate).timeout(PATIENCE).wait().unwrap(), 7);
     drop(stop);
     thread.join().unwrap();
+}
+
+/// Half of the items must not look like all of them to a server whose deadline comes a little later.
+#[test]
+fn items_that_a_thread_has_no_room_for_until_the_deadline_are_cancelled_and_not_ended() {
+    let place = Place::new();
+    let listener = RawServer::listen(&place.socket());
+    let accepting = thread::spawn(move || RawServer::accept(&listener));
+    let client = blocking::Client::connect(place.name()).unwrap();
+    let mut server = accepting.join().unwrap();
+    let (mut items, _answers) = client.bidi(Double).timeout(SHORT).open().unwrap();
+    let refused = std::iter::repeat_with(|| items.send(1)).find_map(Result::err);
+    assert!(
+        matches!(refused, Some(ItemError::DeadlineExceeded)),
+        "{refused:?}"
+    );
+    drop(items);
+    let mut last = None;
+    eventually("the server hears of it", || {
+        let frame = server.read();
+        server.wake_for_room();
+        last = frame.map(|(header, _)| header.kind);
+        matches!(last, Some(FrameKind::End | FrameKind::Cancel))
+    });
+    assert_eq!(last, Some(FrameKind::Cancel));
 }

@@ -265,11 +265,15 @@ impl<T: Payload> ItemSender<T> {
     /// The blocking form of [`poll_credit`](Self::poll_credit).
     pub(crate) fn wait_for_credit(&mut self, deadline: Option<Instant>) -> Result<(), ItemError> {
         let key = self.key;
-        self.connection
+        let waited = self
+            .connection
             .wait_until(key, Awaited::Credit, deadline, &mut |state| {
                 state.may_send(key)
-            })
-            .map_err(|_| ItemError::DeadlineExceeded)
+            });
+        waited.map_err(|_| {
+            self.connection.expire(); // the call is over, on both sides
+            ItemError::DeadlineExceeded
+        })
     }
 
     /// Sends what was [fed](Self::feed) and says that no more items follow. The same as dropping the sender.
