@@ -124,6 +124,11 @@ impl Large {
         }
     }
 
+    /// Returns `true` if it belongs to this call. The number of an answer to a ping is the peer's, and may be that of a call.
+    fn is_of(&self, id: u64) -> bool {
+        self.header.id == id && self.header.kind != FrameKind::Pong
+    }
+
     /// Keeps the payload, and those that were to follow it, until they can be dropped.
     fn put_aside(self, aside: &mut Vec<Bytes>) {
         aside.push(self.payload);
@@ -290,7 +295,7 @@ impl Outgoing {
             let Some(large) = self.large.pop_front() else {
                 break;
             };
-            if large.header.id != id {
+            if !large.is_of(id) {
                 self.large.push_back(large);
                 continue;
             }
@@ -314,14 +319,13 @@ impl Outgoing {
     }
 
     fn follows_large(&self, header: &FrameHeader) -> bool {
-        header.kind != FrameKind::Notify
-            && self.large.iter().any(|large| large.header.id == header.id)
+        header.kind != FrameKind::Notify && self.large.iter().any(|large| large.is_of(header.id))
     }
 
     fn large_of(&mut self, id: u64) -> Option<&mut Large> {
         self.large
             .iter_mut()
-            .find(|large| id != 0 && large.header.id == id)
+            .find(|large| id != 0 && large.is_of(id))
     }
 }
 
@@ -330,3 +334,6 @@ impl Outgoing {
 pub(super) fn answered(header: &FrameHeader) -> Option<CallId> {
     matches!(header.kind, FrameKind::Response | FrameKind::End).then(|| CallId::from_raw(header.id))
 }
+
+#[cfg(test)]
+mod tests;
