@@ -138,8 +138,8 @@ impl Connection {
             if must_end {
                 return self.close(Disconnected::PeerGone);
             }
-            if waiters && self.sleeper == Sleeper::Threads {
-                return self.hand_over();
+            if waiters && self.sleeper == Sleeper::Threads && self.hand_over() {
+                return;
             }
             // If somebody has it by now, they will settle when they leave.
             let Some(mut receive) = self.try_receive() else {

@@ -147,21 +147,25 @@ impl Connection {
         Ok(None)
     }
 
-    /// Makes another waiting thread the driver, if nobody is.
-    pub(crate) fn hand_over(&self) {
+    /// Makes another waiting thread the driver, if nobody is. Returns `false` if none waits any more: our try may have kept the last one, whose
+    /// time was up, from [finding a driver](Self::find_driver).
+    pub(super) fn hand_over(&self) -> bool {
         if self.try_receive().is_none() {
-            return; // somebody is
+            return true; // somebody is
         }
         let (waker, must_end) = {
             let state = self.lock();
             (state.any_thread(), state.must_end())
         };
         if must_end {
-            return self.close(Disconnected::PeerGone); // our try has kept somebody else from it
+            self.close(Disconnected::PeerGone); // our try has kept somebody else from it
+            return true;
         }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let Some(waker) = waker else {
+            return false;
+        };
+        waker.wake();
+        true
     }
 }
 
