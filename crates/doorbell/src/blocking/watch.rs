@@ -61,11 +61,14 @@ pub(super) fn watch(
     });
     current.next_token += 2;
     let token = current.next_token;
+    // Under one lock: what is seen before the connection is there would be lost, since nothing is told twice.
+    let mut all = lock(&watch.watched);
     if let Err(error) = watch.add(token, &watched) {
         watch.remove(&watched);
         return Err(error);
     }
-    lock(&watch.watched).insert(token, (Arc::downgrade(connection), watched));
+    all.insert(token, (Arc::downgrade(connection), watched));
+    drop(all);
     current.watch = Some(watch);
     drop(current);
     connection.on_close(move || {

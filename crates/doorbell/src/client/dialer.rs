@@ -300,8 +300,11 @@ async fn attend(
                 connection.bell_rang();
                 // A bell whose other end is closed rings no more; the socket tells the rest.
                 if rung.is_err() {
-                    peer.gone().await;
-                    break connection.close(Disconnected::PeerGone);
+                    tokio::select! {
+                        () = peer.gone() => connection.close(Disconnected::PeerGone),
+                        () = ended.notified() => {}
+                    }
+                    break;
                 }
             }
             () = again.notified() => {
