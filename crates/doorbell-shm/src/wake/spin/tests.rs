@@ -278,9 +278,10 @@ fn waits_soon_offer_the_cpu_while_somebody_takes_it() {
     assert!(spin.is_shared);
     let mut turn = spin.start();
     assert!(!turn.has_paused(), "what is there at once teaches nothing");
-    for _ in 0..=PAUSES_BEFORE_OFFER {
+    for _ in 0..PAUSES_BEFORE_OFFER {
         assert!(turn.again());
     }
+    turn.again(); // offers the CPU; whether the turn goes on depends on when it comes back
     assert!(turn.clock.is_some(), "paused for long before the offer");
 
     spin.paid(&offer(&spin, SWITCH / 3));
