@@ -365,7 +365,29 @@ fn pool_shrinks_on_both_sides_when_the_connection_sleeps() {
     }
 }
 
-/// What a connection keeps: a small segment each way.
+/// What a small segment holds would add up with many connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connection_that_has_been_quiet_for_a_while_keeps_no_segment() {
+    for kind in ["tasks", "threads"] {
+        let host = Host::start(kind, ENOUGH);
+        let looker = host.blocking_client();
+        let looks = || looker.call(Look()).wait().unwrap().loan_bytes;
+        let (threads, tasks) = (host.blocking_client(), host.client().await);
+        for _ in 0..2 {
+            let mut loan = threads.loan(1000, PATIENCE).unwrap();
+            loan.copy_from_slice(&pattern(1000));
+            let reply = threads.call(Shift(loan.into())).wait().unwrap();
+            assert!(reply.copy_to_vec() == shifted(1000));
+            let other = tasks.call(Shift(filled(&tasks, 1000).await)).await.unwrap();
+            assert!(other.copy_to_vec() == shifted(1000));
+            assert!(looks() > 0, "replies are lent");
+            drop((reply, other));
+            eventually("nothing is kept", || looks() == 0);
+        }
+    }
+}
+
+/// What a connection keeps while it sleeps for a moment: a small segment each way.
 const KEPT_BYTES: u64 = 2 * 256 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

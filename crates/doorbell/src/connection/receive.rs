@@ -208,7 +208,7 @@ impl Connection {
         let mut state = held.unwrap_or_else(|| self.lock());
         if std::mem::take(&mut state.is_told_quiet) {
             receive.give_back();
-            state.retire_large(effects);
+            state.retire_all(effects);
             state.give_back();
         }
         self.finish_batch(receive, &mut state, effects)?;
@@ -263,9 +263,18 @@ impl Connection {
     /// A hint and no more. Nobody sleeps because of it.
     #[inline]
     pub(crate) fn looks_quiet(&self) -> bool {
-        self.peer.load_tail() == self.read_to.load(Ordering::Relaxed)
-            && !self.is_congested()
-            && !self.is_closed()
+        !self.looks_unread() && !self.is_congested() && !self.is_closed()
+    }
+
+    /// A glance: returns `true` if the peer has published something that has not been read.
+    fn looks_unread(&self) -> bool {
+        self.peer.load_tail() != self.read_to.load(Ordering::Relaxed)
+    }
+
+    /// A glance of a worker that has put the connection to sleep: returns `true` if the client has published something since without ringing,
+    /// that it has no use for a block any more for instance.
+    pub(crate) fn has_quiet_news(&self) -> bool {
+        self.looks_unread() && !self.is_congested() && !self.is_closed()
     }
 
     /// Gives room back to the peer, writes what waits, and publishes.

@@ -68,7 +68,7 @@ impl Connection {
         if has_read_much {
             state.told_at = None;
         }
-        state.is_untidy |= has_read_much || state.has_written_much();
+        state.is_untidy |= has_read_much || state.has_written_much() || state.has_segments();
         let is_untidy = state.is_untidy;
         if gives_up && due.is_none() {
             state.counters.notifies += 1;
@@ -84,8 +84,8 @@ impl Connection {
         is_untidy
     }
 
-    /// Gives back what more than light use has left, because the connection has been quiet for a while. Returns `true` if that takes another
-    /// visit, a while later. What the client has not read after some visits is for the next time that it is quiet.
+    /// Gives back what more than light use has left, because the connection has been quiet for a while: segments for loans first. Returns `true`
+    /// if that takes another visit, a while later. What the client has not read after some visits is for the next time that it is quiet.
     ///
     /// The client is told to do the same. That frame begins the ring again, if the client has given all of it back by then, and what says so
     /// lies where the ring has ended: its memory can go when the client has read it. As long as nobody sends, the client gives back no room;
@@ -101,6 +101,15 @@ impl Connection {
         }
         state.visits = state.visits.saturating_add(1);
         let may_come_again = state.visits < MOST_VISITS;
+        if state.give_up_segments() {
+            let says_quiet = state.terms.gives_back;
+            if says_quiet {
+                state.machine.say_quiet();
+            }
+            let told_at = self.tell_idle_client(state);
+            self.lock().told_at = says_quiet.then_some(told_at);
+            return may_come_again;
+        }
         if !state.can_say_more() {
             self.tell_idle_client(state); // nobody may wait for what lies there: the rest of a stream that was given up
             return may_come_again;

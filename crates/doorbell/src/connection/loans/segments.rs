@@ -67,16 +67,17 @@ impl State {
         }
     }
 
-    /// Gives up all large segments that nobody uses.
-    pub(in crate::connection) fn retire_large(&mut self, effects: &mut Effects) {
-        self.retire(|_, segment| !is_small(segment));
+    /// Gives up what nobody uses any more, because the server says that there has been nothing to do for a while. What has not been used yet
+    /// takes no memory, and whoever has wished for it may still come.
+    pub(in crate::connection) fn retire_all(&mut self, effects: &mut Effects) {
+        self.retire(|_, segment| segment.was_used());
         self.room_may_have_come(effects);
     }
 
-    /// Gives up what nobody uses, except a small segment for each side to write, because the connection goes to sleep. Returns `true` if there
-    /// is something to tell the client. Server only: a client's segments go when it is asked.
+    /// Gives up what nobody uses, except a small segment for each side to write, because the connection goes to sleep: there may be more to do
+    /// in a moment. Returns `true` if there is something to tell the client. Server only: a client's segments go when it is asked.
     pub(in crate::connection) fn shrink(&mut self) -> bool {
-        if self.pool.own.is_empty() && self.pool.peer.is_empty() || self.end.is_some() {
+        if !self.has_segments() || self.end.is_some() {
             self.pool.is_expected = false;
             return false;
         }
@@ -89,16 +90,41 @@ impl State {
         let mut own = self.pool.own.iter();
         self.pool.is_expected = own.any(|(_, segment)| !is_small(segment));
         let mut keeps_peer = false;
+        self.ask_to_retire(|segment| {
+            let is_small = segment.size_bytes() as u64 <= MIN_SEGMENT_BYTES;
+            let is_kept = !keeps_peer && is_small;
+            keeps_peer |= is_kept;
+            !is_kept
+        });
+        self.machine.has_control()
+    }
+
+    /// Gives up everything that nobody uses, because the connection has been quiet for a while. Returns `true` if there is something to tell the
+    /// client. Server only.
+    pub(in crate::connection) fn give_up_segments(&mut self) -> bool {
+        if !self.has_segments() {
+            return false;
+        }
+        self.retire(|_, _| true);
+        self.ask_to_retire(|_| true);
+        self.machine.has_control()
+    }
+
+    /// Asks the client for the end of those of its segments that are `unwanted`.
+    fn ask_to_retire(&mut self, mut unwanted: impl FnMut(&PeerSegment) -> bool) {
         for readable in &mut self.pool.peer {
-            let is_small = readable.segment.size_bytes() as u64 <= MIN_SEGMENT_BYTES;
-            if is_small && !std::mem::replace(&mut keeps_peer, true) {
-                continue;
-            }
-            if readable.asked < MOST_QUESTIONS && self.machine.ask_to_retire(readable.number) {
+            if unwanted(&readable.segment)
+                && readable.asked < MOST_QUESTIONS
+                && self.machine.ask_to_retire(readable.number)
+            {
                 readable.asked += 1;
             }
         }
-        self.machine.has_control()
+    }
+
+    /// Returns `true` while the connection has segments.
+    pub(in crate::connection) fn has_segments(&self) -> bool {
+        !self.pool.own.is_empty() || !self.pool.peer.is_empty()
     }
 }
 

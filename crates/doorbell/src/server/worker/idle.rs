@@ -33,6 +33,11 @@ impl Worker {
         }
         let is_quiet = now.saturating_duration_since(owned.last_active) >= TIME_QUIET / 2;
         let connection = &owned.connection;
+        if is_quiet && connection.has_quiet_news() {
+            owned.is_untidy = false;
+            self.warm_up(index);
+            return false;
+        }
         let give_back = || connection.give_back();
         owned.is_untidy = !is_quiet || stall::measure(connection.subject(), give_back);
         if !is_quiet {
