@@ -42,10 +42,14 @@ pub(crate) fn contain_visit(what: &str, visit: impl FnOnce()) -> bool {
     is_well
 }
 
-/// Drops what a panic has been raised with. That may be of the user's and panic as well; what comes of that is left alone.
+/// Drops what a panic has been raised with. That may be of the user's and panic as well; what comes of that is dropped if it is a text, as of
+/// `panic!`, and left alone if it is not: it could go on like that for ever.
 #[cold]
 fn discard(payload: Box<dyn Any + Send>) {
-    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
+        && !another.is::<&str>()
+        && !another.is::<String>()
+    {
         std::mem::forget(another);
     }
 }
