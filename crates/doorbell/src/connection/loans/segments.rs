@@ -237,7 +237,7 @@ impl Connection {
 /// a use for it all the same.
 const MOST_QUESTIONS: u8 = 2;
 
-/// It is kept while a connection sleeps.
+/// It is kept while a connection sleeps for a moment.
 fn is_small(segment: &OwnSegment) -> bool {
     segment.size_bytes() as u64 <= MIN_SEGMENT_BYTES
 }
