@@ -75,10 +75,10 @@ impl Worker {
             }
             if !owned.connection.is_idle() || owned.connection.has_background() {
                 owned.last_active = now; // a call, or the handler of a notification, is under way
-            } else if owned.connection.looks_quiet() {
-                self.end(index, Disconnected::Idle(timeout));
-            } else {
+            } else if owned.connection.has_quiet_news() {
                 self.warm_up(index); // its bell has rung, and is not among those that have been heard of so far
+            } else {
+                self.end(index, Disconnected::Idle(timeout));
             }
         }
     }
