@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{thread, time::Duration};
+use std::thread;
 
 use doorbell::{CallError, Client, Disconnected, blocking};
 use doorbell_proto::frame::{Flags, FrameHeader, FrameKind};
@@ -25,7 +25,7 @@ fn accept_again(listener: &Listener, client: &blocking::Client) -> RawServer {
     thread::scope(|scope| {
         let accepted = scope.spawn(|| RawServer::accept(listener));
         eventually("the client has moved on", || {
-            let _ = client.ping(Duration::from_millis(1)); // nobody answers
+            let _ = client.ping(SHORT); // nobody answers
             accepted.is_finished()
         });
         accepted.join().unwrap()
