@@ -201,8 +201,8 @@ impl<O: OwnMemory, P: PeerMemory> Producer<O, P> {
         self.head
     }
 
-    /// Says whether large bodies are to be written past our caches, which is right if another processor reads them soon, and wrong if this one
-    /// will, for the peer.
+    /// Says whether large bodies are to be written past our caches, which may be faster if another processor reads them soon, and is slower if
+    /// this one will, for the peer.
     #[inline]
     pub fn write_past_caches(&mut self, past_caches: bool) {
         self.past_caches = past_caches;

@@ -23,6 +23,7 @@ mod outbound;
 mod outgoing;
 mod overlap;
 mod parting;
+mod past_caches;
 mod publishing;
 mod ready;
 mod receive;

@@ -14,6 +14,7 @@ use super::{
     loans::Pool,
     outgoing::Outgoing,
     overlap::Overlap,
+    past_caches::PastCaches,
     ticket::{Ticket, TicketKey, Tickets},
     waiters::Waiters,
 };
@@ -38,6 +39,8 @@ pub(crate) struct State {
     pub(super) outgoing: Outgoing,
     pub(super) stalled: Option<ControlFrame>,
     pub(super) overlap: Overlap,
+    /// How large messages go if it does.
+    pub(super) past_caches: PastCaches,
     /// Chunks that will be sent in the belief that small messages use the connection too.
     pub(super) not_alone: u32,
     /// The same, for what small messages suffer from even if they are rare.
@@ -112,6 +115,7 @@ impl State {
             outgoing: Outgoing::default(),
             stalled: None,
             overlap: Overlap::new(sys::cpu_count()),
+            past_caches: PastCaches::new(),
             not_alone: 0,
             mixed: 0,
             tickets: Tickets::default(),

@@ -1,5 +1,7 @@
 //! Writing frames into our ring, or queueing what does not fit. Nothing is published here.
 
+use std::time::Instant;
+
 use doorbell_proto::{
     CallId, Metadata,
     frame::{BlockId, Flags, FrameHeader, FrameKind},
@@ -159,6 +161,9 @@ impl State {
         preamble
             .prefix(Some(payload.len() as u64))
             .encode(&mut prefix);
+        if !self.outgoing.has_large() {
+            self.past_caches.interrupt();
+        }
         self.outgoing
             .push_large(Large::new(header, prefix, payload));
         doorbell_shm::failpoint!("large.queued");
@@ -197,7 +202,7 @@ impl State {
         self.going_away.is_some() && !self.outgoing.is_empty()
     }
 
-    /// Writes small frames, and a chunk of a large message when none waits. Chunks go past our caches if the peer reads them on a CPU of its
+    /// Writes small frames, and a chunk of a large message when none waits. Chunks may go past our caches if the peer reads them on a CPU of its
     /// own meanwhile; but not beside small messages, whose turn would come later the faster chunks follow each other.
     fn pump_outgoing(&mut self) -> Result<(), Breach> {
         let chunk_bytes = self.max_body_bytes();
@@ -207,7 +212,8 @@ impl State {
         {
             let unread_bytes = self.producer.unread_bytes()?;
             go.look(self.producer.seen_head());
-            let past_caches = self.mixed == 0 && self.overlap.is_likely();
+            let may = self.mixed == 0 && self.overlap.is_likely();
+            let past_caches = self.past_caches.is_next_past(may);
             self.producer.write_past_caches(past_caches);
             if unread_bytes > chunk_bytes * ahead(self.not_alone)
                 || !write_chunk(&mut self.producer, self.terms, large, chunk_bytes)?
@@ -215,11 +221,15 @@ impl State {
                 break;
             }
             go.wrote_chunk();
+            self.past_caches.wrote_chunk(Instant::now);
             doorbell_shm::failpoint!("large.chunk.written");
             let answered = self.outgoing.chunk_was_sent();
             self.not_alone = self.not_alone.saturating_sub(1);
             self.mixed = self.mixed.saturating_sub(1);
             self.release_slot(answered);
+        }
+        if !self.outgoing.has_large() {
+            self.past_caches.end(Instant::now);
         }
         self.producer.write_past_caches(false);
         self.overlap.learn(&go);
@@ -376,7 +386,7 @@ pub(super) const CHUNKS_AHEAD: usize = 3;
 
 /// The same while there are only large ones: a peer that sleeps until there is something has more to do in one go. (1 MiB there and back
 /// with a server that never spins took 0.62 instead of 1.1 ms; with one that does, little changes.)
-const CHUNKS_AHEAD_ALONE: usize = 7;
+pub(super) const CHUNKS_AHEAD_ALONE: usize = 7;
 
 /// Chunks after which a connection counts as one with only large messages.
 const ALONE_AFTER: u32 = 64;
