@@ -41,7 +41,7 @@ pub(super) struct Pool {
     pub(super) wakers: Waiters,
     /// Somebody waits for room.
     is_wanted: bool,
-    /// A server goes to sleep with a segment that it will give up when the blocks come back which are lent of it.
+    /// A server sleeps with a segment that it will give up when the blocks come back which are lent of it.
     is_expected: bool,
     /// The server has no room for more segments, as far as we know.
     is_refused: bool,

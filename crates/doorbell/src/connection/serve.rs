@@ -95,6 +95,13 @@ impl Connection {
             return false;
         };
         receive.give_back();
+        let may_come_again = self.give_back_or_tell();
+        self.watch_for_the_rest();
+        may_come_again
+    }
+
+    /// As [`give_back`](Self::give_back), of what lies behind the state lock.
+    fn give_back_or_tell(&self) -> bool {
         let mut state = self.lock();
         if state.end.is_some() {
             return false;
@@ -132,6 +139,23 @@ impl Connection {
         let told_at = self.tell_idle_client(state);
         self.lock().told_at = Some(told_at);
         may_come_again
+    }
+
+    /// Has the client ring when it makes room for what could not be written, or gives a block back that keeps a segment: the worker sleeps, and has not
+    /// said that it waits for either.
+    fn watch_for_the_rest(&self) {
+        let mut state = self.lock();
+        let waits = state.has_backlog() || state.pool.is_wanted();
+        if !waits || state.end.is_some() || state.sleeps_without_space().is_none() {
+            return;
+        }
+        self.announce(&mut state, SleepOn::Doorbell);
+        drop(state);
+        // The announcement has fenced: what came before it is visible now.
+        self.relieve();
+        if self.has_quiet_news() {
+            self.ask_to_resume();
+        }
     }
 
     /// Returns `true` if a cancel word has been looked at, once: its page is in memory since.

@@ -99,14 +99,15 @@ impl State {
         self.machine.has_control()
     }
 
-    /// Gives up everything that nobody uses, because the connection has been quiet for a while. Returns `true` if there is something to tell the
-    /// client. Server only.
+    /// Gives up everything that nobody uses, because the connection has been quiet for a while, and expects the blocks that keep the rest. Returns
+    /// `true` if there is something to tell the client. Server only.
     pub(in crate::connection) fn give_up_segments(&mut self) -> bool {
         if !self.has_segments() {
             return false;
         }
         self.retire(|_, _| true);
         self.ask_to_retire(|_| true);
+        self.pool.is_expected = !self.pool.own.is_empty();
         self.machine.has_control()
     }
 

@@ -1,0 +1,56 @@
+//! What is kept of a pool of loans while nobody says anything.
+
+use std::time::Duration;
+
+use doorbell::{Client, Context, Loan, LoanError, Loaned, Message, MessageType, Server, Status};
+use doorbell_testkit::{Place, eventually};
+use serde::{Deserialize, Serialize};
+
+/// Answered with a loan of so many bytes, after so many milliseconds.
+#[derive(Serialize, Deserialize)]
+struct Lend(u32, u64);
+
+impl Message for Lend {
+    const TYPE: MessageType = MessageType::new(1);
+    type Reply = Loaned;
+}
+
+const MIB: u32 = 1 << 20;
+
+/// What it takes a server to find that a connection is quiet, and to look again until there is nothing to do. Nothing shows when that is over.
+const LONG_QUIET: Duration = Duration::from_millis(2500);
+
+fn filled(loan: Result<Loan, LoanError>) -> Result<Loaned, Status> {
+    let mut loan = loan?;
+    let bytes = vec![7; loan.len()];
+    loan.copy_from_slice(&bytes);
+    Ok(loan.into())
+}
+
+async fn server_of_tasks(place: &Place, max_loan_bytes: u32) -> Server {
+    Server::builder(place.name())
+        .max_loan_bytes(max_loan_bytes.into())
+        .on(|context: Context, Lend(length, millis): Lend| async move {
+            if millis > 0 {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+            }
+            filled(context.loan(length as usize).await)
+        })
+        .bind()
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reply_that_is_dropped_after_a_long_quiet_leaves_no_segment() {
+    for length in [1000, MIB] {
+        let place = Place::new();
+        let server = server_of_tasks(&place, 64 * MIB).await;
+        let client = Client::connect(place.name()).await.unwrap();
+        let reply = client.call(Lend(length, 0)).await.unwrap();
+        assert!(reply.is_in_place());
+        tokio::time::sleep(LONG_QUIET).await;
+        drop(reply);
+        eventually("nothing is kept", || server.stats().loan_bytes == 0);
+    }
+}
