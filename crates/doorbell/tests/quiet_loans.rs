@@ -54,3 +54,17 @@ async fn reply_that_is_dropped_after_a_long_quiet_leaves_no_segment() {
         eventually("nothing is kept", || server.stats().loan_bytes == 0);
     }
 }
+
+/// Its worker has gone to sleep, and made nothing itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reply_of_a_handler_that_takes_long_leaves_no_segment() {
+    for length in [1000, MIB] {
+        let place = Place::new();
+        let server = server_of_tasks(&place, 64 * MIB).await;
+        let client = Client::connect(place.name()).await.unwrap();
+        let reply = client.call(Lend(length, 1500)).await.unwrap();
+        assert!(reply.is_in_place());
+        drop(reply);
+        eventually("nothing is kept", || server.stats().loan_bytes == 0);
+    }
+}

@@ -143,7 +143,7 @@ impl Connection {
 
     /// Has the client ring when it makes room for what could not be written, or gives a block back that keeps a segment: the worker sleeps, and has not
     /// said that it waits for either.
-    fn watch_for_the_rest(&self) {
+    pub(super) fn watch_for_the_rest(&self) {
         let mut state = self.lock();
         let waits = state.has_backlog() || state.pool.is_wanted();
         if !waits || state.end.is_some() || state.sleeps_without_space().is_none() {

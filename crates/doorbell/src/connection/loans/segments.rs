@@ -183,7 +183,19 @@ impl Connection {
         let result = state.pump();
         self.sent(state, result);
         doorbell_shm::failpoint!("segment.announced");
+        self.expect_blocks();
         true
+    }
+
+    /// Has the client ring when it gives back what will be lent of a segment that a handler has made while the worker sleeps, which does not know that there
+    /// is something to give up.
+    fn expect_blocks(&self) {
+        let mut state = self.lock();
+        if state.is_announced() {
+            state.pool.is_expected = true;
+            drop(state);
+            self.watch_for_the_rest();
+        }
     }
 
     /// Takes over the segment that the control socket holds.
