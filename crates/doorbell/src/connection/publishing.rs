@@ -11,7 +11,8 @@ use crate::{error::Breach, panics::wake};
 impl Connection {
     /// Publishes after something was written, makes sure that what could not be written will be, and wakes the peer if it sleeps.
     pub(super) fn sent(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
-        if result.is_err() || guard.has_backlog() || guard.is_watched() || stall::may_be_watched() {
+        let needs_more = guard.has_backlog() || guard.is_watched() || guard.is_forgotten();
+        if result.is_err() || needs_more || stall::may_be_watched() {
             return self.sent_with_more(guard, result);
         }
         let notify = guard.publish();
@@ -53,11 +54,17 @@ impl Connection {
         }
     }
 
-    /// As [`sent`](Self::sent), if something could not be written, or somebody waits for what has changed, or a thread may be watched.
+    /// As [`sent`](Self::sent), if something could not be written, or somebody waits for what has changed, or the worker has to come for memory, or a
+    /// thread may be watched.
     #[cold]
-    fn sent_with_more(&self, guard: StateGuard<'_>, result: Result<(), Breach>) {
+    fn sent_with_more(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
+        let is_forgotten = guard.is_forgotten();
+        guard.is_visited |= is_forgotten;
         if self.sent_in_part(guard, result) {
             self.find_driver();
+        }
+        if is_forgotten {
+            self.ask_to_resume();
         }
     }
 

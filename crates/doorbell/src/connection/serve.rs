@@ -70,6 +70,7 @@ impl Connection {
         }
         state.is_untidy |= has_read_much || state.has_written_much() || state.has_segments();
         let is_untidy = state.is_untidy;
+        state.is_visited = is_untidy;
         if gives_up && due.is_none() {
             state.counters.notifies += 1;
             due = Some(SleepOn::Doorbell);
@@ -108,6 +109,7 @@ impl Connection {
         }
         state.visits = state.visits.saturating_add(1);
         let may_come_again = state.visits < MOST_VISITS;
+        state.is_visited = may_come_again;
         if state.give_up_segments() {
             let says_quiet = state.terms.gives_back;
             if says_quiet {
@@ -122,7 +124,7 @@ impl Connection {
             return may_come_again;
         }
         if !state.terms.gives_back {
-            return !state.give_back() && may_come_again;
+            return state.give_back_as_visitor();
         }
         let is_told = state.told_at == Some(state.producer.tail());
         if is_told && !state.producer.is_empty().is_ok_and(|is_empty| is_empty) {
@@ -133,7 +135,7 @@ impl Connection {
                 .producer
                 .continues_beyond(Layout::lasting_ring_bytes())
         {
-            return !state.give_back() && may_come_again;
+            return state.give_back_as_visitor();
         }
         state.machine.say_quiet();
         let told_at = self.tell_idle_client(state);
@@ -186,7 +188,10 @@ impl Connection {
 
     /// The worker does not read for now, and is woken when there is room for answers that wait.
     pub(crate) fn rest(&self) {
-        self.announce(&mut self.lock(), SleepOn::Doorbell);
+        let mut state = self.lock();
+        self.announce(&mut state, SleepOn::Doorbell);
+        state.is_visited = true; // when handlers have ended
+        drop(state);
         self.relieve();
     }
 
@@ -240,6 +245,18 @@ impl State {
     /// As [`Receive::has_read_much`], of ours.
     fn has_written_much(&self) -> bool {
         self.producer.is_beyond(Layout::lasting_ring_bytes())
+    }
+
+    /// Returns `true` if there is memory to give back for which nobody will come: a handler has answered while the worker slept.
+    #[inline]
+    pub(super) fn is_forgotten(&self) -> bool {
+        !self.is_visited && self.is_announced() && self.has_written_much()
+    }
+
+    /// Gives memory back. Returns `true` if that takes another visit.
+    fn give_back_as_visitor(&mut self) -> bool {
+        self.is_visited &= !self.give_back();
+        self.is_visited
     }
 }
 

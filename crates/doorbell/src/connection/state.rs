@@ -67,6 +67,8 @@ pub(crate) struct State {
     pub(super) told_at: Option<u32>,
     /// How often the worker has come for it since.
     pub(super) visits: u8,
+    /// The worker is awake, or comes again by itself. On a client, where nobody does, always.
+    pub(super) is_visited: bool,
     /// The server has said so, and it is not done.
     pub(super) is_told_quiet: bool,
     pub(super) body: Vec<u8>,
@@ -134,6 +136,7 @@ impl State {
             is_untidy: false,
             told_at: None,
             visits: 0,
+            is_visited: true,
             is_told_quiet: false,
             body: Vec::new(),
         }
