@@ -1,9 +1,11 @@
 //! What is kept of a pool of loans while nobody says anything.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
-use doorbell::{Client, Context, Loan, LoanError, Loaned, Message, MessageType, Server, Status};
-use doorbell_testkit::{Place, eventually};
+use doorbell::{
+    Client, Context, Loan, LoanError, Loaned, Message, MessageType, Server, Status, blocking,
+};
+use doorbell_testkit::{PATIENCE, Place, eventually};
 use serde::{Deserialize, Serialize};
 
 /// Answered with a loan of so many bytes, after so many milliseconds.
@@ -13,6 +15,15 @@ struct Lend(u32, u64);
 impl Message for Lend {
     const TYPE: MessageType = MessageType::new(1);
     type Reply = Loaned;
+}
+
+/// Makes a loan of so many bytes, and drops it after so many milliseconds.
+#[derive(Serialize, Deserialize)]
+struct Waste(u32, u64);
+
+impl Message for Waste {
+    const TYPE: MessageType = MessageType::new(2);
+    type Reply = ();
 }
 
 const MIB: u32 = 1 << 20;
@@ -36,6 +47,14 @@ async fn server_of_tasks(place: &Place, max_loan_bytes: u32) -> Server {
             }
             filled(context.loan(length as usize).await)
         })
+        .on(
+            |context: Context, Waste(length, millis): Waste| async move {
+                let loan = context.loan(length as usize).await?;
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                drop(loan);
+                Ok::<_, Status>(())
+            },
+        )
         .bind()
         .await
         .unwrap()
@@ -65,6 +84,31 @@ async fn reply_of_a_handler_that_takes_long_leaves_no_segment() {
         let reply = client.call(Lend(length, 1500)).await.unwrap();
         assert!(reply.is_in_place());
         drop(reply);
+        eventually("nothing is kept", || server.stats().loan_bytes == 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loan_that_a_handler_drops_late_leaves_no_segment() {
+    for length in [1000, MIB] {
+        let place = Place::new();
+        let server = server_of_tasks(&place, 64 * MIB).await;
+        let client = Client::connect(place.name()).await.unwrap();
+        let millis = u64::try_from(LONG_QUIET.as_millis()).unwrap();
+        client.call(Waste(length, millis)).await.unwrap();
+        eventually("nothing is kept", || server.stats().loan_bytes == 0);
+    }
+}
+
+#[test]
+fn loan_that_a_client_drops_late_leaves_no_segment() {
+    for length in [1000, MIB] {
+        let place = Place::new();
+        let server = blocking::Server::builder(place.name()).bind().unwrap();
+        let client = blocking::Client::connect(place.name()).unwrap();
+        let loan = client.loan(length as usize, PATIENCE).unwrap();
+        thread::sleep(LONG_QUIET);
+        drop(loan);
         eventually("nothing is kept", || server.stats().loan_bytes == 0);
     }
 }

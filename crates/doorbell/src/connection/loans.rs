@@ -49,6 +49,8 @@ pub(super) struct Pool {
     is_coming: bool,
     /// Segments of ours, unused, of which the server has asked for the end once.
     ignored: Vec<u32>,
+    /// Segments of ours of which the server has asked for the end while we had blocks of them.
+    unwanted: Vec<u32>,
     /// A segment of ours has been given up since the last wish for one. If that is refused, it may be for the room which that one took.
     has_retired: bool,
 }
@@ -89,6 +91,7 @@ impl Pool {
             is_refused: false,
             is_coming: false,
             ignored: Vec::new(),
+            unwanted: Vec::new(),
             has_retired: false,
         }
     }
@@ -113,6 +116,28 @@ impl Pool {
 
     fn is_used(&self) -> bool {
         self.own.iter().any(|(_, segment)| segment.is_used())
+    }
+
+    fn has_own(&self, number: u32) -> bool {
+        self.own.iter().any(|(own, _)| *own == number)
+    }
+
+    /// Forgets what the server has asked of a segment, and of those that have gone.
+    fn forget_questions(&mut self, number: u32) {
+        let Self {
+            own,
+            ignored,
+            unwanted,
+            ..
+        } = self;
+        for asked in [ignored, unwanted] {
+            asked.retain(|asked| *asked != number && own.iter().any(|(own, _)| own == asked));
+        }
+    }
+
+    /// Returns `true` if there is a segment of ours that nobody uses.
+    fn has_unused(&self) -> bool {
+        self.own.iter().any(|(_, segment)| !segment.is_used())
     }
 
     fn take_back(&mut self, block: BlockId) {

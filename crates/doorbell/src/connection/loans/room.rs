@@ -261,17 +261,23 @@ impl Connection {
         }
     }
 
-    /// A loan was dropped unsent: others may want its room.
+    /// A loan was dropped unsent: others may want its room. If nobody does, the segment may have stayed for it alone.
     pub(crate) fn loan_was_dropped(&self) {
         let mut state = self.lock();
-        if state.pool.is_wanted || !state.pool.wakers.is_empty() {
-            if state.sleeps_for_space() {
-                self.kick.raise(); // the driver may wait for it, too, and is not among them
-            }
-            let wakers = state.pool.room_came();
-            drop(state);
-            wakers.for_each(wake);
+        let is_awaited = state.pool.is_wanted || !state.pool.wakers.is_empty();
+        if !is_awaited {
+            return self.give_up_late(state);
         }
+        let has_sleeper = state.sleeps_for_space();
+        if has_sleeper {
+            self.kick.raise(); // the driver may wait for it, too, and is not among them
+        }
+        let wakers: Vec<_> = state.pool.room_came().collect();
+        if wakers.is_empty() && !has_sleeper {
+            return self.give_up_late(state); // who waited has given up
+        }
+        drop(state);
+        wakers.into_iter().for_each(wake);
     }
 
     /// If the driver sleeps and does not expect to be told of blocks that come back, makes it.

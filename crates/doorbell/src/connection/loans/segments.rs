@@ -17,7 +17,7 @@ use doorbell_shm::{
 
 use super::{Paid, Pool, Readable};
 use crate::{
-    connection::{Connection, Effects, state::State},
+    connection::{Connection, Effects, Sleeper, StateGuard, state::State},
     error::{Breach, SegmentError},
 };
 
@@ -55,16 +55,26 @@ impl State {
     /// waited, and the server has gone to sleep meanwhile. So the first question does not count then.
     pub(super) fn retire_if_used(&mut self, number: u32) {
         let was_asked = self.pool.ignored.contains(&number);
-        self.pool.ignored.retain(|&ignored| ignored != number);
         let mut ignores = false;
         self.retire(|own, segment| {
             let is_it = own == number;
             ignores |= is_it && !segment.was_used() && !was_asked;
             is_it && !ignores
         });
+        self.pool.forget_questions(number);
         if ignores {
             self.pool.ignored.push(number);
+        } else if self.pool.has_own(number) {
+            self.pool.unwanted.push(number);
         }
+    }
+
+    /// Gives up what the server has asked for, now that we may have no block of it any more.
+    fn retire_unwanted(&mut self) {
+        let mut unwanted = std::mem::take(&mut self.pool.unwanted);
+        self.retire(|number, _| unwanted.contains(&number));
+        unwanted.retain(|&unwanted| self.pool.has_own(unwanted));
+        self.pool.unwanted = unwanted;
     }
 
     /// Gives up what nobody uses any more, because the server says that there has been nothing to do for a while. What has not been used yet
@@ -130,6 +140,22 @@ impl State {
 }
 
 impl Connection {
+    /// A block has been freed that was not sent, and nobody waits for it: gives the segment up if it has stayed for that block alone. A worker that comes by
+    /// itself does so.
+    pub(super) fn give_up_late(&self, mut state: StateGuard<'_>) {
+        if self.sleeper == Sleeper::Worker {
+            let is_late = !state.is_visited && state.is_announced() && state.pool.has_unused();
+            drop(state);
+            if is_late {
+                self.ask_to_resume();
+            }
+        } else if !state.pool.unwanted.is_empty() && state.end.is_none() {
+            state.retire_unwanted();
+            drop(state);
+            self.send_control();
+        }
+    }
+
     /// Writes the control frames that wait.
     pub(in crate::connection) fn send_control(&self) {
         let mut state = self.lock();
