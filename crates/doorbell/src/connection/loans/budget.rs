@@ -63,8 +63,18 @@ impl Spending {
         }
     }
 
-    /// Takes room for a segment with a block of `pages`: what is best for the next blocks too, or else what this one needs.
+    /// Takes room for a segment with a block of `pages`: what is best for the next blocks too, or else what this one needs. Notes that somebody is told that
+    /// there is none.
     pub(super) fn take(&mut self, pages: u32) -> Option<Paid> {
+        let paid = self.try_take(pages);
+        if paid.is_none() {
+            self.was_refused();
+        }
+        paid
+    }
+
+    /// As [`take`](Self::take), if the caller may find room yet.
+    pub(super) fn try_take(&mut self, pages: u32) -> Option<Paid> {
         let exact = pages.checked_mul(SEGMENT_PAGE_BYTES);
         let left_bytes = self.limit_bytes - self.used_bytes;
         let sizes = [Some(roomy_bytes(pages)), exact].into_iter().flatten();
@@ -73,15 +83,17 @@ impl Spending {
             .filter(|bytes| *bytes <= left_bytes)
             .collect();
         let purse = self.purse.as_ref()?;
-        let Some(taken) = purse.take_first(&fitting) else {
-            purse.was_refused();
-            return None;
-        };
+        let taken = purse.take_first(&fitting)?;
         self.used_bytes += taken;
         Some(Paid {
             purse: Arc::clone(purse),
             bytes: u32::try_from(taken).expect("sizes of segments are numbers of 32 bits"),
         })
+    }
+
+    /// Returns `true` if we are the server, who pays.
+    pub(super) fn is_ours(&self) -> bool {
+        self.purse.is_some()
     }
 
     /// The connection has a segment less: it may have another one. What was paid for it is given back apart from that.
@@ -92,6 +104,11 @@ impl Spending {
     /// As [`give`](Self::give), of one that could not be made after all.
     pub(super) fn refuse(&mut self, bytes: u64) {
         self.give(bytes);
+        self.was_refused();
+    }
+
+    /// Notes that somebody is told that there is no room.
+    pub(super) fn was_refused(&self) {
         if let Some(purse) = &self.purse {
             purse.was_refused();
         }

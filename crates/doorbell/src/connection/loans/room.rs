@@ -11,7 +11,7 @@ use std::{
 use doorbell_proto::{
     CallId,
     connection::Role,
-    limits::{MAX_SEGMENT_PAGES, SEGMENT_PAGE_BYTES},
+    limits::{MAX_SEGMENT_PAGES, MAX_SEGMENTS, SEGMENT_PAGE_BYTES},
 };
 use doorbell_shm::{
     SleepOn,
@@ -57,7 +57,26 @@ impl State {
         if let Some(bytes) = self.allocate(length)? {
             return Ok(Some(Room::Block(bytes)));
         }
-        Ok(self.pool.charge.take(pages(length)).map(Room::Paid))
+        Ok(self.pay(pages(length)).map(Room::Paid))
+    }
+
+    /// Pays for a segment with a block of `pages`, if need be with what our segments take that nobody uses. One that has not been used yet has been made for
+    /// somebody who is about to take a block of it. A client never pays.
+    pub(super) fn pay(&mut self, pages: u32) -> Option<Paid> {
+        let before = self.pool.own.len();
+        if before < MAX_SEGMENTS
+            && let Some(paid) = self.pool.charge.try_take(pages)
+        {
+            return Some(paid);
+        }
+        if self.pool.charge.is_ours() {
+            self.retire(|_, segment| segment.was_used());
+        }
+        if self.pool.own.len() < before {
+            return self.pool.charge.take(pages);
+        }
+        self.pool.charge.was_refused();
+        None
     }
 
     /// As [`allocate_or_pay`](Self::allocate_or_pay), which it does in one step with the registration of who waits. There is hope while a
@@ -143,7 +162,7 @@ impl Connection {
                 Some(Room::Block(bytes)) => return Ok(Loan::new(bytes, self)),
                 Some(Room::Paid(paid)) => {
                     if !self.make_paid(Role::Server, paid) {
-                        return Err(no_room(length));
+                        break;
                     }
                     room = self.lock().allocate_or_pay(length)?;
                 }
@@ -152,8 +171,8 @@ impl Connection {
         }
         if self.sleeper != Sleeper::Worker {
             self.lock().want_room(length); // so that there is some soon
-            self.send_control();
         }
+        self.send_control(); // of segments that were given up as well, and were not enough
         Err(no_room(length))
     }
 
@@ -216,8 +235,14 @@ impl Connection {
                 Poll::Ready(Ok(Room::Block(bytes))) => {
                     return Poll::Ready(Ok(Loan::new(bytes, self)));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => {
+                    self.send_control();
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => {
+                    self.send_control(); // segments may have been given up, and not have been enough
+                    return Poll::Pending;
+                }
             }
         }
     }

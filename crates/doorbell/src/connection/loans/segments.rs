@@ -188,7 +188,7 @@ impl Connection {
 
     /// Makes a segment in which a block of `pages` fits, and sends it to the client. Returns `false` if that cannot be. Server only.
     fn make_segment(&self, writer: Role, pages: u32) -> bool {
-        let paid = self.lock().pool.charge.take(pages);
+        let paid = self.lock().pay(pages);
         paid.is_some_and(|paid| self.make_paid(writer, paid))
     }
 
