@@ -58,9 +58,12 @@ impl Connection {
     /// that there is something to give up. Returns `true` if there is memory to [give back](Self::give_back).
     fn announce_asleep(&self, has_read_much: bool) -> bool {
         let mut state = self.lock();
+        let is_congested = state.has_backlog();
         let gives_up = state.shrink();
         let result = if gives_up { state.pump() } else { Ok(()) };
-        self.backlog.store(state.has_backlog(), Ordering::Relaxed); // there may have been no room
+        // There may have been no room. If there was, and something had waited for it, whoever waits for that is woken by `relieve`.
+        let is_congested = is_congested || state.has_backlog();
+        self.backlog.store(is_congested, Ordering::Relaxed);
         let mut due = state.publish();
         state.announce(SleepOn::Doorbell);
         state.machine.give_back_unused();
