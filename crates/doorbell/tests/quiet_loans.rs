@@ -1,9 +1,14 @@
 //! What is kept of a pool of loans while nobody says anything.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
 use doorbell::{
-    Client, Context, Loan, LoanError, Loaned, Message, MessageType, Server, Status, blocking,
+    Client, Context, Loan, LoanError, Loaned, Message, MessageType, Payload, Server, Status,
+    blocking,
 };
 use doorbell_testkit::{PATIENCE, Place, eventually};
 use serde::{Deserialize, Serialize};
@@ -23,6 +28,16 @@ struct Waste(u32, u64);
 
 impl Message for Waste {
     const TYPE: MessageType = MessageType::new(2);
+    type Reply = ();
+}
+
+/// Keeps a small loan, and a large one for long.
+#[derive(Payload)]
+#[payload(loaned)]
+struct Take(Loaned);
+
+impl Message for Take {
+    const TYPE: MessageType = MessageType::new(3);
     type Reply = ();
 }
 
@@ -111,4 +126,34 @@ fn loan_that_a_client_drops_late_leaves_no_segment() {
         drop(loan);
         eventually("nothing is kept", || server.stats().loan_bytes == 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loan_that_a_handler_gives_back_late_leaves_no_segment_beside_one_that_is_kept() {
+    let place = Place::new();
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keeps = Arc::clone(&kept);
+    let server = Server::builder(place.name())
+        .on(move |_: Context, Take(loan): Take| {
+            let keeps = Arc::clone(&keeps);
+            async move {
+                if loan.len() < MIB as usize {
+                    keeps.lock().unwrap().push(loan);
+                } else {
+                    tokio::time::sleep(LONG_QUIET).await;
+                }
+                Ok::<_, Status>(())
+            }
+        })
+        .bind()
+        .await
+        .unwrap();
+    let client = Client::connect(place.name()).await.unwrap();
+    for length in [1000, MIB] {
+        let loan = filled(client.loan(length as usize).await).unwrap();
+        client.call(Take(loan)).await.unwrap();
+    }
+    eventually("what is not kept is given up", || {
+        server.stats().loan_bytes <= 256 << 10
+    });
 }

@@ -240,10 +240,15 @@ impl Connection {
         is_idle
     }
 
+    /// Returns `true` if [`ask_to_retire`](Self::ask_to_retire) would ask.
+    pub fn may_ask_to_retire(&self, number: u32) -> bool {
+        let peer = &self.loans.peer;
+        peer.segment(number).is_some() && !peer.is_used(number)
+    }
+
     /// Asks the peer to give up a segment that it writes. Returns `false` while we hold blocks of it.
     pub fn ask_to_retire(&mut self, number: u32) -> bool {
-        let peer = &self.loans.peer;
-        let is_idle = peer.segment(number).is_some() && !peer.is_used(number);
+        let is_idle = self.may_ask_to_retire(number);
         if is_idle {
             self.loans.say(FrameKind::Retire, u64::from(number), 0);
         }

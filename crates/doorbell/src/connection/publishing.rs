@@ -30,8 +30,9 @@ impl Connection {
         let said = block.map_or(Ok(()), |block| guard.say_released(block));
         let result = said.and_then(|()| guard.pump());
         // A worker that has gone to sleep meanwhile could not ask the client for the end of the segment.
-        let is_last =
-            self.sleeper == Sleeper::Worker && guard.is_announced() && guard.machine.loans().1 == 0;
+        let sleeps = self.sleeper == Sleeper::Worker && guard.is_announced();
+        let is_late = || !guard.is_visited && guard.has_question(); // the worker does not come by itself, though others are kept
+        let is_last = sleeps && (guard.machine.loans().1 == 0 || is_late());
         if is_all {
             self.sent_quietly(guard, result);
         } else {

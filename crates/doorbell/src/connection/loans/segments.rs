@@ -133,6 +133,12 @@ impl State {
         }
     }
 
+    /// Returns `true` if the client has not been asked for the end of a segment since it has lent something of it, and can be.
+    pub(in crate::connection) fn has_question(&self) -> bool {
+        let mut peer = self.pool.peer.iter();
+        peer.any(|readable| readable.asked == 0 && self.machine.may_ask_to_retire(readable.number))
+    }
+
     /// Returns `true` while the connection has segments.
     pub(in crate::connection) fn has_segments(&self) -> bool {
         !self.pool.own.is_empty() || !self.pool.peer.is_empty()
