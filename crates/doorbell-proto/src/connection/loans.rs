@@ -273,8 +273,14 @@ impl Connection {
     /// Notes that a block is lent to the peer by a frame that is about to be written. Returns `false` if as many are with it as may be:
     /// copy the payload then.
     pub fn lend(&mut self, block: BlockId) -> bool {
-        let own = &mut self.loans.own;
-        own.segment(block.segment()).is_some() && own.lent.len() < MAX_LOANS && own.lend(block)
+        let may_lend = self.may_lend(block.segment());
+        may_lend && self.loans.own.lend(block)
+    }
+
+    /// Returns `true` if a block of a segment that we write, and that is not lent, can be lent now: what a message costs depends on it.
+    pub fn may_lend(&self, segment: u32) -> bool {
+        let own = &self.loans.own;
+        own.segment(segment).is_some() && own.lent.len() < MAX_LOANS
     }
 
     /// Takes a block back: its frame has not been written and never will be, or it comes back by a `RELEASE` that

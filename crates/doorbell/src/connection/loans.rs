@@ -176,13 +176,14 @@ impl State {
         Some(Descriptor { block, length })
     }
 
-    /// Returns `true` if [`lend`](Self::lend) will most likely do.
+    /// Returns `true` if [`lend`](Self::lend) will do, as long as the lock is held.
     pub(super) fn may_lend(&self, loan: &Loaned) -> bool {
         let of_this = |own: &OwnBlock| {
             let mut segments = self.pool.own.iter();
-            segments.any(|(_, segment)| Arc::ptr_eq(segment, own.segment()))
+            segments.find(|(_, segment)| Arc::ptr_eq(segment, own.segment()))
         };
-        loan.unsent_block().is_some_and(of_this)
+        let segment = loan.unsent_block().and_then(of_this);
+        segment.is_some_and(|(number, _)| self.machine.may_lend(*number))
     }
 
     /// Returns what holds the block of a descriptor. The machine has compared it with the segment, or will and has the last word: it is
