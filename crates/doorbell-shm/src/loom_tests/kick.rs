@@ -58,8 +58,8 @@ fn loom_two_kicks_are_seen_as_one_or_two() {
     });
 }
 
-/// `wait_state` against another thread that brings what it waits for without the peer (`sent_with_more`, `loan_was_dropped`): the last look and the
-/// announcement are one step, and whoever brings the change kicks a driver that is announced.
+/// `wait_state` and `drive_or_sleep` against another thread that brings what they wait for without the peer (`sent_with_more`, `loan_was_dropped`,
+/// `abandon`): the last look and the announcement are one step, and whoever brings the change kicks a driver that is announced.
 #[test]
 fn loom_driver_that_sleeps_for_what_another_thread_brings_is_kicked() {
     #[derive(Default)]

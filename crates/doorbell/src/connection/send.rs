@@ -222,6 +222,8 @@ impl Connection {
             doorbell_shm::failpoint!("cancel.word.after");
         }
         state.end_call(id, None, &mut effects); // for the other half of a stream, which may be in use still
+        // A thread that waits there may drive, and is not among those who registered.
+        effects.kicks |= state.is_driver_asleep() && state.tickets.find(id).is_some();
         let result = state.pump();
         self.sent(guard, result);
         doorbell_shm::failpoint!("abandon.after");

@@ -219,7 +219,7 @@ impl Connection {
 
     /// As [`leave`](Self::leave), for a driver that holds the state lock: if nobody else needs a driver, the receive half is given
     /// back before the lock is, so whoever comes next finds it free.
-    fn leave_holding(&self, receive: MutexGuard<'_, Receive>, state: StateGuard<'_>) {
+    pub(super) fn leave_holding(&self, receive: MutexGuard<'_, Receive>, state: StateGuard<'_>) {
         if state.is_adrift() {
             drop(state);
             self.leave(receive);

@@ -254,12 +254,16 @@ impl State {
         (self.is_announced() && !self.announcer.wants_space()).then_some(self.announced_on)
     }
 
+    /// Returns `true` if a thread drives, and sleeps.
+    #[inline]
+    pub(super) fn is_driver_asleep(&self) -> bool {
+        self.announced_on == SleepOn::Futex && self.announcer.is_announced()
+    }
+
     /// Returns `true` if a thread drives, and sleeps, and waits for room.
     #[inline]
     pub(super) fn sleeps_for_space(&self) -> bool {
-        self.announced_on == SleepOn::Futex
-            && self.announcer.wants_space()
-            && self.announcer.is_announced()
+        self.announcer.wants_space() && self.is_driver_asleep()
     }
 
     /// Makes what was written visible. Returns how the peer must be woken, if it sleeps.

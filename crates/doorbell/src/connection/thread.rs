@@ -12,7 +12,7 @@ use doorbell_shm::SleepOn;
 
 use super::{
     Awaited, Connection, Receive, Sleeper, StateGuard, TicketKey,
-    drive::{Ready, TimedOut, register_unless},
+    drive::{Ready, TimedOut, register_unless, take},
     spin::Spun,
 };
 use crate::error::Disconnected;
@@ -88,7 +88,14 @@ impl Connection {
             self.leave(receive);
             return Ok(None);
         }
-        self.sleep_on_futex(&mut receive, deadline);
+        // Whoever ends the call later, as the other half of a stream may, finds that we sleep, and raises the kick.
+        self.kick.lower();
+        let mut state = self.lock();
+        if let Some(value) = take(&mut state, key, awaited, ready) {
+            self.leave_holding(receive, state);
+            return Ok(Some(value));
+        }
+        self.announce_and_sleep(&mut receive, state, deadline);
         if self.lock().must_end() {
             drop(receive);
             self.close(Disconnected::PeerGone);
@@ -96,12 +103,7 @@ impl Connection {
         Ok(None)
     }
 
-    pub(crate) fn sleep_on_futex(&self, receive: &mut Receive, deadline: Option<Instant>) {
-        self.kick.lower();
-        self.announce_and_sleep(receive, self.lock(), deadline);
-    }
-
-    /// As [`sleep_on_futex`](Self::sleep_on_futex), of which the kick has been lowered before the last look at the state.
+    /// Sleeps on the futex once. The kick has been lowered before the last look at the state, under the lock of which this begins.
     pub(super) fn announce_and_sleep(
         &self,
         receive: &mut Receive,
