@@ -7,7 +7,8 @@ use std::{
 };
 
 use doorbell::{
-    Client, Context, Message, MessageType, NotifyError, Server, Status, client::PendingReply,
+    Client, Context, ItemSender, ItemStream, Message, MessageType, NotifyError, Raw, Server,
+    Status, Upload, client::PendingReply,
 };
 use doorbell_testkit::{PATIENCE, Place, RawServer, eventually};
 use serde::{Deserialize, Serialize};
@@ -120,4 +121,73 @@ async fn wait_for_a_server_that_does_not_read_leaves_nothing_behind_when_it_is_g
     let refused = full.take(10_000).find_map(Result::err);
     assert!(matches!(refused, Some(NotifyError::Full { .. })));
     leaves_nothing("room for a notification", || client.writable());
+}
+
+/// A call with a stream each way, of which a test has all four halves.
+#[derive(Serialize, Deserialize)]
+struct Both;
+
+impl Message for Both {
+    const TYPE: MessageType = MessageType::new(3);
+    type Reply = Raw;
+}
+
+impl Upload for Both {
+    type Item = Raw;
+}
+
+/// A task, and whether something of it is still there.
+struct Waiter(Arc<Asleep>);
+
+struct Asleep;
+
+impl Wake for Asleep {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Waiter {
+    /// Begins to wait, and gives up.
+    fn of<F: Future>(wait: F) -> Self {
+        let task = Arc::new(Asleep);
+        let waker = Waker::from(Arc::clone(&task));
+        let polled = pin!(wait).poll(&mut TaskContext::from_waker(&waker));
+        assert!(polled.is_pending());
+        Self(task)
+    }
+
+    fn is_forgotten(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_of_a_stream_that_is_dropped_leaves_nothing_of_who_waited_with_it() {
+    let place = Place::new();
+    let (given, halves) = mpsc::channel();
+    let given = Mutex::new(given);
+    let _server = Server::builder(place.name())
+        .on_bidi(
+            move |_: Context, _: Both, items: ItemStream<Raw>, out: ItemSender<Raw>| {
+                given.lock().unwrap().send((items, out)).unwrap();
+                std::future::pending::<Result<(), Status>>()
+            },
+        )
+        .bind()
+        .await
+        .unwrap();
+    let client = Client::connect(place.name()).await.unwrap();
+    let (_sender, _answer) = client.bidi(Both).await.unwrap();
+    let (mut items, _out) = halves.recv_timeout(PATIENCE).unwrap();
+
+    let reader = Waiter::of(items.next());
+    drop(items);
+    eventually("the reader is forgotten", || reader.is_forgotten());
+
+    let (mut sender, _answer) = client.bidi(Both).await.unwrap();
+    let _halves = halves.recv_timeout(PATIENCE).unwrap();
+    let large = || Raw::from(vec![0; MIB]);
+    sender.try_send(&large()).unwrap();
+    let writer = Waiter::of(sender.send(large()));
+    drop(sender);
+    eventually("the writer is forgotten", || writer.is_forgotten());
 }

@@ -7,7 +7,7 @@ use doorbell_proto::{
 };
 use doorbell_shm::stall;
 
-use super::{Connection, Outbound, Preamble, State, TicketKey, writing::header};
+use super::{Awaited, Connection, Outbound, Preamble, State, TicketKey, writing::header};
 use crate::{
     error::{Breach, CallError},
     pack::{Collected, PackLimits},
@@ -157,6 +157,12 @@ impl Connection {
         self.sent(guard, result);
     }
 
+    /// Closes the handle of a ticket with which items were sent. Whoever has waited for credit with it waits no more.
+    pub(crate) fn stop_sending(&self, key: TicketKey) {
+        self.lock().tickets.put_aside(key, Awaited::Credit);
+        self.close_ticket(key, Vec::new());
+    }
+
     /// Closes the handle of a ticket whose items nobody reads any more. Those that are there, and those that still come, are thrown
     /// away with their credit given, beside the `owed_bytes` of those that the reader had taken already; so that the sender does not
     /// wait for a reader that is gone.
@@ -167,6 +173,7 @@ impl Connection {
         ticket.unread = true;
         let id = ticket.id;
         let unread_bytes = ticket.items.clear();
+        state.tickets.put_aside(key, Awaited::Arrival);
         state.machine.consumed(id, owed_bytes + unread_bytes);
         state.tickets.close(key, Vec::new());
         if state.end.is_none() && (state.has_returns() || state.machine.has_control()) {

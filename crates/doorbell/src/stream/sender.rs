@@ -344,10 +344,10 @@ impl<T> Drop for ItemSender<T> {
         match self.on_drop {
             OnDrop::End => {
                 self.connection.end_items(self.key);
-                self.connection.close_ticket(self.key, Vec::new());
+                self.connection.stop_sending(self.key);
             }
             OnDrop::Cancel => self.connection.abandon(self.key, Vec::new()),
-            OnDrop::Nothing => self.connection.close_ticket(self.key, Vec::new()),
+            OnDrop::Nothing => self.connection.stop_sending(self.key),
         }
     }
 }
