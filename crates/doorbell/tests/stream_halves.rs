@@ -1,15 +1,21 @@
-//! The two halves of a stream, each of them with a thread of its own.
+//! The two halves of a stream: with a thread of its own for each, and made into a stream of bytes.
 
 mod support;
 
-use std::{sync::mpsc, thread};
+use std::{
+    io::{Read as _, Write as _},
+    sync::mpsc,
+    thread,
+};
 
-use doorbell::{CallError, Code, Message, MessageType, Raw, Spin, Upload, blocking};
+use doorbell::{
+    CallError, Code, Context, Message, MessageType, Raw, Spin, Status, Upload, blocking,
+};
 use doorbell_shm::SleepOn;
 use doorbell_testkit::{PATIENCE, Place, RawServer, eventually};
 use serde::{Deserialize, Serialize};
 
-/// Never answered: the server is made by hand.
+/// Opens a stream each way.
 #[derive(Serialize, Deserialize)]
 struct Open;
 
@@ -76,10 +82,33 @@ fn thread_that_waits_for_an_item_is_woken_when_the_writing_half_is_given_up() {
     let (mut server, client) = silent_server();
     let (sender, items) = client.bidi(Open).open().unwrap();
     let (mut reader, writer) = blocking::ByteStream::new(sender, items).into_split();
-    let read = move || std::io::Read::read(&mut reader, &mut [0; 10]).unwrap_err();
+    let read = move || reader.read(&mut [0; 10]).unwrap_err();
     let error = woken(&mut server, read, || drop(writer));
     let call = error.get_ref().and_then(|error| error.downcast_ref());
     let is_cancelled =
         matches!(call, Some(CallError::Status(status)) if status.code() == Code::Cancelled);
     assert!(is_cancelled, "{error:?}");
+}
+
+#[test]
+fn items_that_were_fed_go_before_the_bytes_that_are_written() {
+    let place = Place::new();
+    let (read, all) = mpsc::channel();
+    let _server = blocking::Server::builder(place.name())
+        .on_bidi(
+            move |_: Context, _: Open, items: blocking::ItemStream<Raw>, _| {
+                let items = items.map(|item| item.unwrap().0.to_vec());
+                read.send(items.collect::<Vec<_>>().concat()).unwrap();
+                Ok::<_, Status>(())
+            },
+        )
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    let (mut sender, items) = client.bidi(Open).open().unwrap();
+    sender.feed(Raw::from(b"one".to_vec())).unwrap();
+    let mut stream = blocking::ByteStream::new(sender, items);
+    stream.write_all(b"two").unwrap();
+    stream.shutdown().unwrap();
+    assert_eq!(all.recv_timeout(PATIENCE).unwrap(), b"onetwo");
 }

@@ -108,7 +108,9 @@ pub(crate) struct ChunkWriter {
 }
 
 impl ChunkWriter {
-    pub(crate) fn new(sender: ItemSender<Raw>) -> Self {
+    /// Takes a sender over. What was fed to it is sent now: it comes before the bytes.
+    pub(crate) fn new(mut sender: ItemSender<Raw>) -> Self {
+        let _ = sender.flush(); // if the stream is over, the first write says so
         let terms = sender.connection().terms();
         let chunk_bytes = u64::from(terms.max_chunk_bytes)
             .min(terms.sent_message_bytes)
