@@ -129,6 +129,11 @@ impl Large {
         self.header.id == id && self.header.kind != FrameKind::Pong
     }
 
+    /// Returns `true` if a frame with this header must follow it: one of the same call, which a notification has not, whatever its number.
+    fn goes_before(&self, header: &FrameHeader) -> bool {
+        header.kind != FrameKind::Notify && self.is_of(header.id)
+    }
+
     /// Keeps the payload, and those that were to follow it, until they can be dropped.
     fn put_aside(self, aside: &mut Vec<Bytes>) {
         aside.push(self.payload);
@@ -179,7 +184,7 @@ impl Outgoing {
 
     /// The large message of this call, if it still waits, is a notification.
     pub(super) fn mark_notification(&mut self, id: u64) {
-        if let Some(large) = self.large_of(id) {
+        if let Some(large) = self.large.iter_mut().find(|large| large.is_of(id)) {
             large.is_notification = true;
         }
     }
@@ -188,7 +193,7 @@ impl Outgoing {
     /// much that is less than what both would have taken.
     pub(super) fn push_small(&mut self, small: Small, pack_bytes: usize) -> usize {
         let is_notify = small.header.kind == FrameKind::Notify;
-        if let Some(large) = self.large_of(small.header.id) {
+        if let Some(large) = self.large_before(&small.header) {
             large.then.push_back(Queued::Small(small));
             return 0;
         }
@@ -215,7 +220,7 @@ impl Outgoing {
     }
 
     pub(super) fn push_large(&mut self, large: Large) {
-        match self.large_of(large.header.id) {
+        match self.large_before(&large.header) {
             Some(before) => before.then.push_back(Queued::Large(large)),
             None => self.large.push_back(large),
         }
@@ -319,13 +324,14 @@ impl Outgoing {
     }
 
     fn follows_large(&self, header: &FrameHeader) -> bool {
-        header.kind != FrameKind::Notify && self.large.iter().any(|large| large.is_of(header.id))
+        let mut all = self.large.iter();
+        all.any(|large| large.goes_before(header))
     }
 
-    fn large_of(&mut self, id: u64) -> Option<&mut Large> {
-        self.large
-            .iter_mut()
-            .find(|large| id != 0 && large.is_of(id))
+    /// Returns the large message that a frame has to follow.
+    fn large_before(&mut self, header: &FrameHeader) -> Option<&mut Large> {
+        let mut all = self.large.iter_mut();
+        all.find(|large| large.goes_before(header))
     }
 }
 
