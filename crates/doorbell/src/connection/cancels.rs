@@ -10,6 +10,13 @@ use std::sync::{
 
 use doorbell_proto::CallId;
 
+/// Returns `true` if a client's cancel word says that the call has been given up. One that was never written, or has gone back to the system, is 0 and says
+/// nothing: not of the call either that has this generation when those of its slot begin again, of which the frame will tell.
+#[inline]
+pub(super) fn says_given_up(word: u32, id: CallId) -> bool {
+    word != 0 && word == id.generation()
+}
+
 /// The generation of the latest call of each slot that was given up; 0 if none was. Takes memory from the first one on.
 pub(super) struct Cancels {
     slots: u32,
@@ -31,7 +38,7 @@ impl Cancels {
             slots.map(|_| AtomicU32::new(0)).collect()
         });
         if let Some(generation) = latest.get(id.slot() as usize) {
-            generation.store(id.generation(), Ordering::Release);
+            generation.store(id.generation().max(1), Ordering::Release); // 0 stands for none; of the next one the machine knows better
         }
     }
 
@@ -53,6 +60,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn word_that_nobody_has_written_says_of_no_call_that_it_was_given_up() {
+        let call = |generation| CallId::new(0, generation);
+        assert!(says_given_up(7, call(7)));
+        assert!(!says_given_up(7, call(8)));
+        assert!(!says_given_up(0, call(1)));
+        assert!(
+            !says_given_up(0, call(0)),
+            "the generations have begun again"
+        );
+    }
+
+    #[test]
     fn calls_up_to_the_latest_that_was_given_up_may_have_been() {
         let cancels = Cancels::new(2);
         let call = |slot, generation| CallId::new(slot, generation);
@@ -67,6 +86,8 @@ mod tests {
         ] {
             assert_eq!(cancels.may_have(call(slot, generation)), may_have);
         }
+        cancels.note(call(1, 0)); // the generations began again
+        assert!(cancels.may_have(call(1, 0)) && !cancels.may_have(call(1, 2)));
         cancels.note(call(2, 7)); // a slot that there is not
         cancels.note(call(0, 3)); // the generations began again
         assert!(!cancels.may_have(call(0, 4)));

@@ -51,7 +51,7 @@ use std::{
 };
 
 pub(crate) use account::Account;
-use cancels::Cancels;
+use cancels::{Cancels, says_given_up};
 use doorbell_proto::{
     CallId, Time, connection::Connection as Machine, frame::HEADER_BYTES, limits,
 };
@@ -272,8 +272,8 @@ impl Connection {
         if !self.has_looked_for_cancel.load(Ordering::Relaxed) {
             self.has_looked_for_cancel.store(true, Ordering::Relaxed); // others read what lies beside it
         }
-        let cancelled = stall::count(self.subject(), || self.peer.cancel_generation(id.slot()));
-        cancelled == id.generation() || self.is_closed() || self.was_cancelled(id)
+        let word = stall::count(self.subject(), || self.peer.cancel_generation(id.slot()));
+        says_given_up(word, id) || self.is_closed() || self.was_cancelled(id)
     }
 
     /// Returns `true` if the client's frame has said so. The word may be that of another call since.
