@@ -175,8 +175,8 @@ impl Client {
             .map_err(|_| LoanError::DeadlineExceeded)?
     }
 
-    /// As [`loan`](Self::loan), if there is room now. If not, the server is asked for some, so that there may be a little later. Nobody has
-    /// it for ever: when nothing at all happens on the connection for a second or two, it goes unused.
+    /// As [`loan`](Self::loan), if there is room now. If not, the server is asked for some, so that there may be a little later. It is
+    /// kept while something happens on the connection, and for a second or two without.
     ///
     /// # Errors
     ///

@@ -255,7 +255,8 @@ impl Client {
     }
 
     /// As [`loan`](Self::loan), if there is a connection and room now. If not, they are made in the background, so that there may be room a
-    /// little later. Nobody has it for ever: when nothing at all happens on the connection for a second or two, it goes unused. May be called on any thread, as [`notify`](Self::notify).
+    /// little later. It is kept while something happens on the connection, and for a second or two without. May be called on any thread, as
+    /// [`notify`](Self::notify).
     ///
     /// # Errors
     ///
