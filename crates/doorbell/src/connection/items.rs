@@ -159,8 +159,11 @@ impl Connection {
 
     /// Closes the handle of a ticket with which items were sent. Whoever has waited for credit with it waits no more.
     pub(crate) fn stop_sending(&self, key: TicketKey) {
-        self.lock().tickets.put_aside(key, Awaited::Credit);
-        self.close_ticket(key, Vec::new());
+        let mut guard = self.lock();
+        guard.tickets.get(key).unsent = true;
+        guard.tickets.put_aside(key, Awaited::Credit);
+        guard.tickets.close(key, Vec::new());
+        self.give_back_dropped(guard);
     }
 
     /// Closes the handle of a ticket whose items nobody reads any more. Those that are there, and those that still come, are thrown

@@ -45,6 +45,8 @@ pub(crate) struct Ticket {
     pub(crate) items_ended: bool,
     /// Nobody will take the items, although the ticket has other owners.
     pub(super) unread: bool,
+    /// Nobody will send items any more, although the ticket has other owners.
+    pub(super) unsent: bool,
     /// Its owner has spun for the reply already, in vain.
     pub(super) spun: bool,
     waker: Option<Waker>,
@@ -92,6 +94,7 @@ impl Ticket {
             items: Inbox::default(),
             items_ended: false,
             unread: false,
+            unsent: false,
             spun: false,
             waker: None,
             sender_waker: None,
@@ -109,6 +112,7 @@ impl Ticket {
         self.cancelled = false;
         self.items_ended = false;
         self.unread = false;
+        self.unsent = false;
         self.spun = false;
         self.handles = 1;
     }
@@ -157,6 +161,14 @@ impl Ticket {
     #[inline]
     pub(super) fn has_others(&self) -> bool {
         self.sender_waker.is_some() || !self.cancel_wakers.is_empty()
+    }
+
+    /// Returns `true` if whoever could wait for it has gone.
+    fn is_unwanted(&self, awaited: Awaited) -> bool {
+        match awaited {
+            Awaited::Arrival => self.unread,
+            Awaited::Credit => self.unsent,
+        }
     }
 
     fn slot_of(&mut self, awaited: Awaited) -> &mut Option<Waker> {
@@ -360,7 +372,8 @@ impl Tickets {
     /// Registers once more whose waker was taken and called, unless they have done so themselves, or wait no more.
     pub(crate) fn put_back(&mut self, place: &Borrowed, waker: Waker) {
         let ticket = &mut self.entries[place.key.0 as usize];
-        let waits = ticket.open && ticket.id == place.id && !ticket.over;
+        let is_same = ticket.open && ticket.id == place.id;
+        let waits = is_same && !ticket.over && !ticket.is_unwanted(place.awaited);
         let slot = ticket.slot_of(place.awaited);
         if waits && slot.is_none() {
             *slot = Some(waker);
@@ -477,9 +490,14 @@ mod tests {
         tickets.put_back(&place, waker);
         assert_eq!((tickets.waiting(), tickets.aside.len()), (1, 1));
         let (place, waker) = tickets.take_any_waker().unwrap();
+        tickets.get(key).unsent = true;
+        tickets.put_back(&place, waker);
+        assert_eq!((tickets.waiting(), tickets.aside.len()), (0, 2));
+        register(&mut tickets);
+        let (place, waker) = tickets.take_any_waker().unwrap();
         tickets.close(key, Vec::new());
         assert_eq!(tickets.open(id(0, 2)), key);
         tickets.put_back(&place, waker);
-        assert_eq!((tickets.waiting(), tickets.aside.len()), (0, 2));
+        assert_eq!((tickets.waiting(), tickets.aside.len()), (0, 3));
     }
 }
