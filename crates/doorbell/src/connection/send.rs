@@ -159,6 +159,7 @@ impl Connection {
     }
 
     /// Closes a handle of a ticket without touching the call.
+    #[cfg(feature = "tokio")]
     pub(crate) fn close_ticket(&self, key: TicketKey, spare: Vec<u8>) {
         let mut guard = self.lock();
         guard.tickets.close(key, spare);
