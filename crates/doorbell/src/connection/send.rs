@@ -103,10 +103,7 @@ impl Connection {
         state.producer.prefetch_room();
         state.check_open()?;
         state.check_size(call.payload.len(), call.metadata)?;
-        let id = state
-            .machine
-            .start_call(call.kind, call.deadline.map(|at| self.time(at)))
-            .map_err(refused)?;
+        let id = self.take_slot(state, call.kind, call.deadline)?;
         let key = state.tickets.open(id);
         let header = header(
             FrameKind::Call,
@@ -119,6 +116,29 @@ impl Connection {
             metadata: call.metadata,
         };
         Ok((id, key, state.send(header, preamble, call.payload)))
+    }
+
+    /// Takes a slot for a new call.
+    #[inline(always)] // one more comparison, of what has just been counted
+    fn take_slot(
+        &self,
+        state: &mut State,
+        kind: CallKind,
+        deadline: Option<Instant>,
+    ) -> Result<CallId, CallError> {
+        let deadline = deadline.map(|at| self.time(at));
+        let id = state.machine.start_call(kind, deadline).map_err(refused)?;
+        if id.generation() == 0 {
+            self.withdraw_cancel_word(id.slot());
+        }
+        Ok(id)
+    }
+
+    /// The generations of a slot begin again: a call that was given up long ago must not be taken for one that is to come.
+    #[cold]
+    #[inline(never)]
+    fn withdraw_cancel_word(&self, slot: u32) {
+        self.own.set_cancel(slot, 0);
     }
 
     /// Ends a call with its answer. Does nothing if it is over already.
@@ -302,10 +322,7 @@ impl Connection {
             header(FrameKind::Notify, Flags::default(), 0, message_type.get())
         } else {
             // Too large for a frame, or a loan: a call whose reply nobody waits for.
-            let id = state
-                .machine
-                .start_call(CallKind::Unary, None)
-                .map_err(refused)?;
+            let id = self.take_slot(state, CallKind::Unary, None)?;
             header(
                 FrameKind::Call,
                 Flags::default(),
