@@ -75,8 +75,10 @@ impl Worker {
             }
             if !owned.connection.is_idle() || owned.connection.has_background() {
                 owned.last_active = now; // a call, or the handler of a notification, is under way
-            } else if owned.connection.has_quiet_news() {
-                self.warm_up(index); // its bell has rung, and is not among those that have been heard of so far
+            } else if !owned.connection.looks_quiet() {
+                // Its bell has rung, and is not among those that have been heard of so far. What it has written is looked for although something
+                // seems to wait to be written: that may have gone with the last visit, which leaves it to the next one to say so.
+                self.warm_up(index);
             } else {
                 self.end(index, Disconnected::Idle(timeout));
             }
