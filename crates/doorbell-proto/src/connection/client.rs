@@ -57,6 +57,15 @@ impl Connection {
         self.end_and_free(id.slot());
     }
 
+    /// Makes as if a slot had been used so often that its latest call had this generation, for tests of what comes after the last one: on both
+    /// sides, or the server finds the next call out of order. Returns `false`, and has changed nothing, if the slot is not free or was
+    /// never used.
+    #[doc(hidden)]
+    pub fn set_generation(&mut self, slot_index: u32, generation: u32) -> bool {
+        let free = self.calls.slot(slot_index).filter(|slot| slot.is_free());
+        free.map(|slot| slot.generation = generation).is_some()
+    }
+
     /// Gives a call up: queues a `CANCEL` and swallows what still arrives for it.
     ///
     /// Returns `false` if the call was already over for the application. The slot is free again when the server has ended the call.

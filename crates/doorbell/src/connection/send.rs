@@ -193,6 +193,12 @@ impl Connection {
         }
     }
 
+    /// See [`set_generation`](doorbell_proto::connection::Connection::set_generation).
+    #[cfg(test)]
+    pub(crate) fn set_generation(&self, slot: u32, generation: u32) -> bool {
+        self.lock().machine.set_generation(slot, generation)
+    }
+
     #[cfg(test)]
     pub(crate) fn open_tickets(&self) -> usize {
         self.lock().tickets.open_tickets()

@@ -36,6 +36,16 @@ impl Context {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    #[cfg(test)]
+    pub(crate) fn id(&self) -> Option<CallId> {
+        self.id
+    }
+
     /// Returns who called: process, user and group, as the operating system had them when the connection was made.
     pub fn peer(&self) -> &PeerIdentity {
         self.connection.identity()
