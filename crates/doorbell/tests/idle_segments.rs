@@ -1,9 +1,19 @@
 //! Room for a loan where the limit is used up by segments that nobody uses.
 
-use std::{sync::mpsc, thread};
+use std::{
+    iter,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+};
 
-use doorbell::{Context, Loan, LoanError, Loaned, Message, MessageType, Spin, Status, blocking};
-use doorbell_testkit::{PATIENCE, Place};
+use doorbell::{
+    Code, Context, Loan, LoanError, Loaned, Message, MessageType, Payload, Server, Spin, Status,
+    blocking,
+};
+use doorbell_testkit::{PATIENCE, Place, eventually};
 use serde::{Deserialize, Serialize};
 
 /// Answered with a loan of so many bytes.
@@ -22,6 +32,25 @@ struct Items(u32);
 impl Message for Items {
     const TYPE: MessageType = MessageType::new(2);
     type Reply = Loaned;
+}
+
+/// Answered when the loan has been dropped.
+#[derive(Payload)]
+#[payload(loaned)]
+struct Take(Loaned);
+
+impl Message for Take {
+    const TYPE: MessageType = MessageType::new(3);
+    type Reply = ();
+}
+
+/// Answered at once.
+#[derive(Serialize, Deserialize)]
+struct Ping;
+
+impl Message for Ping {
+    const TYPE: MessageType = MessageType::new(4);
+    type Reply = ();
 }
 
 const MIB: u32 = 1 << 20;
@@ -45,8 +74,22 @@ fn busy_server(place: &Place) -> blocking::Server {
                 Ok::<_, Status>(())
             },
         )
+        .on(|_: Context, _: Ping| Ok::<_, Status>(()))
+        .on(|_: Context, Take(loan): Take| {
+            drop(loan);
+            Ok::<_, Status>(())
+        })
         .bind()
         .unwrap()
+}
+
+fn take(client: &blocking::Client, loan: Loan) {
+    let loaned = filled(Ok(loan)).unwrap();
+    client.call(Take(loaned)).timeout(PATIENCE).wait().unwrap();
+}
+
+fn lend_to(client: &blocking::Client, length: u32) {
+    take(client, client.loan(length as usize, PATIENCE).unwrap());
 }
 
 #[test]
@@ -80,4 +123,101 @@ fn handler_does_not_wait_for_the_room_of_a_segment_that_is_not_used() {
     });
     assert_eq!(hear.recv_timeout(PATIENCE), Ok(true));
     drop(kept);
+}
+
+#[test]
+fn handler_that_waits_has_the_room_of_a_segment_that_the_client_does_not_use() {
+    let place = Place::new();
+    let _server = busy_server(&place);
+    let client = blocking::Client::connect(place.name()).unwrap();
+    for _ in 0..3 {
+        lend_to(&client, MIB);
+        let items = client.stream(Items(MIB)).timeout(PATIENCE);
+        let mut items = items.open().unwrap();
+        assert!(items.next().unwrap().unwrap().is_in_place());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn task_that_waits_has_the_room_of_a_segment_that_the_client_does_not_use() {
+    let place = Place::new();
+    let _server = Server::builder(place.name())
+        .max_loan_bytes(MIB.into())
+        .on(|context: Context, Lend(length): Lend| async move {
+            filled(context.loan(length as usize).await)
+        })
+        .on(|_: Context, Take(loan): Take| async move {
+            drop(loan);
+            Ok::<_, Status>(())
+        })
+        .bind()
+        .await
+        .unwrap();
+    let client = doorbell::Client::connect(place.name()).await.unwrap();
+    for _ in 0..3 {
+        let loaned = filled(client.loan(MIB as usize).await).unwrap();
+        client.call(Take(loaned)).timeout(PATIENCE).await.unwrap();
+        let reply = client.call(Lend(MIB)).timeout(PATIENCE).await;
+        assert!(reply.unwrap().is_in_place());
+    }
+}
+
+#[test]
+fn handler_that_only_tries_has_that_room_after_a_while() {
+    let place = Place::new();
+    let _server = busy_server(&place);
+    let client = blocking::Client::connect(place.name()).unwrap();
+    lend_to(&client, MIB);
+    let is_had = (0..3).any(|_| match client.call(Lend(MIB)).timeout(PATIENCE).wait() {
+        Ok(reply) => reply.is_in_place(),
+        Err(error) => {
+            assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+            false
+        }
+    });
+    assert!(is_had);
+}
+
+#[test]
+fn handler_waits_for_a_segment_of_which_the_client_has_a_block_yet() {
+    let place = Place::new();
+    let server = busy_server(&place);
+    let client = blocking::Client::connect(place.name()).unwrap();
+    let length = 300 << 10;
+    let kept = client.loan(length as usize, PATIENCE).unwrap();
+    lend_to(&client, length);
+    assert_eq!(
+        server.stats().loan_bytes,
+        u64::from(2 * length),
+        "one segment"
+    );
+    let other = client.clone();
+    let waiting = thread::spawn(move || {
+        let mut items = other.stream(Items(900 << 10)).timeout(PATIENCE).open();
+        let item = items.as_mut().unwrap().next().unwrap();
+        item.map(|item| item.is_in_place())
+    });
+    eventually("the handler has found no room", || {
+        server.stats().loans_refused > 0
+    });
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| keep_busy(&client, &is_over));
+        for _ in 0..3 {
+            lend_to(&client, 1000); // the question has been read by then
+        }
+        assert!(!waiting.is_finished());
+        client.notify(Take(filled(Ok(kept)).unwrap())).unwrap();
+        let waited = waiting.join();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(waited.unwrap().unwrap());
+    });
+}
+
+/// Calls all the time, so that the connection does not go to sleep: the client would be asked for what it does not use.
+fn keep_busy(client: &blocking::Client, is_over: &AtomicBool) {
+    let calls = iter::repeat_with(|| Ping).take_while(|_| !is_over.load(Ordering::Relaxed));
+    for reply in client.call_all(calls).open().unwrap() {
+        reply.unwrap();
+    }
 }

@@ -51,6 +51,8 @@ pub(super) struct Pool {
     ignored: Vec<u32>,
     /// Segments of ours of which the server has asked for the end while we had blocks of them.
     unwanted: Vec<u32>,
+    /// Who waits for room hopes for segments of the client, which has been asked for their end.
+    is_asked: bool,
     /// A segment of ours has been given up since the last wish for one. If that is refused, it may be for the room which that one took.
     has_retired: bool,
 }
@@ -59,8 +61,18 @@ pub(super) struct Pool {
 struct Readable {
     number: u32,
     segment: Arc<PeerSegment>,
-    /// How often it has been asked to give it up since it has lent something of it.
-    asked: u8,
+    asked: Asked,
+}
+
+/// What the peer has been asked of a segment, since it has lent something of it the last time.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    /// How often it has been asked for the end.
+    times: u8,
+    /// It has lent something of it, and so has no reason to keep it.
+    was_used: bool,
+    /// A handler that does not wait has found no room because of it.
+    was_in_the_way: bool,
 }
 
 impl Readable {
@@ -68,8 +80,12 @@ impl Readable {
         Self {
             number,
             segment,
-            asked: 0,
+            asked: Asked::default(),
         }
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.segment.size_bytes() as u64
     }
 }
 
@@ -90,6 +106,7 @@ impl Pool {
             is_expected: false,
             is_refused: false,
             is_coming: false,
+            is_asked: false,
             ignored: Vec::new(),
             unwanted: Vec::new(),
             has_retired: false,
@@ -152,6 +169,7 @@ impl Pool {
     /// There may be room now: everybody who waits for some looks again.
     fn room_came(&mut self) -> impl Iterator<Item = Waker> + use<> {
         self.is_wanted = false;
+        self.is_asked = false;
         self.is_refused = false;
         self.wakers.take()
     }
@@ -201,7 +219,10 @@ impl State {
         if !accepts(&mut self.machine) {
             return None;
         }
-        readable.asked = 0;
+        readable.asked = Asked {
+            was_used: true,
+            ..Asked::default()
+        };
         doorbell_shm::failpoint!("loan.held");
         let bytes = SharedBytes::Peer(bytes);
         Some(Held::new(bytes, block, &self.pool.returns))
@@ -222,7 +243,7 @@ impl State {
                 let gone = segments.position(|readable| readable.number == number);
                 if let Some(place) = gone {
                     let readable = self.pool.peer.swap_remove(place);
-                    self.pool.charge.give(readable.segment.size_bytes() as u64);
+                    self.pool.charge.give(readable.size_bytes());
                     drop(readable);
                     doorbell_shm::failpoint!("segment.unmapped");
                 }

@@ -100,6 +100,7 @@ impl State {
         } else {
             self.machine.give_back(block);
         }
+        self.ask_again();
         doorbell_shm::failpoint!("loan.returned");
         Ok(())
     }
@@ -175,6 +176,9 @@ impl State {
         self.collect_returns()?;
         if self.stalled.is_some() || self.machine.has_control() {
             self.pump_control()?;
+            if self.ask_again() {
+                self.pump_control()?;
+            }
         }
         if self.stalled.is_none() && !self.outgoing.is_empty() {
             self.pump_outgoing()?;

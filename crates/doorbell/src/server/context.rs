@@ -82,17 +82,18 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// [`LoanError`]; [`LoanError::NoRoom`] if all that this connection may have is taken.
+    /// [`LoanError`]; [`LoanError::NoRoom`] if all that this connection may have is taken. If segments of the caller take it which it does not use, and has
+    /// not used since a handler had no room the last time, it is asked to give them up, so that there is some a little later.
     pub fn try_loan(&self, length: usize) -> Result<Loan, LoanError> {
         self.connection.try_loan(length)
     }
 
-    /// As [`try_loan`](Self::try_loan), waiting until the caller gives back what it has. Ends with the handler's call, as every wait in a
-    /// handler does: at its deadline, or when the caller gives up.
+    /// As [`try_loan`](Self::try_loan), waiting until the caller gives back what it has, or gives up what it does not use.
+    /// Ends with the handler's call, as every wait in a handler does: at its deadline, or when the caller gives up.
     ///
     /// # Errors
     ///
-    /// [`LoanError`]; [`LoanError::NoRoom`] if there is none and nothing is lent that could come back.
+    /// [`LoanError`]; [`LoanError::NoRoom`] if there is none, nothing is lent that could come back, and the caller has no segment that it does not use.
     ///
     /// # Cancel safety
     ///
@@ -103,13 +104,13 @@ impl Context {
     }
 
     /// As [`try_loan`](Self::try_loan), for handlers that have a thread of their own, as streaming ones have in the blocking server:
-    /// waits until the caller gives back what it has, the call ends or its deadline passes.
+    /// waits until the caller gives back what it has or gives up what it does not use, the call ends or its deadline passes.
     ///
     /// On an I/O worker it does not wait, since nothing that is given back would be seen meanwhile: there it is the same as `try_loan`.
     ///
     /// # Errors
     ///
-    /// [`LoanError`]; [`LoanError::NoRoom`] if there is none and nothing is lent that could come back.
+    /// [`LoanError`]; [`LoanError::NoRoom`] if there is none, nothing is lent that could come back, and the caller has no segment that it does not use.
     pub fn wait_loan(&self, length: usize) -> Result<Loan, LoanError> {
         self.connection
             .wait_loan_in_handler(length, self.id, self.deadline)

@@ -91,6 +91,13 @@ impl Spending {
         })
     }
 
+    /// Returns `true` if a segment with a block of `pages` would be within the limit of the connection if it gave `bytes` back. On a client never.
+    pub(super) fn would_take(&self, pages: u32, bytes: u64) -> bool {
+        let left_bytes = self.limit_bytes - self.used_bytes;
+        let exact_bytes = u64::from(pages) * u64::from(SEGMENT_PAGE_BYTES);
+        self.purse.is_some() && exact_bytes <= left_bytes + bytes
+    }
+
     /// Returns `true` if we are the server, who pays.
     pub(super) fn is_ours(&self) -> bool {
         self.purse.is_some()

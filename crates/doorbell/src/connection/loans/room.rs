@@ -80,7 +80,7 @@ impl State {
     }
 
     /// As [`allocate_or_pay`](Self::allocate_or_pay), which it does in one step with the registration of who waits. There is hope while a
-    /// block is lent. Server only.
+    /// block is lent, and while the client has a segment that it does not use. Server only.
     fn look_or_pay(
         &mut self,
         length: usize,
@@ -95,11 +95,14 @@ impl State {
         match found {
             Ok(Some(room)) => Poll::Ready(Ok(room)),
             Err(error) => Poll::Ready(Err(error)),
-            Ok(None) if self.pool.is_used() => {
+            Ok(None) => {
+                let is_hoped_for = pays && self.ask_for_room(pages(length));
+                if !is_hoped_for && !self.pool.is_used() {
+                    return Poll::Ready(Err(no_room(length)));
+                }
                 self.wait_for_room(Some(who));
                 Poll::Pending
             }
-            Ok(None) => Poll::Ready(Err(no_room(length))),
         }
     }
 
@@ -169,7 +172,9 @@ impl Connection {
                 None => break,
             }
         }
-        if self.sleeper != Sleeper::Worker {
+        if self.sleeper == Sleeper::Worker {
+            self.lock().ask_for_more_room(pages(length));
+        } else {
             self.lock().want_room(length); // so that there is some soon
         }
         self.send_control(); // of segments that were given up as well, and were not enough

@@ -100,8 +100,8 @@ impl State {
         let mut own = self.pool.own.iter();
         self.pool.is_expected = own.any(|(_, segment)| !is_small(segment));
         let mut keeps_peer = false;
-        self.ask_to_retire(|segment| {
-            let is_small = segment.size_bytes() as u64 <= MIN_SEGMENT_BYTES;
+        self.ask_to_retire(|readable| {
+            let is_small = readable.size_bytes() <= MIN_SEGMENT_BYTES;
             let is_kept = !keeps_peer && is_small;
             keeps_peer |= is_kept;
             !is_kept
@@ -122,21 +122,65 @@ impl State {
     }
 
     /// Asks the client for the end of those of its segments that are `unwanted`.
-    fn ask_to_retire(&mut self, mut unwanted: impl FnMut(&PeerSegment) -> bool) {
+    fn ask_to_retire(&mut self, mut unwanted: impl FnMut(&mut Readable) -> bool) {
         for readable in &mut self.pool.peer {
-            if unwanted(&readable.segment)
-                && readable.asked < MOST_QUESTIONS
+            if unwanted(readable)
+                && readable.asked.times < MOST_QUESTIONS
                 && self.machine.ask_to_retire(readable.number)
             {
-                readable.asked += 1;
+                readable.asked.times += 1;
             }
         }
     }
 
+    /// Asks the client for what it does not use, if there would be room for `pages` then. Returns `true` if that can be hoped for: a segment that has been
+    /// used goes as soon as the client has no block of it. Server only.
+    pub(super) fn ask_for_room(&mut self, pages: u32) -> bool {
+        if !self.is_room_with_idle(pages) {
+            return false;
+        }
+        self.ask_to_retire(|_| true);
+        let is_hoped_for = self.idle_peer_segments().any(|idle| idle.asked.was_used);
+        self.pool.is_asked = is_hoped_for;
+        is_hoped_for
+    }
+
+    /// As [`ask_for_room`](Self::ask_for_room), for who does not wait: only for what has not been used since somebody was in want of room the last time.
+    /// Otherwise a client that lends now and then would lose its segment each time, and nobody would be helped.
+    pub(super) fn ask_for_more_room(&mut self, pages: u32) {
+        if self.is_room_with_idle(pages) {
+            self.ask_to_retire(|readable| {
+                std::mem::replace(&mut readable.asked.was_in_the_way, true)
+            });
+        }
+    }
+
+    /// Blocks have been given back: if somebody hopes for the client's segments, it is asked for those of which we have nothing now. Returns `true` if there
+    /// is a question to be written.
+    #[inline]
+    pub(in crate::connection) fn ask_again(&mut self) -> bool {
+        self.pool.is_asked && {
+            self.ask_to_retire(|readable| readable.asked.times == 0);
+            self.machine.has_control()
+        }
+    }
+
+    fn is_room_with_idle(&self, pages: u32) -> bool {
+        let sizes = self.idle_peer_segments().map(Readable::size_bytes);
+        let idle_bytes: u64 = sizes.sum();
+        idle_bytes > 0 && self.pool.charge.would_take(pages, idle_bytes)
+    }
+
+    /// Returns those of the client's segments of which we have nothing.
+    fn idle_peer_segments(&self) -> impl Iterator<Item = &Readable> {
+        let peer = self.pool.peer.iter();
+        peer.filter(|readable| self.machine.may_ask_to_retire(readable.number))
+    }
+
     /// Returns `true` if the client has not been asked for the end of a segment since it has lent something of it, and can be.
     pub(in crate::connection) fn has_question(&self) -> bool {
-        let mut peer = self.pool.peer.iter();
-        peer.any(|readable| readable.asked == 0 && self.machine.may_ask_to_retire(readable.number))
+        let mut idle = self.idle_peer_segments();
+        idle.any(|readable| readable.asked.times == 0)
     }
 
     /// Returns `true` while the connection has segments.
