@@ -266,3 +266,6 @@ impl State {
 /// How often a quiet connection is visited: a client on a busy machine may take seconds to read that it is to give memory back, and one that
 /// has been stopped must not keep its worker awake.
 const MOST_VISITS: u8 = 20;
+
+#[cfg(test)]
+mod tests;
