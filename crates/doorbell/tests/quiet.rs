@@ -196,6 +196,19 @@ fn pages_of_cancel_words_go_back() {
     });
 }
 
+/// The worker sleeps, and has given everything back.
+#[test]
+fn page_of_cancel_words_goes_back_also_if_a_handler_looks_at_it_late() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let host = Host::start("server", &[]);
+    let client = blocking::Client::connect(host.name()).unwrap();
+    let call = client.call(LookLate(4000)).timeout(PATIENCE);
+    assert!(!call.wait().unwrap());
+    eventually("the page is given back", || {
+        resident_bytes(host.child.id()) <= LIGHT_USE_BYTES
+    });
+}
+
 #[test]
 fn ring_of_a_server_goes_back_also_when_the_client_reads_late() {
     let host = Host::start("server", &[]);

@@ -11,7 +11,7 @@ use crate::{error::Breach, panics::wake};
 impl Connection {
     /// Publishes after something was written, makes sure that what could not be written will be, and wakes the peer if it sleeps.
     pub(super) fn sent(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
-        let needs_more = guard.has_backlog() || guard.is_watched() || guard.is_forgotten();
+        let needs_more = guard.has_backlog() || guard.is_watched() || self.is_forgotten(&guard);
         if result.is_err() || needs_more || stall::may_be_watched() {
             return self.sent_with_more(guard, result);
         }
@@ -59,7 +59,7 @@ impl Connection {
     /// thread may be watched.
     #[cold]
     fn sent_with_more(&self, mut guard: StateGuard<'_>, result: Result<(), Breach>) {
-        let is_forgotten = guard.is_forgotten();
+        let is_forgotten = self.is_forgotten(&guard);
         guard.is_visited |= is_forgotten;
         if self.sent_in_part(guard, result) {
             self.find_driver();

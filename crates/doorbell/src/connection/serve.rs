@@ -169,6 +169,14 @@ impl Connection {
         has_looked.load(Ordering::Relaxed) && has_looked.swap(false, Ordering::Relaxed)
     }
 
+    /// Returns `true` if there is memory to give back for which nobody will come: a handler has answered, or looked whether it is cancelled, while the worker
+    /// slept.
+    #[inline]
+    pub(super) fn is_forgotten(&self, state: &State) -> bool {
+        let has_looked = || self.has_looked_for_cancel.load(Ordering::Relaxed);
+        !state.is_visited && state.is_announced() && (state.has_written_much() || has_looked())
+    }
+
     /// Returns `true` if there is memory to give back that more than light use has left.
     pub(crate) fn is_untidy(&self) -> bool {
         let has_read_much = self.try_receive().is_some_and(|receive| receive.is_untidy);
@@ -248,12 +256,6 @@ impl State {
     /// As [`Receive::has_read_much`], of ours.
     fn has_written_much(&self) -> bool {
         self.producer.is_beyond(Layout::lasting_ring_bytes())
-    }
-
-    /// Returns `true` if there is memory to give back for which nobody will come: a handler has answered while the worker slept.
-    #[inline]
-    pub(super) fn is_forgotten(&self) -> bool {
-        !self.is_visited && self.is_announced() && self.has_written_much()
     }
 
     /// Gives memory back. Returns `true` if that takes another visit.

@@ -47,6 +47,7 @@ message!(#[doc = "Answered when `Open` has been called since."] Gate() = 20 -> u
 message!(#[doc = "Lets every `Gate` answer."] Open() = 21 -> ());
 message!(#[doc = "Makes the server call itself: a `Stuck` with the deadline of this call."] Nested() = 23 -> ());
 message!(#[doc = "Answered with the numbers below, many to a frame."] CountFed(u32) = 25 -> u32);
+message!(#[doc = "Looks whether it is cancelled after so many milliseconds, and answers that."] LookLate(u64) = 26 -> bool);
 message!(#[doc = "Opens a byte stream."] Tunnel(Through) = 24 -> Raw, items Raw);
 
 /// What the other end of a byte stream does.

@@ -1,6 +1,9 @@
 //! The test service, for both kinds of server.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use doorbell::{Client, Context, ItemSender, ItemStream, Raw, Server, Status, blocking, server};
 use tokio::sync::watch;
@@ -172,6 +175,10 @@ fn stuck(builder: server::Builder, shared: &Shared) -> server::Builder {
                 }
             },
         )
+        .on(|context: Context, LookLate(millis): LookLate| async move {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            Ok::<_, Status>(context.is_cancelled())
+        })
         .on(move |context: Context, _: Busy| {
             let shared = busy.clone();
             async move {
