@@ -53,6 +53,16 @@ impl Message for Ping {
     type Reply = ();
 }
 
+/// Answered with a loan of the same size, when this one has been dropped.
+#[derive(Payload)]
+#[payload(loaned)]
+struct Exchange(Loaned);
+
+impl Message for Exchange {
+    const TYPE: MessageType = MessageType::new(5);
+    type Reply = Loaned;
+}
+
 const MIB: u32 = 1 << 20;
 
 fn filled(loan: Result<Loan, LoanError>) -> Result<Loaned, Status> {
@@ -138,10 +148,9 @@ fn handler_that_waits_has_the_room_of_a_segment_that_the_client_does_not_use() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn task_that_waits_has_the_room_of_a_segment_that_the_client_does_not_use() {
-    let place = Place::new();
-    let _server = Server::builder(place.name())
+/// A server with room for a single loan.
+async fn server_of_tasks(place: &Place) -> Server {
+    Server::builder(place.name())
         .max_loan_bytes(MIB.into())
         .on(|context: Context, Lend(length): Lend| async move {
             filled(context.loan(length as usize).await)
@@ -150,9 +159,32 @@ async fn task_that_waits_has_the_room_of_a_segment_that_the_client_does_not_use(
             drop(loan);
             Ok::<_, Status>(())
         })
+        .on(|context: Context, Exchange(loan): Exchange| async move {
+            let length = loan.len();
+            drop(loan);
+            filled(context.loan(length).await)
+        })
         .bind()
         .await
-        .unwrap();
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn task_that_has_dropped_its_request_has_the_room_of_its_segment() {
+    let place = Place::new();
+    let _server = server_of_tasks(&place).await;
+    let client = doorbell::Client::connect(place.name()).await.unwrap();
+    for _ in 0..3 {
+        let loaned = filled(client.loan(MIB as usize).await).unwrap();
+        let reply = client.call(Exchange(loaned)).timeout(PATIENCE).await;
+        assert!(reply.unwrap().is_in_place());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn task_that_waits_has_the_room_of_a_segment_that_the_client_does_not_use() {
+    let place = Place::new();
+    let _server = server_of_tasks(&place).await;
     let client = doorbell::Client::connect(place.name()).await.unwrap();
     for _ in 0..3 {
         let loaned = filled(client.loan(MIB as usize).await).unwrap();

@@ -5,6 +5,7 @@
 //! control frames tells the peer. What is given back wakes the peer only if it waits for room, as room in the ring does.
 
 mod arriving;
+mod asking;
 mod budget;
 mod returns;
 mod room;
@@ -13,6 +14,7 @@ mod segments;
 use std::{sync::Arc, task::Waker};
 
 pub(super) use arriving::{Lent, Taken};
+use asking::Asked;
 use budget::Paid;
 pub(crate) use budget::{Purse, Spending};
 use doorbell_proto::{
@@ -51,8 +53,8 @@ pub(super) struct Pool {
     ignored: Vec<u32>,
     /// Segments of ours of which the server has asked for the end while we had blocks of them.
     unwanted: Vec<u32>,
-    /// Who waits for room hopes for segments of the client, which has been asked for their end.
-    is_asked: bool,
+    /// Somebody who waits for room would have it if the client gave its segments up.
+    is_hoped_for: bool,
     /// A segment of ours has been given up since the last wish for one. If that is refused, it may be for the room which that one took.
     has_retired: bool,
 }
@@ -62,17 +64,6 @@ struct Readable {
     number: u32,
     segment: Arc<PeerSegment>,
     asked: Asked,
-}
-
-/// What the peer has been asked of a segment, since it has lent something of it the last time.
-#[derive(Clone, Copy, Default)]
-struct Asked {
-    /// How often it has been asked for the end.
-    times: u8,
-    /// It has lent something of it, and so has no reason to keep it.
-    was_used: bool,
-    /// A handler that does not wait has found no room because of it.
-    was_in_the_way: bool,
 }
 
 impl Readable {
@@ -106,7 +97,7 @@ impl Pool {
             is_expected: false,
             is_refused: false,
             is_coming: false,
-            is_asked: false,
+            is_hoped_for: false,
             ignored: Vec::new(),
             unwanted: Vec::new(),
             has_retired: false,
@@ -169,7 +160,7 @@ impl Pool {
     /// There may be room now: everybody who waits for some looks again.
     fn room_came(&mut self) -> impl Iterator<Item = Waker> + use<> {
         self.is_wanted = false;
-        self.is_asked = false;
+        self.is_hoped_for = false;
         self.is_refused = false;
         self.wakers.take()
     }
@@ -219,10 +210,7 @@ impl State {
         if !accepts(&mut self.machine) {
             return None;
         }
-        readable.asked = Asked {
-            was_used: true,
-            ..Asked::default()
-        };
+        readable.asked = Asked::of_used();
         doorbell_shm::failpoint!("loan.held");
         let bytes = SharedBytes::Peer(bytes);
         Some(Held::new(bytes, block, &self.pool.returns))

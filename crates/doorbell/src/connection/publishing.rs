@@ -26,13 +26,17 @@ impl Connection {
     /// Tells the peer of blocks that nobody has any more, `block` among them. That alone wakes it only if it waits for room; what waited to be written or to be
     /// published goes with it, and wakes it as ever.
     pub(super) fn send_returns(&self, mut guard: StateGuard<'_>, block: Option<BlockId>) {
-        let is_all = !guard.has_backlog() && !guard.producer.has_unpublished();
+        let is_hoped_for = guard.is_hoped_for();
+        let is_all = !guard.has_backlog() && !guard.producer.has_unpublished() && !is_hoped_for; // a question wakes
         let said = block.map_or(Ok(()), |block| guard.say_released(block));
-        let result = said.and_then(|()| guard.pump());
+        let mut result = said.and_then(|()| guard.pump());
         // A worker that has gone to sleep meanwhile could not ask the client for the end of the segment.
         let sleeps = self.sleeper == Sleeper::Worker && guard.is_announced();
         let is_late = || !guard.is_visited && guard.has_question(); // the worker does not come by itself, though others are kept
-        let is_last = sleeps && (guard.machine.loans().1 == 0 || is_late());
+        let is_last = sleeps && (guard.machine.loans().1 == 0 || is_hoped_for || is_late());
+        if guard.ask_again() {
+            result = result.and_then(|()| guard.pump());
+        }
         if is_all {
             self.sent_quietly(guard, result);
         } else {

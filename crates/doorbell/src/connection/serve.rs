@@ -37,7 +37,7 @@ impl Connection {
             return Ok(Rest::Awake);
         };
         receive.consumer.release();
-        let has_read_much = receive.has_read_much() | self.takes_looked_for_cancel();
+        let has_read_much = receive.has_read_much();
         let is_untidy = self.announce_asleep(has_read_much);
         // The announcement has fenced: what the peer published before it saw the announcement is visible now.
         self.relieve();
@@ -58,6 +58,7 @@ impl Connection {
     /// that there is something to give up. Returns `true` if there is memory to [give back](Self::give_back).
     fn announce_asleep(&self, has_read_much: bool) -> bool {
         let mut state = self.lock();
+        let has_read_much = has_read_much | self.takes_looked_for_cancel(); // under the lock: who looks later, and answers, sees that we sleep
         let is_congested = state.has_backlog();
         let gives_up = state.shrink();
         let result = if gives_up { state.pump() } else { Ok(()) };
@@ -169,11 +170,12 @@ impl Connection {
         has_looked.load(Ordering::Relaxed) && has_looked.swap(false, Ordering::Relaxed)
     }
 
-    /// Returns `true` if there is memory to give back for which nobody will come: a handler has answered, or looked whether it is cancelled, while the worker
-    /// slept.
+    /// Returns `true` if there is memory to give back for which nobody will come: a handler has answered, or the last one has looked whether it is cancelled,
+    /// while the worker slept.
     #[inline]
     pub(super) fn is_forgotten(&self, state: &State) -> bool {
-        let has_looked = || self.has_looked_for_cancel.load(Ordering::Relaxed);
+        let looked = &self.has_looked_for_cancel;
+        let has_looked = || looked.load(Ordering::Relaxed) && !state.machine.has_open_calls();
         !state.is_visited && state.is_announced() && (state.has_written_much() || has_looked())
     }
 

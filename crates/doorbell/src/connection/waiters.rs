@@ -98,6 +98,7 @@ impl State {
         ];
         let wakers = lists.into_iter().filter_map(|list| list.remove(who));
         self.tickets.aside.extend(wakers);
+        self.hope_less();
         if let Some(key) = call.and_then(|id| self.tickets.find(id)) {
             let waker = self.tickets.get(key).forget_end(who);
             self.tickets.aside.extend(waker);

@@ -100,7 +100,6 @@ impl State {
         } else {
             self.machine.give_back(block);
         }
-        self.ask_again();
         doorbell_shm::failpoint!("loan.returned");
         Ok(())
     }
@@ -176,9 +175,6 @@ impl State {
         self.collect_returns()?;
         if self.stalled.is_some() || self.machine.has_control() {
             self.pump_control()?;
-            if self.ask_again() {
-                self.pump_control()?;
-            }
         }
         if self.stalled.is_none() && !self.outgoing.is_empty() {
             self.pump_outgoing()?;
@@ -197,6 +193,7 @@ impl State {
                 break;
             }
             doorbell_shm::failpoint!("control.written");
+            self.ask_again(); // it may have been the last block that was given back
         }
         Ok(())
     }

@@ -96,6 +96,20 @@ impl Account {
         self.used[resource as usize].fetch_sub(amount, Relaxed);
     }
 
+    fn left(&self, resource: Resource) -> u64 {
+        let used = self.used[resource as usize].load(Relaxed);
+        self.limits[resource as usize].saturating_sub(used)
+    }
+
+    /// Returns how much is left of a resource, and of the memory if it is that.
+    fn left_of_all(&self, resource: Resource) -> u64 {
+        let left = self.left(resource);
+        match resource.is_memory() {
+            true => left.min(self.left(Resource::MemoryBytes)),
+            false => left,
+        }
+    }
+
     /// Takes `amount` of a resource, and of the memory if it is that. Names what there is too little of.
     fn take_all(&self, resource: Resource, amount: u64) -> Result<(), Resource> {
         if !self.take(resource, amount) {
@@ -287,6 +301,15 @@ impl Purse for UsersShare {
         }
         let taken = self.0.take(Resource::LoanBytes, *last);
         taken.is_ok().then_some(*last)
+    }
+
+    fn left_bytes(&self) -> u64 {
+        let User {
+            account, ledger, ..
+        } = &*self.0;
+        let [own, total] =
+            [account, &ledger.total].map(|account| account.left_of_all(Resource::LoanBytes));
+        own.min(total)
     }
 
     fn give_back(&self, bytes: u64) {

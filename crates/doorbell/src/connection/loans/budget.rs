@@ -11,6 +11,9 @@ pub(crate) trait Purse: Send + Sync + std::fmt::Debug {
     /// Takes the first of these sizes, in bytes, for which there is room.
     fn take_first(&self, sizes: &[u64]) -> Option<u64>;
 
+    /// Returns how much could be taken at most. Others take of it meanwhile.
+    fn left_bytes(&self) -> u64;
+
     /// Gives back what was taken.
     fn give_back(&self, bytes: u64);
 
@@ -91,11 +94,13 @@ impl Spending {
         })
     }
 
-    /// Returns `true` if a segment with a block of `pages` would be within the limit of the connection if it gave `bytes` back. On a client never.
+    /// Returns `true` if there would be room for a segment with a block of `pages` if the connection gave `bytes` back. On a client never.
     pub(super) fn would_take(&self, pages: u32, bytes: u64) -> bool {
-        let left_bytes = self.limit_bytes - self.used_bytes;
         let exact_bytes = u64::from(pages) * u64::from(SEGMENT_PAGE_BYTES);
-        self.purse.is_some() && exact_bytes <= left_bytes + bytes
+        self.purse.as_ref().is_some_and(|purse| {
+            let left_bytes = purse.left_bytes().min(self.limit_bytes - self.used_bytes);
+            exact_bytes <= left_bytes.saturating_add(bytes)
+        })
     }
 
     /// Returns `true` if we are the server, who pays.
@@ -157,6 +162,10 @@ mod tests {
             Some(bytes)
         }
 
+        fn left_bytes(&self) -> u64 {
+            self.get().0
+        }
+
         fn give_back(&self, bytes: u64) {
             lock(&self.0).0 += bytes;
         }
@@ -190,11 +199,13 @@ mod tests {
         assert_eq!(paid.bytes(), 3 * SEGMENT_PAGE_BYTES);
         drop(one);
         assert!(other.take(2).is_none(), "more than is left");
+        assert!(other.would_take(2, PAGE) && !other.would_take(3, PAGE));
         drop(paid);
         let paid = other.take(4).unwrap();
         assert_eq!(paid.bytes(), 4 * SEGMENT_PAGE_BYTES);
         drop(paid);
         assert_eq!(purse.get(), (4 * PAGE, 2));
         assert!(Spending::none().take(1).is_none());
+        assert!(!Spending::none().would_take(1, PAGE));
     }
 }

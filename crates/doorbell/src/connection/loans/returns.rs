@@ -115,6 +115,7 @@ impl State {
         for block in lock(&returns.blocks).drain(..) {
             said = said.and_then(|()| self.say_released(block));
         }
+        self.ask_again();
         said
     }
 }

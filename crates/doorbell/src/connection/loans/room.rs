@@ -80,12 +80,13 @@ impl State {
     }
 
     /// As [`allocate_or_pay`](Self::allocate_or_pay), which it does in one step with the registration of who waits. There is hope while a
-    /// block is lent, and while the client has a segment that it does not use. Server only.
+    /// block is lent, or if the client may give up what it does not use. Server only.
     fn look_or_pay(
         &mut self,
         length: usize,
         who: &mut Registrant<'_>,
         pays: bool,
+        hopes: &mut bool,
     ) -> Poll<Result<Room, LoanError>> {
         let found = if pays {
             self.allocate_or_pay(length)
@@ -96,10 +97,11 @@ impl State {
             Ok(Some(room)) => Poll::Ready(Ok(room)),
             Err(error) => Poll::Ready(Err(error)),
             Ok(None) => {
-                let is_hoped_for = pays && self.ask_for_room(pages(length));
-                if !is_hoped_for && !self.pool.is_used() {
+                *hopes = pays && self.may_hope_for(pages(length), *hopes);
+                if !*hopes && !self.pool.is_used() {
                     return Poll::Ready(Err(no_room(length)));
                 }
+                self.hope_for(pages(length));
                 self.wait_for_room(Some(who));
                 Poll::Pending
             }
@@ -195,7 +197,8 @@ impl Connection {
     #[cfg(feature = "tokio")]
     pub(crate) async fn loan(self: &Arc<Self>, length: usize) -> Result<Loan, LoanError> {
         let mut waiting = Waiting::new(self, None);
-        poll_fn(|cx| self.poll_loan(cx, length, &mut waiting.registration)).await
+        let mut hopes = false;
+        poll_fn(|cx| self.poll_loan(cx, length, &mut waiting.registration, &mut hopes)).await
     }
 
     #[cfg(feature = "tokio")]
@@ -204,12 +207,13 @@ impl Connection {
         cx: &mut Context<'_>,
         length: usize,
         who: &mut Registration,
+        hopes: &mut bool,
     ) -> Poll<Result<Loan, LoanError>> {
         if let Some(found) = self.take_known_room(length) {
             return Poll::Ready(found);
         }
         let polled = if self.sleeper == Sleeper::Worker {
-            self.try_and_look(length, cx.waker(), who)
+            self.try_and_look(length, cx.waker(), who, hopes)
         } else {
             let looked = self.poll_state(cx, who, |state, who| state.look_for_room(length, who));
             looked.map_ok(|bytes| Loan::new(bytes, self))
@@ -229,11 +233,12 @@ impl Connection {
         length: usize,
         waker: &Waker,
         who: &mut Registration,
+        hopes: &mut bool,
     ) -> Poll<Result<Loan, LoanError>> {
         let mut pays = true;
         loop {
             let looked = self.look_with_clone(who, waker, |state, who| {
-                state.look_or_pay(length, who, pays)
+                state.look_or_pay(length, who, pays, hopes)
             });
             match looked {
                 Poll::Ready(Ok(Room::Paid(paid))) => pays = self.make_paid(Role::Server, paid),
@@ -278,8 +283,10 @@ impl Connection {
         let waker = thread_waker();
         let mut waiting = Waiting::new(self, call);
         let who = &mut waiting.registration;
+        let mut hopes = false;
         loop {
-            if let Poll::Ready(looked) = self.try_and_look(length, &waker, who) {
+            let looked = self.try_and_look(length, &waker, who, &mut hopes);
+            if let Poll::Ready(looked) = looked {
                 return Ok(looked);
             }
             let mut cx = Context::from_waker(&waker);

@@ -121,68 +121,6 @@ impl State {
         self.machine.has_control()
     }
 
-    /// Asks the client for the end of those of its segments that are `unwanted`.
-    fn ask_to_retire(&mut self, mut unwanted: impl FnMut(&mut Readable) -> bool) {
-        for readable in &mut self.pool.peer {
-            if unwanted(readable)
-                && readable.asked.times < MOST_QUESTIONS
-                && self.machine.ask_to_retire(readable.number)
-            {
-                readable.asked.times += 1;
-            }
-        }
-    }
-
-    /// Asks the client for what it does not use, if there would be room for `pages` then. Returns `true` if that can be hoped for: a segment that has been
-    /// used goes as soon as the client has no block of it. Server only.
-    pub(super) fn ask_for_room(&mut self, pages: u32) -> bool {
-        if !self.is_room_with_idle(pages) {
-            return false;
-        }
-        self.ask_to_retire(|_| true);
-        let is_hoped_for = self.idle_peer_segments().any(|idle| idle.asked.was_used);
-        self.pool.is_asked = is_hoped_for;
-        is_hoped_for
-    }
-
-    /// As [`ask_for_room`](Self::ask_for_room), for who does not wait: only for what has not been used since somebody was in want of room the last time.
-    /// Otherwise a client that lends now and then would lose its segment each time, and nobody would be helped.
-    pub(super) fn ask_for_more_room(&mut self, pages: u32) {
-        if self.is_room_with_idle(pages) {
-            self.ask_to_retire(|readable| {
-                std::mem::replace(&mut readable.asked.was_in_the_way, true)
-            });
-        }
-    }
-
-    /// Blocks have been given back: if somebody hopes for the client's segments, it is asked for those of which we have nothing now. Returns `true` if there
-    /// is a question to be written.
-    #[inline]
-    pub(in crate::connection) fn ask_again(&mut self) -> bool {
-        self.pool.is_asked && {
-            self.ask_to_retire(|readable| readable.asked.times == 0);
-            self.machine.has_control()
-        }
-    }
-
-    fn is_room_with_idle(&self, pages: u32) -> bool {
-        let sizes = self.idle_peer_segments().map(Readable::size_bytes);
-        let idle_bytes: u64 = sizes.sum();
-        idle_bytes > 0 && self.pool.charge.would_take(pages, idle_bytes)
-    }
-
-    /// Returns those of the client's segments of which we have nothing.
-    fn idle_peer_segments(&self) -> impl Iterator<Item = &Readable> {
-        let peer = self.pool.peer.iter();
-        peer.filter(|readable| self.machine.may_ask_to_retire(readable.number))
-    }
-
-    /// Returns `true` if the client has not been asked for the end of a segment since it has lent something of it, and can be.
-    pub(in crate::connection) fn has_question(&self) -> bool {
-        let mut idle = self.idle_peer_segments();
-        idle.any(|readable| readable.asked.times == 0)
-    }
-
     /// Returns `true` while the connection has segments.
     pub(in crate::connection) fn has_segments(&self) -> bool {
         !self.pool.own.is_empty() || !self.pool.peer.is_empty()
@@ -206,10 +144,10 @@ impl Connection {
         }
     }
 
-    /// Writes the control frames that wait.
+    /// Writes the control frames that wait, and publishes those that have been written.
     pub(in crate::connection) fn send_control(&self) {
         let mut state = self.lock();
-        if state.machine.has_control() {
+        if state.machine.has_control() || state.producer.has_unpublished() {
             let result = state.pump();
             self.sent(state, result);
         }
@@ -321,10 +259,6 @@ impl Connection {
         Ok(())
     }
 }
-
-/// How often a client is asked for the end of a segment that it does not use, each time that its connection goes to sleep. The first time it may have
-/// a use for it all the same.
-const MOST_QUESTIONS: u8 = 2;
 
 /// It is kept while a connection sleeps for a moment.
 fn is_small(segment: &OwnSegment) -> bool {
