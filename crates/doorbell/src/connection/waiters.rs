@@ -98,7 +98,7 @@ impl State {
         ];
         let wakers = lists.into_iter().filter_map(|list| list.remove(who));
         self.tickets.aside.extend(wakers);
-        self.hope_less();
+        self.forget_vain_hope();
         if let Some(key) = call.and_then(|id| self.tickets.find(id)) {
             let waker = self.tickets.get(key).forget_end(who);
             self.tickets.aside.extend(waker);

@@ -89,7 +89,7 @@ impl State {
     }
 
     /// Nobody hopes for the client's segments if nobody waits.
-    pub(in crate::connection) fn hope_less(&mut self) {
+    pub(in crate::connection) fn forget_vain_hope(&mut self) {
         self.pool.is_hoped_for &= !self.pool.wakers.is_empty();
     }
 

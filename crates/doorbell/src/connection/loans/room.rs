@@ -80,7 +80,7 @@ impl State {
     }
 
     /// As [`allocate_or_pay`](Self::allocate_or_pay), which it does in one step with the registration of who waits. There is hope while a
-    /// block is lent, or if the client may give up what it does not use. Server only.
+    /// block is lent, or if the client may give up what it does not use; whether it does is kept in `hopes` from one look to the next. Server only.
     fn look_or_pay(
         &mut self,
         length: usize,
