@@ -58,7 +58,8 @@ impl Connection {
     /// that there is something to give up. Returns `true` if there is memory to [give back](Self::give_back).
     fn announce_asleep(&self, has_read_much: bool) -> bool {
         let mut state = self.lock();
-        let has_read_much = has_read_much | self.takes_looked_for_cancel(); // under the lock: who looks later, and answers, sees that we sleep
+        // Under the lock: who looks later, and answers, sees that we sleep.
+        let has_read_much = has_read_much | self.takes_looked_for_cancel();
         let is_congested = state.has_backlog();
         let gives_up = state.shrink();
         let result = if gives_up { state.pump() } else { Ok(()) };

@@ -13,7 +13,7 @@ pub(super) struct Asked {
     was_in_the_way: bool,
 }
 
-/// The first time the client may have a use for it all the same, or not hear: only a connection that goes to sleep, or is quiet, has its bell rung whatever
+/// Most questions for a segment. The first time the client may have a use for it all the same, or not hear: only a connection that goes to sleep, or is quiet, has its bell rung whatever
 /// it has announced.
 const MOST_QUESTIONS: u8 = 2;
 
