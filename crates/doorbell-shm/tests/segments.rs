@@ -3,7 +3,9 @@
 mod sys_support;
 
 use std::mem::MaybeUninit;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use doorbell_shm::memory::{
     Buffer, OwnBlock, OwnSegment, SharedBytes, adopt_own_segment, adopt_peer_segment,
@@ -28,9 +30,9 @@ fn child_process() {
             assert_eq!(SharedBytes::Peer(block).copy_to_vec(), pattern(1000));
         }
         "write" => {
-            let segment = adopt_own_segment(&handle, BYTES).unwrap();
+            let mut segment = adopt_own_segment(&handle, BYTES).unwrap();
             let first = segment.allocate(64).unwrap();
-            let block = filled(&segment, 1000);
+            let block = filled(&mut segment, 1000);
             assert_eq!((first.offset(), block.offset()), (0, 64));
         }
         role => panic!("no role {role}"),
@@ -43,7 +45,7 @@ fn pattern(length: usize) -> Vec<u8> {
         .collect()
 }
 
-fn filled(segment: &Arc<OwnSegment>, length: usize) -> OwnBlock {
+fn filled(segment: &mut OwnSegment, length: usize) -> OwnBlock {
     let mut block = segment.allocate(length).unwrap();
     block.as_uninit().write_copy_of_slice(&pattern(length));
     block
@@ -51,10 +53,10 @@ fn filled(segment: &Arc<OwnSegment>, length: usize) -> OwnBlock {
 
 #[test]
 fn peer_reads_what_was_written_and_cannot_write_itself() {
-    let (segment, handle) = create_own_segment(BYTES).unwrap();
+    let (mut segment, handle) = create_own_segment(BYTES).unwrap();
     let _first = segment.allocate(1).unwrap();
-    let block = filled(&segment, 1000);
-    block.lend();
+    let block = filled(&mut segment, 1000);
+    segment.lend(&block);
     let peer = Peer::spawn("read");
     hand_over(&peer.stream, &handle);
     peer.finish();
@@ -73,10 +75,10 @@ fn segment_made_for_the_peer_is_read_here() {
 
 #[test]
 fn any_part_is_copied_and_only_what_is_inside() {
-    let (segment, handle) = create_own_segment(BYTES).unwrap();
+    let (mut segment, handle) = create_own_segment(BYTES).unwrap();
     let reader = adopt_peer_segment(&handle, BYTES).unwrap();
     for length in [0, 1, 7, 8, 63, 64, 65, 1000, 4097] {
-        let block = filled(&segment, length);
+        let block = filled(&mut segment, length);
         let own = reader
             .block(block.offset(), u32::try_from(length).unwrap())
             .unwrap();
@@ -113,13 +115,13 @@ fn any_part_is_copied_and_only_what_is_inside() {
 
 #[test]
 fn block_is_free_again_when_it_is_dropped_or_when_the_peer_gives_it_back() {
-    let (segment, _) = create_own_segment(4096).unwrap();
+    let (mut segment, _) = create_own_segment(4096).unwrap();
     let whole = segment.allocate(4096).unwrap();
     assert!(segment.allocate(0).is_none() && !segment.take_back(0));
     drop(whole);
     assert!(!segment.is_used());
     let whole = segment.allocate(4096).unwrap();
-    whole.lend();
+    segment.lend(&whole);
     drop(whole);
     assert!(segment.is_used() && segment.allocate(1).is_none());
     assert!(segment.take_back(0) && !segment.take_back(0));
@@ -127,20 +129,53 @@ fn block_is_free_again_when_it_is_dropped_or_when_the_peer_gives_it_back() {
 }
 
 #[test]
+fn block_that_is_dropped_is_free_before_its_segment_is_told_and_one_that_is_lent_is_not() {
+    let (segment, _) = create_own_segment(4096).unwrap();
+    let segment = Arc::new(Mutex::new(segment));
+    let told = Arc::new(AtomicUsize::new(0));
+    segment.lock().unwrap().on_drop(Box::new({
+        let (segment, told) = (Arc::downgrade(&segment), Arc::clone(&told));
+        move || {
+            let segment = segment.upgrade().unwrap();
+            assert!(!segment.lock().unwrap().is_used(), "it is free already");
+            told.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    let mut blocks = [(); 2].map(|()| segment.lock().unwrap().allocate(4096));
+    let block = blocks[0].take().unwrap();
+    assert!(blocks[1].is_none());
+    thread::spawn(|| drop(block)).join().unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    let mut segment = segment.lock().unwrap();
+    let block = segment.allocate(4096).unwrap();
+    segment.lend(&block);
+    drop(block);
+    assert!(segment.is_used() && told.load(Ordering::Relaxed) == 1);
+}
+
+#[test]
+#[should_panic(expected = "of another segment")]
+fn block_is_not_lent_by_another_segment() {
+    let [(mut segment, _), (mut other, _)] = [(); 2].map(|()| create_own_segment(4096).unwrap());
+    let block = segment.allocate(10).unwrap();
+    other.lend(&block);
+}
+
+#[test]
 #[should_panic(expected = "is written")]
 fn block_that_is_lent_cannot_be_written() {
-    let (segment, _) = create_own_segment(4096).unwrap();
+    let (mut segment, _) = create_own_segment(4096).unwrap();
     let mut block = segment.allocate(10).unwrap();
-    block.lend();
+    segment.lend(&block);
     block.as_uninit();
 }
 
 #[test]
 #[should_panic(expected = "has been sent is read")]
 fn block_that_is_lent_cannot_be_read_by_its_writer() {
-    let (segment, _) = create_own_segment(4096).unwrap();
+    let (mut segment, _) = create_own_segment(4096).unwrap();
     let block = segment.allocate(10).unwrap();
-    block.lend();
+    segment.lend(&block);
     SharedBytes::Own(block).copy_to_vec();
 }
 
@@ -173,7 +208,7 @@ fn segment_that_is_not_what_was_announced_is_refused() {
 
 #[test]
 fn blocks_and_buffers_begin_at_multiples_of_64_and_can_be_cut() {
-    let (segment, _) = create_own_segment(BYTES).unwrap();
+    let (mut segment, _) = create_own_segment(BYTES).unwrap();
     for length in [0, 1, 63, 64, 65, 1000] {
         let block = SharedBytes::Own(segment.allocate(length).unwrap());
         for mut bytes in [block, SharedBytes::Buffer(Buffer::new(length))] {

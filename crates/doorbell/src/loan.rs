@@ -3,12 +3,7 @@
 #[cfg(feature = "rkyv")]
 mod archive;
 
-use std::{
-    io,
-    mem::MaybeUninit,
-    ops::Deref,
-    sync::{Arc, Weak},
-};
+use std::{io, mem::MaybeUninit, ops::Deref};
 
 #[cfg(feature = "rkyv")]
 pub use archive::LoanedArchive;
@@ -16,7 +11,7 @@ use bytes::Bytes;
 use doorbell_shm::memory::{OwnBlock, SharedBytes};
 
 use crate::{
-    connection::{Connection, Held},
+    connection::Held,
     error::CallError,
     message::{DecodeError, EncodeError, Incoming, Payload},
 };
@@ -63,7 +58,7 @@ pub struct Loaned(Inner);
 #[derive(Debug)]
 enum Inner {
     /// Ours; sent at most once.
-    Own(SharedBytes, Weak<Connection>),
+    Own(SharedBytes),
     /// The peer's.
     Held(Held),
     /// Copied on its way.
@@ -114,10 +109,10 @@ impl From<LoanError> for doorbell_proto::Status {
 }
 
 impl Loan {
-    pub(crate) fn new(bytes: SharedBytes, connection: &Arc<Connection>) -> Self {
+    pub(crate) fn new(bytes: SharedBytes) -> Self {
         doorbell_shm::failpoint!("loan.allocated");
         Self {
-            loaned: Loaned(Inner::Own(bytes, Arc::downgrade(connection))),
+            loaned: Loaned(Inner::Own(bytes)),
             written: 0,
         }
     }
@@ -137,14 +132,14 @@ impl Loan {
     /// Returns the bytes, to be written. What is not written stays as it was.
     pub fn as_uninit(&mut self) -> &mut [MaybeUninit<u8>] {
         match &mut self.loaned.0 {
-            Inner::Own(bytes, _) => bytes.as_uninit().unwrap_or_default(),
+            Inner::Own(bytes) => bytes.as_uninit().unwrap_or_default(),
             Inner::Held(_) | Inner::Private(_) => &mut [],
         }
     }
 
     /// Keeps the first `length` bytes; does nothing if there are no more. The rest of the memory is free when the loan is.
     pub fn truncate(&mut self, length: usize) {
-        if let Inner::Own(bytes, _) = &mut self.loaned.0 {
+        if let Inner::Own(bytes) = &mut self.loaned.0 {
             bytes.truncate(length);
         }
         self.written = self.written.min(length);
@@ -204,13 +199,13 @@ impl Loaned {
     /// Returns the block that sending this lends, if it lies in a segment and has not been sent.
     pub(crate) fn unsent_block(&self) -> Option<&OwnBlock> {
         match &self.0 {
-            Inner::Own(SharedBytes::Own(block), _) if !block.is_lent() => Some(block),
+            Inner::Own(SharedBytes::Own(block)) if !block.is_lent() => Some(block),
             _ => None,
         }
     }
 
     fn was_sent(&self) -> bool {
-        matches!(&self.0, Inner::Own(SharedBytes::Own(block), _) if block.is_lent())
+        matches!(&self.0, Inner::Own(SharedBytes::Own(block)) if block.is_lent())
     }
 }
 
@@ -219,7 +214,7 @@ impl Deref for Loaned {
 
     fn deref(&self) -> &SharedBytes {
         match &self.0 {
-            Inner::Own(bytes, _) | Inner::Private(bytes) => bytes,
+            Inner::Own(bytes) | Inner::Private(bytes) => bytes,
             Inner::Held(held) => held.bytes(),
         }
     }
@@ -272,18 +267,11 @@ impl Payload for Loaned {
 
 impl Drop for Loaned {
     fn drop(&mut self) {
-        match std::mem::replace(
-            &mut self.0,
-            Inner::Private(SharedBytes::Private(Vec::new())),
-        ) {
-            Inner::Held(held) => held.give_back(),
-            Inner::Own(SharedBytes::Own(block), connection) if !block.is_lent() => {
-                drop(block);
-                if let Some(connection) = connection.upgrade() {
-                    connection.loan_was_dropped();
-                }
+        if matches!(self.0, Inner::Held(_)) {
+            let nothing = Inner::Private(SharedBytes::Private(Vec::new()));
+            if let Inner::Held(held) = std::mem::replace(&mut self.0, nothing) {
+                held.give_back();
             }
-            Inner::Own(..) | Inner::Private(_) => {}
         }
     }
 }

@@ -400,7 +400,7 @@ fn copy_that_was_validated_does_not_change_when_the_peer_writes() {
     client.send(FrameHeader::new(FrameKind::WantSegment, 0, 1), &[]);
     let (_, handle) = client.receive_control();
     let handle = RegionHandle::from_handle(handle);
-    let segment = adopt_own_segment(&handle, PAGES * 4096).unwrap();
+    let mut segment = adopt_own_segment(&handle, PAGES * 4096).unwrap();
     let mut block = segment.allocate(4).unwrap();
     block.as_uninit().write_copy_of_slice(&7_u32.to_le_bytes());
     let loan = Descriptor {

@@ -184,7 +184,7 @@ async fn reply_beyond_its_segment_costs_the_connection() {
 /// A client made by hand, with a segment of its own from a server that does not know what it will do with it.
 struct Lender {
     client: RawClient,
-    segment: Arc<OwnSegment>,
+    segment: OwnSegment,
 }
 
 impl Lender {

@@ -71,32 +71,31 @@ fn loom_block_is_read_before_it_is_written_again() {
     });
 }
 
-/// `SharedBytes::source` against `OwnBlock::lend`: a thread that reads its own loan keeps the map locked, so that the block cannot be lent, come
-/// back and be another writer's meanwhile.
+/// `OwnBlock::unlent` against `OwnSegment::lend`: a thread that reads its own loan keeps it from being lent, so that it cannot come back and be
+/// another writer's meanwhile.
 #[test]
 fn loom_block_is_not_lent_while_it_is_read_here() {
     model(|| {
         let (block, is_lent) = (Block::new(), Arc::new(AtomicBool::new(false)));
-        let blocks = Arc::new(Mutex::new(Blocks::new(BYTES)));
-        let offset = blocks.lock().unwrap().take(BYTES).unwrap();
+        let reading = Arc::new(Mutex::new(()));
+        let mut blocks = Blocks::new(BYTES);
+        let offset = blocks.take(BYTES).unwrap();
         let sender = thread::spawn({
-            let (block, blocks) = (Arc::clone(&block), Arc::clone(&blocks));
+            let (block, reading) = (Arc::clone(&block), Arc::clone(&reading));
             let is_lent = Arc::clone(&is_lent);
             move || {
                 {
-                    let mut blocks = blocks.lock().unwrap();
+                    let _unread = reading.lock().unwrap();
                     is_lent.store(true, Ordering::Relaxed);
-                    blocks.lend(offset);
                 }
+                blocks.lend(offset);
                 // The peer gives it back at once, and the next writer gets it.
-                let mut blocks = blocks.lock().unwrap();
                 assert!(blocks.give_lent(offset));
                 assert_eq!(blocks.take(BYTES), Some(offset));
-                drop(blocks);
                 block.write(2);
             }
         });
-        let mut unlent = Some(blocks.lock().unwrap());
+        let mut unlent = Some(reading.lock().unwrap());
         if !is_lent.load(Ordering::Relaxed) {
             if !kept("unlent-held") {
                 unlent = None;
@@ -105,6 +104,51 @@ fn loom_block_is_not_lent_while_it_is_read_here() {
         }
         drop(unlent);
         sender.join().unwrap();
+    });
+}
+
+/// `OwnBlock::drop` against `look_or_pay`: who drops a block puts it down before it looks who waits for room, so that who waits has looked before.
+/// The writer of before and the next one are ordered by that.
+#[test]
+fn loom_block_that_is_dropped_is_found_or_told_of() {
+    model(|| {
+        let (block, is_any) = (Block::new(), Arc::new(AtomicBool::new(false)));
+        let dropped = Arc::new(Mutex::new(None));
+        let is_wanted = Arc::new(Mutex::new(false)); // what the state lock protects
+        let mut blocks = Blocks::new(BYTES);
+        let offset = blocks.take(BYTES).unwrap();
+        let owner = thread::spawn({
+            let (block, is_any) = (Arc::clone(&block), Arc::clone(&is_any));
+            let (dropped, is_wanted) = (Arc::clone(&dropped), Arc::clone(&is_wanted));
+            move || {
+                block.write(1);
+                let put = || {
+                    let mut dropped = dropped.lock().unwrap();
+                    *dropped = Some(offset);
+                    is_any.store(true, Ordering::Relaxed);
+                };
+                kept("dropped-put-first").then(put);
+                let is_told = *is_wanted.lock().unwrap(); // `loan_was_dropped`
+                (!kept("dropped-put-first")).then(put);
+                is_told
+            }
+        });
+        let is_found = {
+            let mut is_wanted = is_wanted.lock().unwrap();
+            if is_any.load(Ordering::Relaxed) {
+                let mut dropped = dropped.lock().unwrap(); // `OwnSegment::free_dropped`
+                is_any.store(false, Ordering::Relaxed);
+                assert!(blocks.give_unlent(dropped.take().unwrap()));
+            }
+            let is_found = blocks.take(BYTES).is_some();
+            *is_wanted = !is_found;
+            is_found
+        };
+        if is_found {
+            block.write(2);
+        }
+        let is_told = owner.join().unwrap();
+        assert!(is_found || is_told, "who waits is not told of room");
     });
 }
 

@@ -1,8 +1,9 @@
 //! Segments: memory for payloads that stay where they were written, apart from the rings.
 //!
 //! One side writes a segment, the other reads it; the server makes it in either case. The writer's [`OwnSegment`] hands out blocks
-//! that do not overlap; which parts are free it knows by itself, in private memory. The reader's [`PeerSegment`] has any part that lies
-//! inside. What the other side has been told of a block is the business of the protocol.
+//! that do not overlap; which parts are free it knows by itself, in private memory, and has them without a lock: whoever has the segment is
+//! the only one who takes, lends and takes back. Blocks may be dropped anywhere, which it hears of when it looks. The reader's
+//! [`PeerSegment`] has any part that lies inside. What the other side has been told of a block is the business of the protocol.
 //!
 //! # Trust
 //!
@@ -12,6 +13,7 @@
 //! that but through `unsafe` of its own. What the peer writes leaves by way of [`SharedBytes`](super::SharedBytes).
 
 use std::any::Any;
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +37,7 @@ use crate::sys::{
 /// # Panics
 ///
 /// If `bytes` is 0, not a multiple of 4096, or more than 1 GiB.
-pub fn create_own_segment(bytes: u32) -> io::Result<(Arc<OwnSegment>, RegionHandle)> {
+pub fn create_own_segment(bytes: u32) -> io::Result<(OwnSegment, RegionHandle)> {
     let handle = create_region(checked(bytes))?;
     let segment = OwnSegment::map(&handle, bytes)?;
     seal_writable_by_us_only(&handle)?;
@@ -71,10 +73,7 @@ pub fn create_peer_segment(
 /// # Panics
 ///
 /// If `bytes` is 0, not a multiple of 4096, or more than 1 GiB.
-pub fn adopt_own_segment(
-    handle: &RegionHandle,
-    bytes: u32,
-) -> Result<Arc<OwnSegment>, RegionError> {
+pub fn adopt_own_segment(handle: &RegionHandle, bytes: u32) -> Result<OwnSegment, RegionError> {
     check_region(handle, checked(bytes), PeerAccess::WriterIsUs)?;
     Ok(OwnSegment::map(handle, bytes)?)
 }
@@ -105,8 +104,18 @@ fn checked(bytes: u32) -> usize {
 /// A segment that we write.
 #[derive(Debug)]
 pub struct OwnSegment {
+    blocks: Blocks,
+    memory: Arc<BlockMemory>,
+}
+
+/// What a segment that we write shares with its blocks, which may outlive it.
+struct BlockMemory {
     mapping: Mapping,
-    blocks: Mutex<Blocks>,
+    /// Where the blocks began that have been dropped unlent and are not free yet.
+    dropped: Mutex<Vec<u32>>,
+    /// There are some. Changed under the lock of the list.
+    is_any_dropped: AtomicBool,
+    on_drop: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Behind the mapping: fields go in their order.
     rent: Rent,
 }
@@ -124,81 +133,137 @@ pub struct PeerSegment {
 type Rent = OnceLock<Box<dyn Any + Send + Sync>>;
 
 impl OwnSegment {
-    fn map(handle: &RegionHandle, bytes: u32) -> io::Result<Arc<Self>> {
+    fn map(handle: &RegionHandle, bytes: u32) -> io::Result<Self> {
         let mapping = Mapping::map_read_write(handle, bytes as usize)?;
-        Ok(Arc::new(Self {
-            mapping,
-            blocks: Mutex::new(Blocks::new(bytes)),
-            rent: Rent::new(),
-        }))
+        Ok(Self {
+            blocks: Blocks::new(bytes),
+            memory: Arc::new(BlockMemory {
+                mapping,
+                dropped: Mutex::default(),
+                is_any_dropped: AtomicBool::new(false),
+                on_drop: OnceLock::new(),
+                rent: Rent::new(),
+            }),
+        })
     }
 
     /// Keeps something until the segment has been unmapped: until nobody has a block of it any more, nor the segment itself. Once.
     pub fn keep(&self, rent: Box<dyn Any + Send + Sync>) {
-        keep(&self.rent, rent);
+        keep(&self.memory.rent, rent);
+    }
+
+    /// Has `look` called whenever a block has been dropped that was not lent, by whoever has dropped it: its part is free for the next that
+    /// looks. Once, before the first block.
+    pub fn on_drop(&self, look: Box<dyn Fn() + Send + Sync>) {
+        let is_first = self.memory.on_drop.set(look).is_ok();
+        debug_assert!(is_first, "one is told of dropped blocks");
     }
 
     /// Returns the size of the segment.
     pub fn size_bytes(&self) -> usize {
-        self.mapping.len()
+        self.memory.mapping.len()
     }
 
     /// Takes a block of `length` bytes, or returns `None` if no free part is large enough. Its bytes are what they were before.
-    pub fn allocate(self: &Arc<Self>, length: usize) -> Option<OwnBlock> {
-        let offset = self.lock().take(u32::try_from(length).ok()?)?;
+    pub fn allocate(&mut self, length: usize) -> Option<OwnBlock> {
+        self.free_dropped();
+        let offset = self.blocks.take(u32::try_from(length).ok()?)?;
         Some(OwnBlock {
-            segment: Arc::clone(self),
+            memory: Arc::clone(&self.memory),
             offset,
             length,
             is_lent: AtomicBool::new(false),
+            reading: Mutex::new(()),
         })
     }
 
-    /// Frees a block that [was lent](OwnBlock::lend). Returns `false` if none that begins at `offset` is.
-    pub fn take_back(&self, offset: u32) -> bool {
-        let was_lent = self.lock().give_lent(offset);
+    /// Returns `true` if the block is one of this segment.
+    #[inline]
+    pub fn has(&self, block: &OwnBlock) -> bool {
+        Arc::ptr_eq(&self.memory, &block.memory)
+    }
+
+    /// Notes that the peer is about to be told of the block: from now on [`take_back`](Self::take_back) frees it, and not the drop. Waits
+    /// while another thread copies from it.
+    ///
+    /// # Panics
+    ///
+    /// If it was lent before, or is not of this segment.
+    pub fn lend(&mut self, block: &OwnBlock) {
+        assert!(self.has(block), "a block of another segment is lent");
+        {
+            let _unread = block.lock();
+            assert!(!block.is_lent(), "a block is lent twice");
+            block.is_lent.store(true, Ordering::Relaxed);
+        }
+        self.blocks.lend(block.offset);
+    }
+
+    /// Frees a block that [was lent](Self::lend). Returns `false` if none that begins at `offset` is.
+    pub fn take_back(&mut self, offset: u32) -> bool {
+        let was_lent = self.blocks.give_lent(offset);
         if was_lent {
             // It may well be the next that is handed out, and written at once, while the peer's processor still has what it has read.
-            prefetch_to_write(self.address(offset));
+            prefetch_to_write(self.memory.address(offset));
         }
         was_lent
     }
 
     /// Returns `true` while a block is allocated or lent.
-    pub fn is_used(&self) -> bool {
-        self.lock().is_used()
+    pub fn is_used(&mut self) -> bool {
+        self.free_dropped();
+        self.blocks.is_used()
     }
 
     /// Returns `true` once a block has been allocated.
     pub fn was_used(&self) -> bool {
-        self.lock().was_used()
+        self.blocks.was_used()
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Blocks> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    fn free_dropped(&mut self) {
+        let Self { blocks, memory } = self;
+        if memory.is_any_dropped.load(Ordering::Relaxed) {
+            let mut dropped = memory.lock();
+            memory.is_any_dropped.store(false, Ordering::Relaxed);
+            for offset in dropped.drain(..) {
+                let was_ours = blocks.give_unlent(offset);
+                debug_assert!(was_ours, "who has a block drops it once");
+            }
+        }
+    }
+}
+
+impl BlockMemory {
+    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
+        lock(&self.dropped)
     }
 
-    pub(super) fn address(&self, offset: u32) -> *mut u8 {
+    fn address(&self, offset: u32) -> *mut u8 {
         self.mapping.as_ptr().as_ptr().wrapping_add(offset as usize)
+    }
+}
+
+impl fmt::Debug for BlockMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockMemory")
+            .field("mapping", &self.mapping)
+            .finish_non_exhaustive()
     }
 }
 
 /// A block of a segment that we write. Until it is lent nobody else looks at it, and dropping it frees it.
 #[derive(Debug)]
 pub struct OwnBlock {
-    segment: Arc<OwnSegment>,
+    memory: Arc<BlockMemory>,
     offset: u32,
     length: usize,
     is_lent: AtomicBool,
+    /// Held by a thread that reads it before it is lent, and by who lends it.
+    reading: Mutex<()>,
 }
 
 impl OwnBlock {
-    /// Returns the segment that the block lies in.
-    #[inline]
-    pub fn segment(&self) -> &Arc<OwnSegment> {
-        &self.segment
-    }
-
     /// Returns the byte of the segment at which the block begins, a multiple of 64.
     #[inline]
     pub fn offset(&self) -> u32 {
@@ -224,8 +289,8 @@ impl OwnBlock {
     /// If the block is lent: the peer reads it.
     pub fn as_uninit(&mut self) -> &mut [MaybeUninit<u8>] {
         assert!(!*self.is_lent.get_mut(), "a block that is lent is written");
-        let start = self.segment.address(self.offset).cast();
-        // SAFETY: the block lies inside the mapping, which `self.segment` keeps, and is mapped writable; bytes need no alignment.
+        let start = self.memory.address(self.offset).cast();
+        // SAFETY: the block lies inside the mapping, which `self.memory` keeps, and is mapped writable; bytes need no alignment.
         // `Blocks` gives a part to one `OwnBlock` at a time, and not again before this one is dropped unlent or taken back
         // by its segment when it was lent; this one is not lent, and is borrowed mutably as long as the slice lives, so nobody
         // else in this process reaches these bytes. The peer maps them for reading only. Uninitialised bytes ask for nothing about their
@@ -243,29 +308,40 @@ impl OwnBlock {
         self.length = self.length.min(length);
     }
 
-    /// Notes that the peer is about to be told of the block: from now on [`OwnSegment::take_back`] frees it, and not the drop.
-    ///
-    /// # Panics
-    ///
-    /// If it was lent before.
-    pub fn lend(&self) {
-        let mut blocks = self.segment.lock();
-        let before = self.is_lent.swap(true, Ordering::Relaxed);
-        assert!(!before, "a block is lent twice");
-        blocks.lend(self.offset);
-    }
-
     /// Returns `true` if the block has been lent.
     #[inline]
     pub fn is_lent(&self) -> bool {
         self.is_lent.load(Ordering::Relaxed)
     }
+
+    /// Returns where the block begins, and what keeps it from being lent: nobody writes it as long as that lives.
+    ///
+    /// # Panics
+    ///
+    /// If the block is lent: it may be another's already.
+    pub(super) fn unlent(&self) -> (*const u8, MutexGuard<'_, ()>) {
+        let unlent = self.lock();
+        assert!(!self.is_lent(), "a loan that has been sent is read");
+        (self.memory.address(self.offset).cast_const(), unlent)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        lock(&self.reading)
+    }
 }
 
 impl Drop for OwnBlock {
     fn drop(&mut self) {
-        if !*self.is_lent.get_mut() {
-            self.segment.lock().give_unlent(self.offset);
+        if *self.is_lent.get_mut() {
+            return;
+        }
+        {
+            let mut dropped = self.memory.lock();
+            dropped.push(self.offset);
+            self.memory.is_any_dropped.store(true, Ordering::Relaxed);
+        }
+        if let Some(look) = self.memory.on_drop.get() {
+            look();
         }
     }
 }
@@ -333,6 +409,11 @@ impl PeerBlock {
             .as_ptr()
             .wrapping_add(self.offset)
     }
+}
+
+/// A lock whose holder has panicked protects nothing that could be torn.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn keep(place: &Rent, rent: Box<dyn Any + Send + Sync>) {

@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 use std::sync::MutexGuard;
 
-use super::blocks::{ALIGNMENT, Blocks};
+use super::blocks::ALIGNMENT;
 use super::copy::copy_out;
 use super::segment::{OwnBlock, PeerBlock};
 use crate::stall::{self, Subject};
@@ -196,11 +196,10 @@ impl SharedBytes {
     fn source(&self) -> Option<Source<'_>> {
         match self {
             Self::Own(block) => {
-                let blocks = block.segment().lock();
-                assert!(!block.is_lent(), "a loan that has been sent is read");
+                let (address, unlent) = block.unlent();
                 Some(Source {
-                    address: block.segment().address(block.offset()).cast_const(),
-                    _unlent: Some(blocks),
+                    address,
+                    _unlent: Some(unlent),
                     subject: Subject::default(),
                 })
             }
@@ -231,7 +230,7 @@ impl SharedBytes {
 struct Source<'a> {
     address: *const u8,
     /// As long as this is held a block of ours cannot be lent, so it does not come back either to be given to another writer.
-    _unlent: Option<MutexGuard<'a, Blocks>>,
+    _unlent: Option<MutexGuard<'a, ()>>,
     /// Who may have thrown them away; nobody who may have if they are ours.
     subject: Subject,
 }

@@ -33,7 +33,7 @@ use crate::loan::Loaned;
 
 /// What the state knows of loans.
 pub(super) struct Pool {
-    own: Vec<(u32, Arc<OwnSegment>)>,
+    own: Vec<(u32, OwnSegment)>,
     peer: Vec<Readable>,
     returns: Arc<Returns>,
     /// Carries segments; gone when the connection has ended, so that the peer sees the end.
@@ -116,14 +116,25 @@ impl Pool {
         self.is_wanted || self.is_expected
     }
 
-    fn allocate(&self, length: usize) -> Option<OwnBlock> {
+    /// Adds a segment for us to write.
+    fn add_own(&mut self, number: u32, segment: OwnSegment) {
+        let connection = self.returns.connection();
+        segment.on_drop(Box::new(move || {
+            if let Some(connection) = connection.upgrade() {
+                connection.loan_was_dropped();
+            }
+        }));
+        self.own.push((number, segment));
+    }
+
+    fn allocate(&mut self, length: usize) -> Option<OwnBlock> {
         self.own
-            .iter()
+            .iter_mut()
             .find_map(|(_, segment)| segment.allocate(length))
     }
 
-    fn is_used(&self) -> bool {
-        self.own.iter().any(|(_, segment)| segment.is_used())
+    fn is_used(&mut self) -> bool {
+        self.own.iter_mut().any(|(_, segment)| segment.is_used())
     }
 
     fn has_own(&self, number: u32) -> bool {
@@ -144,14 +155,14 @@ impl Pool {
     }
 
     /// Returns `true` if there is a segment of ours that nobody uses.
-    fn has_unused(&self) -> bool {
-        self.own.iter().any(|(_, segment)| !segment.is_used())
+    fn has_unused(&mut self) -> bool {
+        self.own.iter_mut().any(|(_, segment)| !segment.is_used())
     }
 
     fn take_back(&mut self, block: BlockId) {
         let segment = self
             .own
-            .iter()
+            .iter_mut()
             .find(|(number, _)| *number == block.segment());
         let was_lent = segment.is_some_and(|(_, segment)| segment.take_back(block.offset()));
         debug_assert!(was_lent, "the ledger knows what is lent");
@@ -170,17 +181,14 @@ impl State {
     /// Notes that the peer gets a block of ours, if it can: it lies in a segment of this connection.
     pub(super) fn lend(&mut self, loan: &Loaned) -> Option<Descriptor> {
         let own = loan.unsent_block()?;
-        let (number, _) = self
-            .pool
-            .own
-            .iter()
-            .find(|(_, segment)| Arc::ptr_eq(segment, own.segment()))?;
+        let mut segments = self.pool.own.iter_mut();
+        let (number, segment) = segments.find(|(_, segment)| segment.has(own))?;
         let block = BlockId::new(*number, own.offset());
         let length = u32::try_from(own.len()).ok()?;
         if !self.machine.lend(block) {
             return None;
         }
-        own.lend();
+        segment.lend(own);
         doorbell_shm::failpoint!("loan.lent");
         Some(Descriptor { block, length })
     }
@@ -189,7 +197,7 @@ impl State {
     pub(super) fn may_lend(&self, loan: &Loaned) -> bool {
         let of_this = |own: &OwnBlock| {
             let mut segments = self.pool.own.iter();
-            segments.find(|(_, segment)| Arc::ptr_eq(segment, own.segment()))
+            segments.find(|(_, segment)| segment.has(own))
         };
         let segment = loan.unsent_block().and_then(of_this);
         segment.is_some_and(|(number, _)| self.machine.may_lend(*number))

@@ -144,7 +144,7 @@ impl<T: RkyvPayload> LoanedArchive<T> {
     fn private(&self) -> Option<&[u8]> {
         match &self.loaned.0 {
             Inner::Private(SharedBytes::Private(bytes)) => Some(bytes),
-            Inner::Own(..) | Inner::Held(_) | Inner::Private(_) => None,
+            Inner::Own(_) | Inner::Held(_) | Inner::Private(_) => None,
         }
     }
 }

@@ -50,12 +50,13 @@ impl Held {
     /// Drops it, and tells the peer, unless that happens soon anyway. Not under the state lock.
     pub(crate) fn give_back(mut self) {
         doorbell_shm::failpoint!("loan.dropped");
-        let Some(connection) = self.returns.connection.upgrade() else {
-            return;
-        };
-        if DISPATCHING.get() == Arc::as_ptr(&connection).addr() {
+        let connection = &self.returns.connection;
+        if DISPATCHING.get() == connection.as_ptr().addr() {
             return; // the worker that is about to publish tells it
         }
+        let Some(connection) = connection.upgrade() else {
+            return;
+        };
         let state = connection.lock();
         if state.end.is_none() {
             self.is_told = true;
@@ -81,6 +82,10 @@ impl Returns {
             is_any: AtomicBool::new(false),
             connection,
         })
+    }
+
+    pub(super) fn connection(&self) -> Weak<Connection> {
+        Weak::clone(&self.connection)
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
 
 impl State {
     /// Takes a block, if there is room now.
-    fn allocate(&self, length: usize) -> Result<Option<SharedBytes>, LoanError> {
+    fn allocate(&mut self, length: usize) -> Result<Option<SharedBytes>, LoanError> {
         if let Some(end) = &self.end {
             return Err(LoanError::NotConnected(CallError::Disconnected(
                 end.clone(),
@@ -164,7 +164,7 @@ impl Connection {
         let mut room = self.lock().allocate_or_pay(length)?;
         loop {
             match room {
-                Some(Room::Block(bytes)) => return Ok(Loan::new(bytes, self)),
+                Some(Room::Block(bytes)) => return Ok(Loan::new(bytes)),
                 Some(Room::Paid(paid)) => {
                     if !self.make_paid(Role::Server, paid) {
                         break;
@@ -190,7 +190,7 @@ impl Connection {
             return None;
         }
         let found = self.lock().allocate(length).transpose()?;
-        Some(found.map(|bytes| Loan::new(bytes, self)))
+        Some(found.map(Loan::new))
     }
 
     /// Waits as a task for a block.
@@ -216,7 +216,7 @@ impl Connection {
             self.try_and_look(length, cx.waker(), who, hopes)
         } else {
             let looked = self.poll_state(cx, who, |state, who| state.look_for_room(length, who));
-            looked.map_ok(|bytes| Loan::new(bytes, self))
+            looked.map_ok(Loan::new)
         };
         if polled.is_pending() {
             self.watch_for_room();
@@ -243,7 +243,7 @@ impl Connection {
             match looked {
                 Poll::Ready(Ok(Room::Paid(paid))) => pays = self.make_paid(Role::Server, paid),
                 Poll::Ready(Ok(Room::Block(bytes))) => {
-                    return Poll::Ready(Ok(Loan::new(bytes, self)));
+                    return Poll::Ready(Ok(Loan::new(bytes)));
                 }
                 Poll::Ready(Err(error)) => {
                     self.send_control();
@@ -267,7 +267,7 @@ impl Connection {
             return Ok(found);
         }
         let waited = self.wait_state(deadline, |state, who| state.look_for_room(length, who))?;
-        Ok(waited.map(|bytes| Loan::new(bytes, self)))
+        Ok(waited.map(Loan::new))
     }
 
     /// Waits as the thread of a handler for a block. An I/O worker does not wait.

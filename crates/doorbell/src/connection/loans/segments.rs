@@ -38,7 +38,7 @@ impl State {
             has_retired,
             ..
         } = pool;
-        own.retain(|(number, segment)| {
+        own.retain_mut(|(number, segment)| {
             let bytes = segment.size_bytes();
             let goes =
                 !segment.is_used() && unwanted(*number, segment) && machine.retire_segment(*number);
@@ -240,7 +240,7 @@ impl Connection {
             Role::Client => {
                 let segment = adopt_own_segment(&handle, bytes).map_err(wrap)?;
                 let mut state = self.lock();
-                state.pool.own.push((number, segment));
+                state.pool.add_own(number, segment);
                 state.pool.is_coming = false;
                 state
             }
@@ -298,7 +298,7 @@ impl SegmentEvent {
 
 /// A segment that a server has made.
 enum Made {
-    Own(Arc<OwnSegment>),
+    Own(OwnSegment),
     Peer(Arc<PeerSegment>),
 }
 
@@ -342,7 +342,7 @@ impl State {
         doorbell_shm::failpoint!("segment.sent");
         self.machine.announce_segment(number, pages);
         match made {
-            Made::Own(segment) => self.pool.own.push((number, segment)),
+            Made::Own(segment) => self.pool.add_own(number, segment),
             Made::Peer(segment) => self.pool.peer.push(Readable::new(number, segment)),
         }
         Ok(())
