@@ -148,7 +148,10 @@ fn loom_block_that_is_dropped_is_found_or_told_of() {
             block.write(2);
         }
         let is_told = owner.join().unwrap();
-        assert!(is_found || is_told, "who waits for room is not told, and waits for ever");
+        assert!(
+            is_found || is_told,
+            "who waits for room is not told, and waits for ever"
+        );
     });
 }
 
