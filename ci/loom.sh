@@ -108,7 +108,7 @@ cancel-acquire      loom_call_whose_cancel_word_is_overwritten_stays_cancelled
 complete-in-one     loom_reply_that_frees_its_slot_finds_its_caller
 return-after-read   loom_block_is_read_before_it_is_written_again
 unlent-held         loom_block_is_not_lent_while_it_is_read_here
-dropped-put-first   loom_block_that_is_dropped_is_found_or_told_of
+unmap-then-free     loom_block_that_is_dropped_leaves_room_for_who_looks_or_waits
 returns-clear-first loom_every_block_that_is_dropped_is_told_of
 segment-send-first  loom_segment_has_been_sent_when_its_frame_is_read
 quiet-told          loom_writer_without_room_wakes_the_reader_of_what_was_published_quietly

@@ -3,8 +3,8 @@
 mod sys_support;
 
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use doorbell_shm::memory::{
@@ -56,7 +56,7 @@ fn peer_reads_what_was_written_and_cannot_write_itself() {
     let (mut segment, handle) = create_own_segment(BYTES).unwrap();
     let _first = segment.allocate(1).unwrap();
     let block = filled(&mut segment, 1000);
-    segment.lend(&block);
+    segment.lend(&block.claim().unwrap());
     let peer = Peer::spawn("read");
     hand_over(&peer.stream, &handle);
     peer.finish();
@@ -119,9 +119,10 @@ fn block_is_free_again_when_it_is_dropped_or_when_the_peer_gives_it_back() {
     let whole = segment.allocate(4096).unwrap();
     assert!(segment.allocate(0).is_none() && !segment.take_back(0));
     drop(whole);
+    assert!(segment.is_used() && segment.free(0) && !segment.free(0));
     assert!(!segment.is_used());
     let whole = segment.allocate(4096).unwrap();
-    segment.lend(&whole);
+    segment.lend(&whole.claim().unwrap());
     drop(whole);
     assert!(segment.is_used() && segment.allocate(1).is_none());
     assert!(segment.take_back(0) && !segment.take_back(0));
@@ -129,28 +130,52 @@ fn block_is_free_again_when_it_is_dropped_or_when_the_peer_gives_it_back() {
 }
 
 #[test]
-fn block_that_is_dropped_is_free_before_its_segment_is_told_and_one_that_is_lent_is_not() {
-    let (segment, _) = create_own_segment(4096).unwrap();
-    let segment = Arc::new(Mutex::new(segment));
-    let told = Arc::new(AtomicUsize::new(0));
-    segment.lock().unwrap().on_drop(Box::new({
-        let (segment, told) = (Arc::downgrade(&segment), Arc::clone(&told));
-        move || {
-            let segment = segment.upgrade().unwrap();
-            assert!(!segment.lock().unwrap().is_used(), "it is free already");
-            told.fetch_add(1, Ordering::Relaxed);
+fn who_has_a_segment_hears_of_a_block_that_was_dropped_when_that_keeps_no_memory_and_not_of_one_that_was_lent()
+ {
+    struct Rent(Arc<AtomicUsize>);
+
+    impl Drop for Rent {
+        fn drop(&mut self) {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    let [rent, heard] = [1, usize::MAX].map(|value| Arc::new(AtomicUsize::new(value)));
+    let (mut segment, _) = create_own_segment(4096).unwrap();
+    segment.keep(Box::new(Rent(Arc::clone(&rent))));
+    segment.on_drop(Arc::new({
+        let (rent, heard) = (Arc::clone(&rent), Arc::clone(&heard));
+        move |offset| {
+            let paid = rent.load(Ordering::Relaxed);
+            heard.store(100 * paid + offset as usize, Ordering::Relaxed);
         }
     }));
-    let mut blocks = [(); 2].map(|()| segment.lock().unwrap().allocate(4096));
-    let block = blocks[0].take().unwrap();
-    assert!(blocks[1].is_none());
-    thread::spawn(|| drop(block)).join().unwrap();
-    assert_eq!(told.load(Ordering::Relaxed), 1);
-    let mut segment = segment.lock().unwrap();
-    let block = segment.allocate(4096).unwrap();
-    segment.lend(&block);
-    drop(block);
-    assert!(segment.is_used() && told.load(Ordering::Relaxed) == 1);
+    let [lent, unlent, last] = [(); 3].map(|()| segment.allocate(64).unwrap());
+    segment.lend(&lent.claim().unwrap());
+    drop(lent);
+    assert_eq!(heard.load(Ordering::Relaxed), usize::MAX);
+    thread::spawn(|| drop(unlent)).join().unwrap();
+    assert_eq!(heard.load(Ordering::Relaxed), 100 + 64);
+    drop(segment);
+    drop(last);
+    assert_eq!(
+        heard.load(Ordering::Relaxed),
+        128,
+        "the memory is paid for by nobody"
+    );
+}
+
+#[test]
+fn block_is_claimed_by_one_at_a_time_and_not_after_it_was_lent() {
+    let (mut segment, _) = create_own_segment(4096).unwrap();
+    let block = segment.allocate(10).unwrap();
+    let claim = block.claim().unwrap();
+    assert!(block.claim().is_none());
+    drop(claim);
+    let claim = block.claim().unwrap();
+    segment.lend(&claim);
+    drop(claim);
+    assert!(block.is_lent() && block.claim().is_none());
 }
 
 #[test]
@@ -158,7 +183,7 @@ fn block_that_is_dropped_is_free_before_its_segment_is_told_and_one_that_is_lent
 fn block_is_not_lent_by_another_segment() {
     let [(mut segment, _), (mut other, _)] = [(); 2].map(|()| create_own_segment(4096).unwrap());
     let block = segment.allocate(10).unwrap();
-    other.lend(&block);
+    other.lend(&block.claim().unwrap());
 }
 
 #[test]
@@ -166,7 +191,7 @@ fn block_is_not_lent_by_another_segment() {
 fn block_that_is_lent_cannot_be_written() {
     let (mut segment, _) = create_own_segment(4096).unwrap();
     let mut block = segment.allocate(10).unwrap();
-    segment.lend(&block);
+    segment.lend(&block.claim().unwrap());
     block.as_uninit();
 }
 
@@ -175,7 +200,7 @@ fn block_that_is_lent_cannot_be_written() {
 fn block_that_is_lent_cannot_be_read_by_its_writer() {
     let (mut segment, _) = create_own_segment(4096).unwrap();
     let block = segment.allocate(10).unwrap();
-    segment.lend(&block);
+    segment.lend(&block.claim().unwrap());
     SharedBytes::Own(block).copy_to_vec();
 }
 
@@ -220,6 +245,9 @@ fn blocks_and_buffers_begin_at_multiples_of_64_and_can_be_cut() {
                 assert_eq!(bytes.copy_to_vec(), vec![7; kept.min(length)]);
             }
         }
+    }
+    for offset in (0..BYTES).step_by(64) {
+        segment.free(offset);
     }
     assert!(!segment.is_used(), "all of a block that was cut is free");
 }

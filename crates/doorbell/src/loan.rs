@@ -8,7 +8,7 @@ use std::{io, mem::MaybeUninit, ops::Deref};
 #[cfg(feature = "rkyv")]
 pub use archive::LoanedArchive;
 use bytes::Bytes;
-use doorbell_shm::memory::{OwnBlock, SharedBytes};
+use doorbell_shm::memory::{Claim, SharedBytes};
 
 use crate::{
     connection::Held,
@@ -196,16 +196,39 @@ impl Loaned {
         matches!(self.0, Inner::Held(_))
     }
 
-    /// Returns the block that sending this lends, if it lies in a segment and has not been sent.
-    pub(crate) fn unsent_block(&self) -> Option<&OwnBlock> {
-        match &self.0 {
-            Inner::Own(SharedBytes::Own(block)) if !block.is_lent() => Some(block),
-            _ => None,
-        }
+    /// Returns what lends the block, and keeps others from doing so, if this lies in one of ours.
+    ///
+    /// # Errors
+    ///
+    /// It has been sent, or somebody else is sending it.
+    pub(crate) fn begin_sending(&self) -> Result<Option<Sending<'_>>, EncodeError> {
+        let Inner::Own(SharedBytes::Own(block)) = &self.0 else {
+            return Ok(None);
+        };
+        let claim = block.claim();
+        let claim = claim.ok_or_else(|| EncodeError::new("a loan can be sent once"))?;
+        Ok(Some(Sending { loan: self, claim }))
     }
+}
 
-    fn was_sent(&self) -> bool {
-        matches!(&self.0, Inner::Own(SharedBytes::Own(block)) if block.is_lent())
+/// A loan in a block of ours that is about to be sent, by nobody else.
+pub(crate) struct Sending<'a> {
+    loan: &'a Loaned,
+    claim: Claim<'a>,
+}
+
+impl Sending<'_> {
+    #[inline]
+    pub(crate) fn claim(&self) -> &Claim<'_> {
+        &self.claim
+    }
+}
+
+impl Deref for Sending<'_> {
+    type Target = Loaned;
+
+    fn deref(&self) -> &Loaned {
+        self.loan
     }
 }
 
@@ -242,9 +265,7 @@ impl From<Held> for Loaned {
 
 impl Payload for Loaned {
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        if self.was_sent() {
-            return Err(EncodeError::new("a loan can be sent once"));
-        }
+        let _nobody_sends = self.begin_sending()?;
         self.append_to(out);
         Ok(())
     }

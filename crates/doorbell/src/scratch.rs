@@ -18,11 +18,10 @@ pub(crate) fn encoded<T: Payload, R>(
     value: &T,
     send: impl FnOnce(Outbound<'_>) -> R,
 ) -> Result<R, EncodeError> {
-    if let Some(loan) = value
-        .as_loaned()
-        .filter(|loan| loan.unsent_block().is_some())
+    if let Some(loan) = value.as_loaned()
+        && let Some(loan) = loan.begin_sending()?
     {
-        return Ok(send(Outbound::Lend(loan)));
+        return Ok(send(Outbound::Lend(&loan)));
     }
     if let Some(bytes) = value.as_bytes() {
         return Ok(send(Outbound::Share(bytes)));

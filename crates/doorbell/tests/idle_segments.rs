@@ -3,6 +3,7 @@
 use std::{
     iter,
     sync::{
+        Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -149,6 +150,51 @@ fn handler_that_waits_has_the_room_of_a_segment_that_the_client_does_not_use() {
 }
 
 /// A server with room for a single loan.
+/// What the limit of all connections leaves is no more than a loan that another handler has not sent. It drops it as late as it can: the one that waits is
+/// woken by that alone.
+#[test]
+fn handler_that_waits_has_the_room_of_a_loan_that_another_one_drops() {
+    let place = Place::new();
+    let (say_taken, hear_taken) = mpsc::channel();
+    let (say_drop, hear_drop) = mpsc::channel::<()>();
+    let hear_drop = Mutex::new(hear_drop);
+    let server = blocking::Server::builder(place.name())
+        .max_total_loan_bytes(MIB.into())
+        .on_stream(
+            move |context: Context, Lend(length): Lend, _: blocking::ItemSender<Loaned>| {
+                let loan = context.wait_loan(length as usize)?;
+                say_taken.send(()).unwrap();
+                let told = hear_drop.lock().unwrap().recv_timeout(PATIENCE);
+                drop(loan);
+                told.map_err(|error| Status::internal(error.to_string()))
+            },
+        )
+        .on_stream(
+            |context: Context, Items(length): Items, mut out: blocking::ItemSender<Loaned>| {
+                out.send(filled(context.wait_loan(length as usize))?)?;
+                Ok::<_, Status>(())
+            },
+        )
+        .bind()
+        .unwrap();
+    let client = blocking::Client::connect(place.name()).unwrap();
+    for _ in 0..100 {
+        let taken = client.stream(Lend(600 << 10)).timeout(PATIENCE);
+        let taken = taken.open().unwrap();
+        hear_taken.recv_timeout(PATIENCE).unwrap();
+        let refused = server.stats().loans_refused;
+        let items = client.stream(Items(MIB)).timeout(PATIENCE);
+        let mut items = items.open().unwrap();
+        eventually("the other one waits", || {
+            server.stats().loans_refused > refused
+        });
+        say_drop.send(()).unwrap();
+        let item = items.next().unwrap();
+        assert!(item.unwrap().is_in_place());
+        drop(taken);
+    }
+}
+
 async fn server_of_tasks(place: &Place) -> Server {
     Server::builder(place.name())
         .max_loan_bytes(MIB.into())

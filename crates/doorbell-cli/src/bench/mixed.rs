@@ -18,8 +18,14 @@ pub(crate) const BENCH: Bench = Bench {
 /// Returns the groups of rows, references first.
 pub(crate) fn groups(options: &Options) -> Vec<Group> {
     let sizes = options.sizes(&[SMALL]);
-    let both = |&size: &usize| [threads(options, size), tasks(options, size)];
-    sizes.iter().flat_map(both).collect()
+    let all = |&size: &usize| {
+        [
+            threads(options, size),
+            tasks(options, size),
+            tasks_of_one_thread(options, size),
+        ]
+    };
+    sizes.iter().flat_map(all).collect()
 }
 
 fn threads(options: &Options, size: usize) -> Group {
@@ -45,6 +51,26 @@ fn tasks(options: &Options, size: usize) -> Group {
             "async-beside-10MiB",
             size,
             awaiting::round_trips_beside_large,
+        )],
+        compared: Compared::P99,
+    }
+}
+
+/// With one thread on either side, so that each has a CPU where there are two.
+fn tasks_of_one_thread(options: &Options, size: usize) -> Group {
+    Group {
+        name: "beside-large-one-thread",
+        reference: case(
+            options,
+            "async-one-thread",
+            size,
+            awaiting::round_trips_of_one_thread,
+        ),
+        subjects: vec![case(
+            options,
+            "async-one-thread-beside-10MiB",
+            size,
+            awaiting::round_trips_of_one_thread_beside_large,
         )],
         compared: Compared::P99,
     }

@@ -107,51 +107,42 @@ fn loom_block_is_not_lent_while_it_is_read_here() {
     });
 }
 
-/// `OwnBlock::drop` against `look_or_pay`: who drops a block puts it down before it looks who waits for room, so that who waits has looked before.
-/// The writer of before and the next one are ordered by that.
+/// `OwnBlock::drop` against `look_or_pay`: what was paid for the memory of a block is given back before the block is free, so that who finds it free
+/// finds that too; and who does not is told.
 #[test]
-fn loom_block_that_is_dropped_is_found_or_told_of() {
+fn loom_block_that_is_dropped_leaves_room_for_who_looks_or_waits() {
+    #[derive(Default)]
+    struct State {
+        is_free: bool,
+        is_wanted: bool,
+    }
     model(|| {
-        let (block, is_any) = (Block::new(), Arc::new(AtomicBool::new(false)));
-        let dropped = Arc::new(Mutex::new(None));
-        let is_wanted = Arc::new(Mutex::new(false)); // what the state lock protects
-        let mut blocks = Blocks::new(BYTES);
-        let offset = blocks.take(BYTES).unwrap();
+        let state = Arc::new(Mutex::new(State::default()));
+        let has_budget = Arc::new(AtomicBool::new(false));
         let owner = thread::spawn({
-            let (block, is_any) = (Arc::clone(&block), Arc::clone(&is_any));
-            let (dropped, is_wanted) = (Arc::clone(&dropped), Arc::clone(&is_wanted));
+            let (state, has_budget) = (Arc::clone(&state), Arc::clone(&has_budget));
             move || {
-                block.write(1);
-                let put = || {
-                    let mut dropped = dropped.lock().unwrap();
-                    *dropped = Some(offset);
-                    is_any.store(true, Ordering::Relaxed);
+                let unmap = || has_budget.store(true, Ordering::Relaxed);
+                kept("unmap-then-free").then(unmap);
+                let is_told = {
+                    let mut state = state.lock().unwrap(); // `loan_was_dropped`
+                    state.is_free = true;
+                    state.is_wanted
                 };
-                kept("dropped-put-first").then(put);
-                let is_told = *is_wanted.lock().unwrap(); // `loan_was_dropped`
-                (!kept("dropped-put-first")).then(put);
+                (!kept("unmap-then-free")).then(unmap);
                 is_told
             }
         });
-        let is_found = {
-            let mut is_wanted = is_wanted.lock().unwrap();
-            if is_any.load(Ordering::Relaxed) {
-                let mut dropped = dropped.lock().unwrap(); // `OwnSegment::free_dropped`
-                is_any.store(false, Ordering::Relaxed);
-                assert!(blocks.give_unlent(dropped.take().unwrap()));
-            }
-            let is_found = blocks.take(BYTES).is_some();
-            *is_wanted = !is_found;
-            is_found
+        let waits = {
+            let mut state = state.lock().unwrap();
+            // The segment is retired then, and another one is paid for.
+            let is_refused = state.is_free && !has_budget.load(Ordering::Relaxed);
+            assert!(!is_refused, "room is refused");
+            state.is_wanted = !state.is_free;
+            state.is_wanted
         };
-        if is_found {
-            block.write(2);
-        }
         let is_told = owner.join().unwrap();
-        assert!(
-            is_found || is_told,
-            "who waits for room is not told, and waits for ever"
-        );
+        assert_eq!(waits, is_told, "who waits for room waits for ever");
     });
 }
 

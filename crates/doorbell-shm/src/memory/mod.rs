@@ -67,7 +67,7 @@ pub use layout::{Layout, LayoutError};
 pub use region::{OwnRegion, PeerRegion, RegionWriter};
 #[cfg(not(loom))]
 pub use segment::{
-    OwnBlock, OwnSegment, PeerBlock, PeerSegment, adopt_own_segment, adopt_peer_segment,
+    Claim, OwnBlock, OwnSegment, PeerBlock, PeerSegment, adopt_own_segment, adopt_peer_segment,
     create_own_segment, create_peer_segment,
 };
 #[cfg(not(loom))]

@@ -2,7 +2,7 @@
 //!
 //! One side writes a segment, the other reads it; the server makes it in either case. The writer's [`OwnSegment`] hands out blocks
 //! that do not overlap; which parts are free it knows by itself, in private memory, and has them without a lock: whoever has the segment is
-//! the only one who takes, lends and takes back. Blocks may be dropped anywhere, which it hears of when it looks. The reader's
+//! the only one who takes, lends and takes back. A block may be dropped anywhere, and whoever has the segment is told. The reader's
 //! [`PeerSegment`] has any part that lies inside. What the other side has been told of a block is the business of the protocol.
 //!
 //! # Trust
@@ -111,11 +111,7 @@ pub struct OwnSegment {
 /// What a segment that we write shares with its blocks, which may outlive it.
 struct BlockMemory {
     mapping: Mapping,
-    /// Where the blocks began that have been dropped unlent and are not free yet.
-    dropped: Mutex<Vec<u32>>,
-    /// There are some. Changed under the lock of the list.
-    is_any_dropped: AtomicBool,
-    on_drop: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    on_drop: OnceLock<OnDrop>,
     /// Behind the mapping: fields go in their order.
     rent: Rent,
 }
@@ -132,6 +128,9 @@ pub struct PeerSegment {
 /// What is dropped when a segment has been unmapped: whoever pays for its memory pays until then.
 type Rent = OnceLock<Box<dyn Any + Send + Sync>>;
 
+/// Hears where a block began that was dropped unlent.
+type OnDrop = Arc<dyn Fn(u32) + Send + Sync>;
+
 impl OwnSegment {
     fn map(handle: &RegionHandle, bytes: u32) -> io::Result<Self> {
         let mapping = Mapping::map_read_write(handle, bytes as usize)?;
@@ -139,8 +138,6 @@ impl OwnSegment {
             blocks: Blocks::new(bytes),
             memory: Arc::new(BlockMemory {
                 mapping,
-                dropped: Mutex::default(),
-                is_any_dropped: AtomicBool::new(false),
                 on_drop: OnceLock::new(),
                 rent: Rent::new(),
             }),
@@ -152,11 +149,17 @@ impl OwnSegment {
         keep(&self.memory.rent, rent);
     }
 
-    /// Has `look` called whenever a block has been dropped that was not lent, by whoever has dropped it: its part is free for the next that
-    /// looks. Once, before the first block.
-    pub fn on_drop(&self, look: Box<dyn Fn() + Send + Sync>) {
-        let is_first = self.memory.on_drop.set(look).is_ok();
+    /// Has `hear` called with its [`offset`](OwnBlock::offset) whenever a block has been dropped that was not lent, by whoever has dropped it
+    /// and therefore without a lock that is held where blocks are dropped. It is to [free](Self::free) the block, which does not keep the memory
+    /// any more. Once, before the first block.
+    pub fn on_drop(&self, hear: Arc<dyn Fn(u32) + Send + Sync>) {
+        let is_first = self.memory.on_drop.set(hear).is_ok();
         debug_assert!(is_first, "one is told of dropped blocks");
+    }
+
+    /// Frees a block that was dropped unlent. Returns `false` if there is none that begins at `offset`.
+    pub fn free(&mut self, offset: u32) -> bool {
+        self.blocks.give_unlent(offset)
     }
 
     /// Returns the size of the segment.
@@ -166,14 +169,15 @@ impl OwnSegment {
 
     /// Takes a block of `length` bytes, or returns `None` if no free part is large enough. Its bytes are what they were before.
     pub fn allocate(&mut self, length: usize) -> Option<OwnBlock> {
-        self.free_dropped();
         let offset = self.blocks.take(u32::try_from(length).ok()?)?;
         Some(OwnBlock {
             memory: Arc::clone(&self.memory),
             offset,
             length,
             is_lent: AtomicBool::new(false),
+            is_claimed: AtomicBool::new(false),
             reading: Mutex::new(()),
+            told: Told(None),
         })
     }
 
@@ -184,12 +188,13 @@ impl OwnSegment {
     }
 
     /// Notes that the peer is about to be told of the block: from now on [`take_back`](Self::take_back) frees it, and not the drop. Waits
-    /// while another thread copies from it.
+    /// for another thread that has begun to copy from it since it was [claimed](OwnBlock::claim).
     ///
     /// # Panics
     ///
-    /// If it was lent before, or is not of this segment.
-    pub fn lend(&mut self, block: &OwnBlock) {
+    /// If it was lent before by the same claim, or is not of this segment.
+    pub fn lend(&mut self, claim: &Claim<'_>) {
+        let block = claim.block;
         assert!(self.has(block), "a block of another segment is lent");
         {
             let _unread = block.lock();
@@ -210,8 +215,7 @@ impl OwnSegment {
     }
 
     /// Returns `true` while a block is allocated or lent.
-    pub fn is_used(&mut self) -> bool {
-        self.free_dropped();
+    pub fn is_used(&self) -> bool {
         self.blocks.is_used()
     }
 
@@ -219,26 +223,9 @@ impl OwnSegment {
     pub fn was_used(&self) -> bool {
         self.blocks.was_used()
     }
-
-    #[inline]
-    fn free_dropped(&mut self) {
-        let Self { blocks, memory } = self;
-        if memory.is_any_dropped.load(Ordering::Relaxed) {
-            let mut dropped = memory.lock();
-            memory.is_any_dropped.store(false, Ordering::Relaxed);
-            for offset in dropped.drain(..) {
-                let was_ours = blocks.give_unlent(offset);
-                debug_assert!(was_ours, "who has a block drops it once");
-            }
-        }
-    }
 }
 
 impl BlockMemory {
-    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
-        lock(&self.dropped)
-    }
-
     fn address(&self, offset: u32) -> *mut u8 {
         self.mapping.as_ptr().as_ptr().wrapping_add(offset as usize)
     }
@@ -252,15 +239,29 @@ impl fmt::Debug for BlockMemory {
     }
 }
 
-/// A block of a segment that we write. Until it is lent nobody else looks at it, and dropping it frees it.
+/// A block of a segment that we write. Until it is lent nobody else looks at it, and whoever has the segment
+/// [hears](OwnSegment::on_drop) if it is dropped.
 #[derive(Debug)]
 pub struct OwnBlock {
     memory: Arc<BlockMemory>,
     offset: u32,
     length: usize,
     is_lent: AtomicBool,
-    /// Held by a thread that reads it before it is lent, and by who lends it.
+    /// There is a [`Claim`], or was one when it was lent.
+    is_claimed: AtomicBool,
+    /// Held by a thread that reads it before it is lent, and by who claims or lends it.
     reading: Mutex<()>,
+    /// Behind the memory, which is gone when somebody is told: fields go in their order.
+    told: Told,
+}
+
+/// Who is told when it is dropped, and of which block.
+struct Told(Option<(OnDrop, u32)>);
+
+/// The right to lend a block, which one at a time has.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    block: &'a OwnBlock,
 }
 
 impl OwnBlock {
@@ -314,6 +315,16 @@ impl OwnBlock {
         self.is_lent.load(Ordering::Relaxed)
     }
 
+    /// Returns the right to lend the block. `None` if it is lent, or somebody else has the right. Waits while another thread copies from it.
+    pub fn claim(&self) -> Option<Claim<'_>> {
+        let _unread = self.lock();
+        if self.is_lent() || self.is_claimed.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.is_claimed.store(true, Ordering::Relaxed);
+        Some(Claim { block: self })
+    }
+
     /// Returns where the block begins, and what keeps it from being lent: nobody writes it as long as that lives.
     ///
     /// # Panics
@@ -332,16 +343,40 @@ impl OwnBlock {
 
 impl Drop for OwnBlock {
     fn drop(&mut self) {
-        if *self.is_lent.get_mut() {
-            return;
+        if !*self.is_lent.get_mut() {
+            let hear = self.memory.on_drop.get().cloned();
+            self.told.0 = hear.map(|hear| (hear, self.offset));
         }
-        {
-            let mut dropped = self.memory.lock();
-            dropped.push(self.offset);
-            self.memory.is_any_dropped.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some((hear, offset)) = self.0.take() {
+            hear(offset);
         }
-        if let Some(look) = self.memory.on_drop.get() {
-            look();
+    }
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Told").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Claim<'a> {
+    /// Returns the block.
+    #[inline]
+    pub fn block(&self) -> &'a OwnBlock {
+        self.block
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.block.is_lent() {
+            let _unread = self.block.lock();
+            self.block.is_claimed.store(false, Ordering::Relaxed);
         }
     }
 }

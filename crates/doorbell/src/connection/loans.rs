@@ -29,7 +29,7 @@ pub(crate) use returns::{Held, Returns};
 pub(super) use segments::SegmentEvent;
 
 use super::{Effects, state::State, waiters::Waiters};
-use crate::loan::Loaned;
+use crate::loan::Sending;
 
 /// What the state knows of loans.
 pub(super) struct Pool {
@@ -119,22 +119,31 @@ impl Pool {
     /// Adds a segment for us to write.
     fn add_own(&mut self, number: u32, segment: OwnSegment) {
         let connection = self.returns.connection();
-        segment.on_drop(Box::new(move || {
+        segment.on_drop(Arc::new(move |offset| {
             if let Some(connection) = connection.upgrade() {
-                connection.loan_was_dropped();
+                connection.loan_was_dropped(number, offset);
             }
         }));
         self.own.push((number, segment));
     }
 
+    /// Takes a block, which is not to be dropped under the state lock unlent: whoever drops it takes that, to free it.
     fn allocate(&mut self, length: usize) -> Option<OwnBlock> {
         self.own
             .iter_mut()
             .find_map(|(_, segment)| segment.allocate(length))
     }
 
-    fn is_used(&mut self) -> bool {
-        self.own.iter_mut().any(|(_, segment)| segment.is_used())
+    /// Frees a block that was dropped unlent, unless the segments have been forgotten meanwhile.
+    fn free(&mut self, number: u32, offset: u32) {
+        let mut own = self.own.iter_mut();
+        let segment = own.find(|(own, _)| *own == number);
+        let was_ours = segment.is_none_or(|(_, segment)| segment.free(offset));
+        debug_assert!(was_ours, "who has a block drops it once");
+    }
+
+    fn is_used(&self) -> bool {
+        self.own.iter().any(|(_, segment)| segment.is_used())
     }
 
     fn has_own(&self, number: u32) -> bool {
@@ -155,8 +164,8 @@ impl Pool {
     }
 
     /// Returns `true` if there is a segment of ours that nobody uses.
-    fn has_unused(&mut self) -> bool {
-        self.own.iter_mut().any(|(_, segment)| !segment.is_used())
+    fn has_unused(&self) -> bool {
+        self.own.iter().any(|(_, segment)| !segment.is_used())
     }
 
     fn take_back(&mut self, block: BlockId) {
@@ -179,8 +188,8 @@ impl Pool {
 
 impl State {
     /// Notes that the peer gets a block of ours, if it can: it lies in a segment of this connection.
-    pub(super) fn lend(&mut self, loan: &Loaned) -> Option<Descriptor> {
-        let own = loan.unsent_block()?;
+    pub(super) fn lend(&mut self, loan: &Sending<'_>) -> Option<Descriptor> {
+        let own = loan.claim().block();
         let mut segments = self.pool.own.iter_mut();
         let (number, segment) = segments.find(|(_, segment)| segment.has(own))?;
         let block = BlockId::new(*number, own.offset());
@@ -188,18 +197,16 @@ impl State {
         if !self.machine.lend(block) {
             return None;
         }
-        segment.lend(own);
+        segment.lend(loan.claim());
         doorbell_shm::failpoint!("loan.lent");
         Some(Descriptor { block, length })
     }
 
     /// Returns `true` if [`lend`](Self::lend) will do, as long as the lock is held.
-    pub(super) fn may_lend(&self, loan: &Loaned) -> bool {
-        let of_this = |own: &OwnBlock| {
-            let mut segments = self.pool.own.iter();
-            segments.find(|(_, segment)| segment.has(own))
-        };
-        let segment = loan.unsent_block().and_then(of_this);
+    pub(super) fn may_lend(&self, loan: &Sending<'_>) -> bool {
+        let own = loan.claim().block();
+        let mut segments = self.pool.own.iter();
+        let segment = segments.find(|(_, segment)| segment.has(own));
         segment.is_some_and(|(number, _)| self.machine.may_lend(*number))
     }
 

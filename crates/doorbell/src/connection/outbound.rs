@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use doorbell_proto::{Metadata, Prefix};
 
-use crate::loan::Loaned;
+use crate::loan::Sending;
 
 /// Payload of a message that is to be sent.
 #[derive(Clone, Copy)]
@@ -15,7 +15,7 @@ pub(crate) enum Outbound<'a> {
     /// Shared if it has to wait.
     Share(&'a Bytes),
     /// Lent if the peer can have it, else copied.
-    Lend(&'a Loaned),
+    Lend(&'a Sending<'a>),
 }
 
 impl Outbound<'_> {

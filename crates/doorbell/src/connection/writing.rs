@@ -14,7 +14,7 @@ use super::{
     overlap::Overlap,
     state::State,
 };
-use crate::{error::Breach, link::Terms, loan::Loaned};
+use crate::{error::Breach, link::Terms, loan::Sending};
 
 impl State {
     /// Writes a message into the ring, or queues what does not fit. `header` says everything but lengths.
@@ -73,7 +73,7 @@ impl State {
         &mut self,
         mut header: FrameHeader,
         preamble: Preamble<'_>,
-        loan: &Loaned,
+        loan: &Sending<'_>,
     ) -> Result<(), Breach> {
         let Some(descriptor) = self.lend(loan) else {
             let bytes = loan.to_bytes();

@@ -19,10 +19,7 @@ use crate::echo::{Block, Body, Echo, Tell};
 ///
 /// If the server fails.
 pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting)?.run(match setting.size_bytes {
-        Block::BYTES => |client, setting| Box::pin(call_by_call::<Block>(client, setting)),
-        _ => |client, setting| Box::pin(call_by_call::<Raw>(client, setting)),
-    })
+    Session::start(setting)?.run(call_one_by_one)
 }
 
 /// Times calls one after the other while another task makes large ones on the same connection.
@@ -31,26 +28,25 @@ pub(crate) fn round_trips(setting: &Setting) -> anyhow::Result<Sample> {
 ///
 /// If the server fails.
 pub(crate) fn round_trips_beside_large(setting: &Setting) -> anyhow::Result<Sample> {
-    Session::start(setting)?.run(|client, setting| {
-        Box::pin(async move {
-            let beside = client.clone();
-            let large = tokio::spawn(async move {
-                let body = Raw::of_size(BESIDE_BYTES);
-                loop {
-                    if let Err(error) = beside.call(Echo(body.clone())).await {
-                        return error;
-                    }
-                }
-            });
-            let sample = match setting.size_bytes {
-                Block::BYTES => call_by_call::<Block>(client, setting).await,
-                _ => call_by_call::<Raw>(client, setting).await,
-            };
-            ensure!(!large.is_finished(), "a large call has failed");
-            large.abort();
-            sample
-        })
-    })
+    Session::start(setting)?.run(call_beside_large)
+}
+
+/// As [`round_trips`], with all tasks on one thread.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn round_trips_of_one_thread(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start_on_one_thread(setting)?.run(call_one_by_one)
+}
+
+/// As [`round_trips_beside_large`], with all tasks on one thread.
+///
+/// # Errors
+///
+/// If the server fails.
+pub(crate) fn round_trips_of_one_thread_beside_large(setting: &Setting) -> anyhow::Result<Sample> {
+    Session::start_on_one_thread(setting)?.run(call_beside_large)
 }
 
 /// Counts calls with a full window.
@@ -114,7 +110,21 @@ pub(super) type Measured = std::pin::Pin<Box<dyn Future<Output = anyhow::Result<
 impl Session {
     pub(super) fn start(setting: &Setting) -> anyhow::Result<Self> {
         let server = ServedBy::start(setting, Api::Awaiting)?;
-        let runtime = runtime(setting.client_cpu())?;
+        Self::connect(setting, server, runtime(setting.client_cpu())?)
+    }
+
+    /// The thread is the calling one.
+    fn start_on_one_thread(setting: &Setting) -> anyhow::Result<Self> {
+        let server = ServedBy::start(setting, Api::Awaiting)?;
+        setting.pin_client()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot make a runtime")?;
+        Self::connect(setting, server, runtime)
+    }
+
+    fn connect(setting: &Setting, server: ServedBy, runtime: Runtime) -> anyhow::Result<Self> {
         let client = runtime
             .block_on(
                 Client::builder(server.name()?)
@@ -141,6 +151,31 @@ impl Session {
             || runtime.block_on(runtime.spawn(measure(client.clone(), setting)))?,
         )
     }
+}
+
+fn call_one_by_one(client: Client, setting: Setting) -> Measured {
+    match setting.size_bytes {
+        Block::BYTES => Box::pin(call_by_call::<Block>(client, setting)),
+        _ => Box::pin(call_by_call::<Raw>(client, setting)),
+    }
+}
+
+fn call_beside_large(client: Client, setting: Setting) -> Measured {
+    Box::pin(async move {
+        let beside = client.clone();
+        let large = tokio::spawn(async move {
+            let body = Raw::of_size(BESIDE_BYTES);
+            loop {
+                if let Err(error) = beside.call(Echo(body.clone())).await {
+                    return error;
+                }
+            }
+        });
+        let sample = call_one_by_one(client, setting).await;
+        ensure!(!large.is_finished(), "a large call has failed");
+        large.abort();
+        sample
+    })
 }
 
 async fn call_by_call<B: Body>(client: Client, setting: Setting) -> anyhow::Result<Sample> {

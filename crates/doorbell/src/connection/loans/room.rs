@@ -298,9 +298,11 @@ impl Connection {
         }
     }
 
-    /// A loan was dropped unsent: others may want its room. If nobody does, the segment may have stayed for it alone.
-    pub(crate) fn loan_was_dropped(&self) {
+    /// The block at `offset` of a segment of ours was dropped unsent: others may want its room. If nobody does, the segment may have stayed for it
+    /// alone.
+    pub(super) fn loan_was_dropped(&self, number: u32, offset: u32) {
         let mut state = self.lock();
+        state.pool.free(number, offset);
         let is_awaited = state.pool.is_wanted || !state.pool.wakers.is_empty();
         if !is_awaited {
             return self.give_up_late(state);
