@@ -76,18 +76,13 @@ fn loom_block_is_read_before_it_is_written_again() {
 #[test]
 fn loom_block_is_not_lent_while_it_is_read_here() {
     model(|| {
-        let (block, is_lent) = (Block::new(), Arc::new(AtomicBool::new(false)));
-        let reading = Arc::new(Mutex::new(()));
+        let (block, is_unlent) = (Block::new(), Arc::new(Mutex::new(true)));
         let mut blocks = Blocks::new(BYTES);
         let offset = blocks.take(BYTES).unwrap();
         let sender = thread::spawn({
-            let (block, reading) = (Arc::clone(&block), Arc::clone(&reading));
-            let is_lent = Arc::clone(&is_lent);
+            let (block, is_unlent) = (Arc::clone(&block), Arc::clone(&is_unlent));
             move || {
-                {
-                    let _unread = reading.lock().unwrap();
-                    is_lent.store(true, Ordering::Relaxed);
-                }
+                *is_unlent.lock().unwrap() = false;
                 blocks.lend(offset);
                 // The peer gives it back at once, and the next writer gets it.
                 assert!(blocks.give_lent(offset));
@@ -95,20 +90,18 @@ fn loom_block_is_not_lent_while_it_is_read_here() {
                 block.write(2);
             }
         });
-        let mut unlent = Some(reading.lock().unwrap());
-        if !is_lent.load(Ordering::Relaxed) {
-            if !kept("unlent-held") {
-                unlent = None;
-            }
+        let unlent = is_unlent.lock().unwrap();
+        if *unlent {
+            let held = kept("unlent-held").then_some(unlent);
             assert_eq!(block.read(), 0);
+            drop(held);
         }
-        drop(unlent);
         sender.join().unwrap();
     });
 }
 
 /// `OwnBlock::drop` against `look_or_pay`: what was paid for the memory of a block is given back before the block is free, so that who finds it free
-/// finds that too; and who does not is told.
+/// finds that too; and who does not is told. So it is with `Held` and its end.
 #[test]
 fn loom_block_that_is_dropped_leaves_room_for_who_looks_or_waits() {
     #[derive(Default)]

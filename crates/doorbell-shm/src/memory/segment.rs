@@ -171,37 +171,36 @@ impl OwnSegment {
     pub fn allocate(&mut self, length: usize) -> Option<OwnBlock> {
         let offset = self.blocks.take(u32::try_from(length).ok()?)?;
         Some(OwnBlock {
-            memory: Arc::clone(&self.memory),
             offset,
             length,
-            is_lent: AtomicBool::new(false),
-            is_claimed: AtomicBool::new(false),
-            reading: Mutex::new(()),
-            told: Told(None),
+            segment: Arc::as_ptr(&self.memory).addr(),
+            unlent: Mutex::new(Unlent {
+                memory: Some(Arc::clone(&self.memory)),
+                is_claimed: false,
+            }),
         })
     }
 
     /// Returns `true` if the block is one of this segment.
     #[inline]
-    pub fn has(&self, block: &OwnBlock) -> bool {
-        Arc::ptr_eq(&self.memory, &block.memory)
+    pub fn has(&self, claim: &Claim<'_>) -> bool {
+        // As long as it is claimed and not lent it keeps its memory: nothing else is at that address.
+        Arc::as_ptr(&self.memory).addr() == claim.block.segment
     }
 
-    /// Notes that the peer is about to be told of the block: from now on [`take_back`](Self::take_back) frees it, and not the drop. Waits
-    /// for another thread that has begun to copy from it since it was [claimed](OwnBlock::claim).
+    /// Notes that the peer is about to be told of the block: from now on [`take_back`](Self::take_back) frees it, and not the drop, and what
+    /// becomes of the segment is no business of the [`OwnBlock`] any more. Waits for another thread that has begun to copy from it since it
+    /// was [claimed](OwnBlock::claim).
     ///
     /// # Panics
     ///
     /// If it was lent before by the same claim, or is not of this segment.
     pub fn lend(&mut self, claim: &Claim<'_>) {
-        let block = claim.block;
-        assert!(self.has(block), "a block of another segment is lent");
-        {
-            let _unread = block.lock();
-            assert!(!block.is_lent(), "a block is lent twice");
-            block.is_lent.store(true, Ordering::Relaxed);
-        }
-        self.blocks.lend(block.offset);
+        assert!(self.has(claim), "a block of another segment is lent");
+        let memory = claim.block.lock().memory.take();
+        assert!(memory.is_some(), "a block is lent twice");
+        claim.is_spent.store(true, Ordering::Relaxed);
+        self.blocks.lend(claim.block.offset);
     }
 
     /// Frees a block that [was lent](Self::lend). Returns `false` if none that begins at `offset` is.
@@ -243,26 +242,35 @@ impl fmt::Debug for BlockMemory {
 /// [hears](OwnSegment::on_drop) if it is dropped.
 #[derive(Debug)]
 pub struct OwnBlock {
-    memory: Arc<BlockMemory>,
     offset: u32,
     length: usize,
-    is_lent: AtomicBool,
-    /// There is a [`Claim`], or was one when it was lent.
-    is_claimed: AtomicBool,
-    /// Held by a thread that reads it before it is lent, and by who claims or lends it.
-    reading: Mutex<()>,
-    /// Behind the memory, which is gone when somebody is told: fields go in their order.
-    told: Told,
+    /// Address of the memory, to be compared with those of segments.
+    segment: usize,
+    /// Locked by a thread that reads the block, and by who claims or lends it.
+    unlent: Mutex<Unlent>,
 }
 
-/// Who is told when it is dropped, and of which block.
-struct Told(Option<(OnDrop, u32)>);
+/// What a block has until it is lent.
+#[derive(Debug)]
+struct Unlent {
+    /// Nothing once it is lent: whoever has it need not know what the peer does with it, nor keep the segment mapped.
+    memory: Option<Arc<BlockMemory>>,
+    /// There is a [`Claim`].
+    is_claimed: bool,
+}
 
 /// The right to lend a block, which one at a time has.
 #[derive(Debug)]
 pub struct Claim<'a> {
     block: &'a OwnBlock,
+    /// The block is lent. Nobody else looks at it.
+    is_spent: AtomicBool,
 }
+
+/// What keeps a block from being lent.
+pub(super) struct Reading<'a>(
+    #[expect(dead_code, reason = "held, not read")] MutexGuard<'a, Unlent>,
+);
 
 impl OwnBlock {
     /// Returns the byte of the segment at which the block begins, a multiple of 64.
@@ -289,9 +297,11 @@ impl OwnBlock {
     ///
     /// If the block is lent: the peer reads it.
     pub fn as_uninit(&mut self) -> &mut [MaybeUninit<u8>] {
-        assert!(!*self.is_lent.get_mut(), "a block that is lent is written");
-        let start = self.memory.address(self.offset).cast();
-        // SAFETY: the block lies inside the mapping, which `self.memory` keeps, and is mapped writable; bytes need no alignment.
+        let offset = self.offset;
+        let memory = self.unlent_mut().memory.as_ref();
+        let memory = memory.expect("a block that is lent is written");
+        let start = memory.address(offset).cast();
+        // SAFETY: the block lies inside the mapping, which the block keeps until it is lent, and is mapped writable; bytes need no alignment.
         // `Blocks` gives a part to one `OwnBlock` at a time, and not again before this one is dropped unlent or taken back
         // by its segment when it was lent; this one is not lent, and is borrowed mutably as long as the slice lives, so nobody
         // else in this process reaches these bytes. The peer maps them for reading only. Uninitialised bytes ask for nothing about their
@@ -305,24 +315,22 @@ impl OwnBlock {
     ///
     /// If the block is lent.
     pub fn truncate(&mut self, length: usize) {
-        assert!(!*self.is_lent.get_mut(), "a block that is lent is cut");
+        let memory = self.unlent_mut().memory.as_ref();
+        assert!(memory.is_some(), "a block that is lent is cut");
         self.length = self.length.min(length);
-    }
-
-    /// Returns `true` if the block has been lent.
-    #[inline]
-    pub fn is_lent(&self) -> bool {
-        self.is_lent.load(Ordering::Relaxed)
     }
 
     /// Returns the right to lend the block. `None` if it is lent, or somebody else has the right. Waits while another thread copies from it.
     pub fn claim(&self) -> Option<Claim<'_>> {
-        let _unread = self.lock();
-        if self.is_lent() || self.is_claimed.load(Ordering::Relaxed) {
+        let mut unlent = self.lock();
+        if unlent.memory.is_none() || unlent.is_claimed {
             return None;
         }
-        self.is_claimed.store(true, Ordering::Relaxed);
-        Some(Claim { block: self })
+        unlent.is_claimed = true;
+        Some(Claim {
+            block: self,
+            is_spent: AtomicBool::new(false),
+        })
     }
 
     /// Returns where the block begins, and what keeps it from being lent: nobody writes it as long as that lives.
@@ -330,53 +338,48 @@ impl OwnBlock {
     /// # Panics
     ///
     /// If the block is lent: it may be another's already.
-    pub(super) fn unlent(&self) -> (*const u8, MutexGuard<'_, ()>) {
+    pub(super) fn unlent(&self) -> (*const u8, Reading<'_>) {
         let unlent = self.lock();
-        assert!(!self.is_lent(), "a loan that has been sent is read");
-        (self.memory.address(self.offset).cast_const(), unlent)
+        let address = unlent.memory.as_ref().map(|of| of.address(self.offset));
+        let address = address.expect("a loan that has been sent is read");
+        (address.cast_const(), Reading(unlent))
     }
 
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        lock(&self.reading)
+    fn lock(&self) -> MutexGuard<'_, Unlent> {
+        self.unlent.lock().unwrap_or_else(PoisonError::into_inner) // nothing is torn in it
+    }
+
+    fn unlent_mut(&mut self) -> &mut Unlent {
+        self.unlent
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for OwnBlock {
     fn drop(&mut self) {
-        if !*self.is_lent.get_mut() {
-            let hear = self.memory.on_drop.get().cloned();
-            self.told.0 = hear.map(|hear| (hear, self.offset));
+        if let Some(memory) = self.unlent_mut().memory.take() {
+            let hear = memory.on_drop.get().cloned();
+            drop(memory); // before somebody is told, who may want what was paid for it
+            if let Some(hear) = hear {
+                hear(self.offset);
+            }
         }
     }
 }
 
-impl Drop for Told {
-    fn drop(&mut self) {
-        if let Some((hear, offset)) = self.0.take() {
-            hear(offset);
-        }
-    }
-}
-
-impl fmt::Debug for Told {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Told").finish_non_exhaustive()
-    }
-}
-
-impl<'a> Claim<'a> {
+impl Claim<'_> {
     /// Returns the block.
     #[inline]
-    pub fn block(&self) -> &'a OwnBlock {
+    pub fn block(&self) -> &OwnBlock {
         self.block
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        if !self.block.is_lent() {
-            let _unread = self.block.lock();
-            self.block.is_claimed.store(false, Ordering::Relaxed);
+        if !*self.is_spent.get_mut() {
+            self.block.lock().is_claimed = false;
         }
     }
 }
@@ -444,11 +447,6 @@ impl PeerBlock {
             .as_ptr()
             .wrapping_add(self.offset)
     }
-}
-
-/// A lock whose holder has panicked protects nothing that could be torn.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn keep(place: &Rent, rent: Box<dyn Any + Send + Sync>) {

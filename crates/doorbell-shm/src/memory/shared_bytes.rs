@@ -4,11 +4,10 @@
 //! meanwhile.
 
 use std::mem::MaybeUninit;
-use std::sync::MutexGuard;
 
 use super::blocks::ALIGNMENT;
 use super::copy::copy_out;
-use super::segment::{OwnBlock, PeerBlock};
+use super::segment::{OwnBlock, PeerBlock, Reading};
 use crate::stall::{self, Subject};
 
 /// Private memory that is written like a block, where there is no segment. It begins at a multiple of 64 too.
@@ -186,7 +185,7 @@ impl SharedBytes {
         let Some(Source { address, .. }) = self.source() else {
             return self.private();
         };
-        // SAFETY: the bytes are inside a mapping that `self` keeps for as long as the slice lives. That nobody writes them, and that they
+        // SAFETY: the bytes are inside a mapping that `self` keeps for as long as the slice lives, or until it is sent. That nobody writes them, and that they
         // are initialised if they are ours, is the caller's promise; memory of the kernel is initialised. Rule "the `unsafe fn` for
         // in-place reading".
         unsafe { std::slice::from_raw_parts(address, self.len()) }
@@ -230,7 +229,7 @@ impl SharedBytes {
 struct Source<'a> {
     address: *const u8,
     /// As long as this is held a block of ours cannot be lent, so it does not come back either to be given to another writer.
-    _unlent: Option<MutexGuard<'a, ()>>,
+    _unlent: Option<Reading<'a>>,
     /// Who may have thrown them away; nobody who may have if they are ours.
     subject: Subject,
 }

@@ -189,24 +189,23 @@ impl Pool {
 impl State {
     /// Notes that the peer gets a block of ours, if it can: it lies in a segment of this connection.
     pub(super) fn lend(&mut self, loan: &Sending<'_>) -> Option<Descriptor> {
-        let own = loan.claim().block();
+        let (claim, own) = (loan.claim(), loan.claim().block());
         let mut segments = self.pool.own.iter_mut();
-        let (number, segment) = segments.find(|(_, segment)| segment.has(own))?;
+        let (number, segment) = segments.find(|(_, segment)| segment.has(claim))?;
         let block = BlockId::new(*number, own.offset());
         let length = u32::try_from(own.len()).ok()?;
         if !self.machine.lend(block) {
             return None;
         }
-        segment.lend(loan.claim());
+        segment.lend(claim);
         doorbell_shm::failpoint!("loan.lent");
         Some(Descriptor { block, length })
     }
 
     /// Returns `true` if [`lend`](Self::lend) will do, as long as the lock is held.
     pub(super) fn may_lend(&self, loan: &Sending<'_>) -> bool {
-        let own = loan.claim().block();
         let mut segments = self.pool.own.iter();
-        let segment = segments.find(|(_, segment)| segment.has(own));
+        let segment = segments.find(|(_, segment)| segment.has(loan.claim()));
         segment.is_some_and(|(number, _)| self.machine.may_lend(*number))
     }
 

@@ -57,6 +57,7 @@ impl Held {
         let Some(connection) = connection.upgrade() else {
             return;
         };
+        self.let_go();
         let state = connection.lock();
         if state.end.is_none() {
             self.is_told = true;
@@ -65,11 +66,19 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Does not keep the segment any more. Before the peer is told, which may give the segment up, and somebody then want what was paid for it.
+    fn let_go(&mut self) {
+        self.bytes = SharedBytes::Private(Vec::new());
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         if self.is_told {
             return;
         }
+        self.let_go();
         lock(&self.returns.blocks).push(self.block);
         self.returns.is_any.store(true, Ordering::Relaxed); // the lock of the list orders it: see docs/orderings.md
     }
