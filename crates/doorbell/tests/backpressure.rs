@@ -16,7 +16,7 @@ use bytes::Bytes;
 use doorbell::{
     Client, Context, ItemSender, ItemStream, Message, NotifyError, Server, Status, blocking,
 };
-use doorbell_proto::frame::{CallId, FrameHeader, FrameKind};
+use doorbell_proto::frame::{CallId, Flags, FrameHeader, FrameKind};
 use doorbell_testkit::{
     PATIENCE, Place, RawClient, RawServer, descriptors, eventually, is_asleep, mappings,
 };
@@ -371,6 +371,85 @@ async fn client_that_reads_its_answers_late_gets_all_of_them() {
             );
         }
         assert_eq!(late.unread_bytes(), 0, "every request was read");
+    })
+    .await;
+}
+
+/// Numbers to remember. All together they are larger than what may lie in the ring.
+const MANY: u32 = 40_000;
+
+async fn host_with_much_to_recall() -> Host {
+    let host = Host::start("server", &[]);
+    let client = host.client().await;
+    let numbers = (0..MANY).map(|number| Remember(u32::MAX - number));
+    client.notify_all(numbers).await.unwrap();
+    let recalled = client.call(Recall).await.unwrap();
+    assert_eq!(recalled.len(), MANY as usize);
+    host
+}
+
+fn recall(client: &mut RawClient, slot: u32) {
+    let id = CallId::new(slot, 1).raw();
+    client.send(
+        FrameHeader::new(FrameKind::Call, id, Recall::TYPE.get()),
+        &[],
+    );
+}
+
+/// Reads until `count` answers are complete, and returns the slots in the order of their ends.
+fn read_answers(client: &mut RawClient, count: usize) -> Vec<u32> {
+    let mut ended = Vec::new();
+    eventually("the answers", || {
+        client.ring();
+        while let Some((header, _)) = client.read() {
+            assert_eq!(header.kind, FrameKind::Response);
+            if !header.flags.contains(Flags::MORE) {
+                ended.push(CallId::from_raw(header.id).slot());
+            }
+        }
+        ended.len() >= count
+    });
+    ended
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_call_is_answered_while_a_large_answer_waits() {
+    in_time(async {
+        let host = host_with_much_to_recall().await;
+        let mut client = RawClient::connect(&host.place.socket());
+        recall(&mut client, 0);
+        eventually("the large call is read", || client.unread_bytes() == 0);
+        let id = CallId::new(1, 1).raw();
+        client.send(
+            FrameHeader::new(FrameKind::Call, id, Add::TYPE.get()),
+            &[1, 2],
+        );
+        eventually("the small call is read", || client.unread_bytes() == 0);
+        assert_eq!(read_answers(&mut client, 2), [1, 0]);
+    })
+    .await;
+}
+
+/// Each keeps its memory until it has been read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_are_not_read_while_many_large_answers_wait() {
+    in_time(async {
+        let host = host_with_much_to_recall().await;
+        let mut client = RawClient::connect(&host.place.socket());
+        for slot in 0..5 {
+            recall(&mut client, slot);
+            eventually("the call is read", || client.unread_bytes() == 0);
+        }
+        recall(&mut client, 5);
+        let witness = host.client().await;
+        for number in 0..100 {
+            assert_eq!(witness.call(Add(number, 1)).await.unwrap(), number + 1);
+        }
+        eventually("the server falls asleep", || is_asleep(host.child.id()));
+        assert!(client.unread_bytes() > 0, "the sixth call lies unread");
+        let mut ended = read_answers(&mut client, 6);
+        ended.sort_unstable();
+        assert_eq!(ended, [0, 1, 2, 3, 4, 5]);
     })
     .await;
 }

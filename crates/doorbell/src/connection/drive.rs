@@ -10,7 +10,7 @@
 #[cfg(feature = "tokio")]
 use std::task::ready;
 use std::{
-    sync::{MutexGuard, atomic::Ordering},
+    sync::MutexGuard,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -117,9 +117,11 @@ impl Connection {
             state.is_driver_coming = busy;
             register_unless(state, key, awaited, who, ready)
         });
-        self.leave(receive);
         if busy && polled.is_pending() {
-            cx.waker().wake_by_ref(); // other tasks have their turn, then we go on
+            self.step_aside(receive);
+            call_after_others(cx);
+        } else {
+            self.leave(receive);
         }
         polled
     }
@@ -151,6 +153,18 @@ impl Connection {
         }
     }
 
+    /// Leaves the receive half for others of the same thread, as a task that goes on after them. Nothing is announced: the peer would ring each time.
+    /// If the task is dropped instead, whoever watches the doorbell goes on.
+    pub(super) fn step_aside(&self, receive: MutexGuard<'_, Receive>) {
+        if self.sleeper == Sleeper::Threads {
+            return self.leave(receive);
+        }
+        drop(receive);
+        if self.lock().is_adrift() {
+            self.call_attendant();
+        }
+    }
+
     /// Announces the doorbell if somebody waits, and looks once more. Returns `false` if nothing is left to do here: the connection has
     /// ended, or there is always more, and whoever watches the bell has been called to go on.
     fn settle(&self, receive: &mut Receive) -> bool {
@@ -164,6 +178,7 @@ impl Connection {
                 self.announce(&mut state, SleepOn::Doorbell);
             }
             match self.look_once_more(receive) {
+                Ok(true) if self.has_large_for_tasks() => break,
                 Ok(true) => {}
                 Ok(false) => return true,
                 Err(_) => return false,
@@ -176,7 +191,7 @@ impl Connection {
     /// Announces a sleep. What waits to be written, a control frame perhaps that has just been thought of, is tried by the
     /// [look](Self::look_once_more) that follows.
     pub(super) fn announce(&self, state: &mut State, on: SleepOn) -> u32 {
-        self.backlog.store(state.has_backlog(), Ordering::Relaxed);
+        self.backlog.set(state.backlog());
         state.announce(on)
     }
 
@@ -250,14 +265,11 @@ impl Connection {
     /// While a large message is under way, lets a task drive that waits: it spins for the next chunk, whereas whoever watches the doorbell
     /// would sleep until each. Returns `true` if one was woken.
     fn hand_to_task(&self) -> bool {
-        if self.sleeper == Sleeper::Threads {
+        if !self.has_large_for_tasks() {
             return false;
         }
         let taken = {
             let mut state = self.lock();
-            if !state.has_large() {
-                return false;
-            }
             state.spin.slept(SLEEP_UNTIL_A_CHUNK); // about; not worth a look at the clock
             state.has_progressed = true;
             let taken = state.take_any_waker();
@@ -274,6 +286,11 @@ impl Connection {
             drop_each([waker]);
         }
         true
+    }
+
+    /// A large message is under way on a connection of tasks, which take turns with it.
+    fn has_large_for_tasks(&self) -> bool {
+        self.sleeper != Sleeper::Threads && self.lock().has_large()
     }
 
     /// Makes whoever watches the doorbell [attend](Self::attend) as soon as it has looked at everything else.
@@ -331,6 +348,15 @@ impl State {
         let waker = others.iter_mut().find_map(|waiters| waiters.pop())?;
         Some((None, waker))
     }
+}
+
+/// Has the task polled again when the others have had their turn. One that wakes itself goes before those that have spent their budget, which tokio
+/// calls when it has looked for events: when nobody else is ready, or after dozens of turns.
+fn call_after_others(cx: &mut Context<'_>) {
+    #[cfg(feature = "tokio")]
+    let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+    #[cfg(not(feature = "tokio"))]
+    cx.waker().wake_by_ref();
 }
 
 /// Takes what `ready` has, and takes back who waited for it.

@@ -11,7 +11,9 @@
 //! and the connection's background task drains when the bell rings. See [`drive`].
 
 mod account;
+mod backlog;
 mod cancels;
+mod company;
 mod drive;
 mod events;
 mod guard;
@@ -51,6 +53,7 @@ use std::{
 };
 
 pub(crate) use account::Account;
+use backlog::BacklogHint;
 use cancels::{Cancels, says_given_up};
 use doorbell_proto::{
     CallId, Time, connection::Connection as Machine, frame::HEADER_BYTES, limits,
@@ -103,7 +106,7 @@ pub(crate) struct Connection {
     /// The peer takes no new calls.
     leaving: AtomicBool,
     /// Frames wait for room; written under the state lock, read without it by whoever spins.
-    backlog: AtomicBool,
+    backlog: BacklogHint,
     /// Where the holder of the receive half has come to; read without it by whoever glances.
     read_to: AtomicU32,
     /// The peer's cancel words have been looked at since memory was last given back.
@@ -219,7 +222,7 @@ impl Connection {
             never_spins,
             closed: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
-            backlog: AtomicBool::new(false),
+            backlog: BacklogHint::default(),
             read_to: AtomicU32::new(0),
             has_looked_for_cancel: AtomicBool::new(false),
             cancels,

@@ -160,6 +160,16 @@ impl Outgoing {
         self.small.is_empty() && !self.large.iter().any(|large| large.is_notification)
     }
 
+    /// Returns how many small frames wait, without those that follow a large message.
+    pub(super) fn smalls(&self) -> usize {
+        self.small.len()
+    }
+
+    /// Returns how many large messages wait, or parts of them, without those that follow one.
+    pub(super) fn larges(&self) -> usize {
+        self.large.len()
+    }
+
     /// Gives the memory of queues back in which nothing waits.
     pub(super) fn give_back(&mut self) {
         self.small.shrink_to_fit();

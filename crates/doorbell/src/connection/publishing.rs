@@ -1,11 +1,9 @@
 //! What follows when something was written: publishing it, finding who writes what had no room, waking the peer.
 
-use std::sync::atomic::Ordering;
-
 use doorbell_proto::frame::BlockId;
 use doorbell_shm::{SleepOn, stall};
 
-use super::{Connection, Sleeper, StateGuard, state::State};
+use super::{Connection, Sleeper, StateGuard, backlog::Backlog, state::State};
 use crate::{error::Breach, panics::wake};
 
 impl Connection {
@@ -16,7 +14,7 @@ impl Connection {
             return self.sent_with_more(guard, result);
         }
         let notify = guard.publish();
-        self.backlog.store(false, Ordering::Relaxed);
+        self.backlog.set(Backlog::Nothing);
         guard.unlock();
         if let Some(on) = notify {
             self.notify_peer(on);
@@ -84,7 +82,7 @@ impl Connection {
             (result, guard.publish())
         });
         let backlog = guard.has_backlog();
-        self.backlog.store(backlog, Ordering::Relaxed);
+        self.backlog.set(guard.backlog());
         let adrift = backlog && guard.is_adrift();
         let mut woken = guard.take_quiet_wakers();
         if guard.is_writable() {

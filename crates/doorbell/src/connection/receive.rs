@@ -158,8 +158,12 @@ impl Connection {
                 held = None;
             }
             let event = if header.flags.contains(Flags::CONTINUE) {
-                drop(held.take());
-                let (event, state) = self.continuation(receive, &words, &header)?;
+                let state = held.take().unwrap_or_else(|| self.lock());
+                if state.producer.has_unpublished() || effects.wakers() > 0 {
+                    held = Some(state);
+                    break; // what has been done need not wait until a chunk is copied
+                }
+                let (event, state) = self.continuation(receive, state, &words, &header)?;
                 held = Some(state);
                 event
             } else {
@@ -274,7 +278,7 @@ impl Connection {
     /// A glance of a worker that has put the connection to sleep: returns `true` if the client has published something since without ringing,
     /// that it has no use for a block any more for instance.
     pub(crate) fn has_quiet_news(&self) -> bool {
-        self.looks_unread() && !self.is_congested() && !self.is_closed()
+        self.looks_unread() && !self.is_blocked() && !self.is_closed()
     }
 
     /// Gives room back to the peer, writes what waits, and publishes.
@@ -285,10 +289,8 @@ impl Connection {
         effects: &mut Effects,
     ) -> Result<(), Breach> {
         state.collect_returns()?;
-        let mut backlog = state.has_backlog();
-        if backlog {
+        if state.has_backlog() {
             state.pump()?;
-            backlog = state.has_backlog();
         }
         doorbell_shm::failpoint!("batch.before");
         receive.give_room_back(state);
@@ -299,7 +301,7 @@ impl Connection {
         if state.going_away.is_some() {
             self.leaving.store(true, Ordering::Relaxed);
         }
-        self.backlog.store(backlog, Ordering::Relaxed);
+        self.backlog.set(state.backlog());
         if !state.space_wakers.is_empty() && state.is_writable() {
             effects.more.extend(state.space_wakers.take());
         }
@@ -313,14 +315,16 @@ impl Connection {
     ///
     /// Returns the state lock with the event: the machine may have freed the call's slot, and a call that another thread starts there
     /// would take the ticket's place before the event has found it.
-    fn continuation(
-        &self,
+    fn continuation<'a>(
+        &'a self,
         receive: &mut Receive,
+        mut state: StateGuard<'a>,
         words: &HeaderWords,
         header: &FrameHeader,
-    ) -> Result<(Event<'static>, StateGuard<'_>), Breach> {
+    ) -> Result<(Event<'static>, StateGuard<'a>), Breach> {
         receive.is_untidy = true;
-        let mut destination = self.lock().machine.take_destination(header)?;
+        let mut destination = state.machine.take_destination(header)?;
+        drop(state);
         match &mut destination {
             Destination::Buffer(buffer) => {
                 let before = buffer.len();

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use doorbell_shm::{Layout, SleepOn};
 
-use super::{Connection, Receive, State, StateGuard};
+use super::{Connection, Receive, State, StateGuard, backlog::Backlog};
 use crate::{error::Disconnected, panics::wake};
 
 /// What came of an attempt to leave a connection to its doorbell.
@@ -26,8 +26,8 @@ impl Connection {
         state.counters.sleeps += 1;
     }
 
-    /// Announces the doorbell and looks once more. If there is nothing to do the worker may leave it to the doorbell. While answers wait for
-    /// room nothing is read, so then it is the room that the doorbell is waited for.
+    /// Announces the doorbell and looks once more. If there is nothing to do the worker may leave it to the doorbell. While the connection
+    /// [is blocked](Self::is_blocked) nothing is read, so then it is the room that the doorbell is waited for.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Connection {
         if self.is_congested() {
             self.ring_if_leaving();
         }
-        if self.has_unread(&mut receive)? && !self.is_congested() {
+        if self.has_unread(&mut receive)? && !self.is_blocked() {
             self.lock().withdraw();
             return Ok(Rest::Awake);
         }
@@ -60,12 +60,11 @@ impl Connection {
         let mut state = self.lock();
         // Under the lock: who looks later, and answers, sees that we sleep.
         let has_read_much = has_read_much | self.takes_looked_for_cancel();
-        let is_congested = state.has_backlog();
+        let backlog = state.backlog();
         let gives_up = state.shrink();
         let result = if gives_up { state.pump() } else { Ok(()) };
         // There may have been no room. If there was, and something had waited for it, whoever waits for that is woken by `relieve`.
-        let is_congested = is_congested || state.has_backlog();
-        self.backlog.store(is_congested, Ordering::Relaxed);
+        self.backlog.set(backlog.max(state.backlog()));
         let mut due = state.publish();
         state.announce(SleepOn::Doorbell);
         state.machine.give_back_unused();
@@ -211,7 +210,12 @@ impl Connection {
 
     /// Frames wait for room in the ring.
     pub(crate) fn is_congested(&self) -> bool {
-        self.backlog.load(Ordering::Relaxed)
+        self.backlog.is_at_least(Backlog::Large)
+    }
+
+    /// Answers wait for room so that nothing new is read before they have been written.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.backlog.is_at_least(Backlog::Blocked)
     }
 
     /// Writes what waits, as far as there is room. Returns `true` if something was written.
@@ -223,8 +227,7 @@ impl Connection {
         let result = state.pump();
         let written = state.producer.publish();
         let due = state.tell(written, false);
-        let backlog = state.has_backlog();
-        self.backlog.store(backlog, Ordering::Relaxed);
+        self.backlog.set(state.backlog());
         let mut quiet = state.take_quiet_wakers();
         if state.is_writable() {
             quiet.extend(state.space_wakers.take());

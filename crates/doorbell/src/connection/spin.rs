@@ -9,8 +9,9 @@ use doorbell_proto::CallId;
 use doorbell_shm::{SpinTurn, memory::PeerMemory};
 
 use super::{
-    Awaited, Connection, Effects, NewCall, Outcome, Receive, StateGuard, TicketKey,
+    Awaited, Connection, Effects, NewCall, Outcome, Receive, Sleeper, StateGuard, TicketKey,
     drive::{BATCHES, DRAIN_FRAMES, Ready, take},
+    state::State,
     take_outcome,
 };
 use crate::error::CallError;
@@ -56,7 +57,7 @@ impl Connection {
                 self.lock().tickets.get(key).spun = true;
                 self.leave(receive);
             }
-            Spun::Busy(receive) => self.leave(receive),
+            Spun::Busy(receive) => self.step_aside(receive),
         }
         Ok(key)
     }
@@ -141,12 +142,12 @@ impl Connection {
             match self.drain_and_hold(&mut receive, DRAIN_FRAMES, &mut |_, _| {}, &mut effects) {
                 Ok((_, Some(mut state))) => {
                     let Some(value) = take(&mut state, key, awaited, ready) else {
-                        state.spin.paid(&turn);
-                        turn = state.spin.start(); // something came: the wait begins anew
+                        let gives_way =
+                            self.begin_anew(&mut state, &mut turn, effects.wakers() > 0);
                         drop(state);
                         self.apply(effects);
                         batches += 1;
-                        if batches == BATCHES {
+                        if batches == BATCHES || gives_way {
                             return Spun::Busy(receive);
                         }
                         continue;
@@ -158,12 +159,9 @@ impl Connection {
                 }
                 Ok((_, None)) => {
                     if self.relieve() {
-                        let mut state = self.lock();
-                        state.spin.paid(&turn);
-                        turn = state.spin.start();
-                        drop(state);
+                        let gives_way = self.begin_anew(&mut self.lock(), &mut turn, false);
                         batches += 1;
-                        if batches == BATCHES {
+                        if batches == BATCHES || gives_way {
                             return Spun::Busy(receive);
                         }
                     } else if self.is_closed() || !turn.again() {
@@ -187,6 +185,15 @@ impl Connection {
             }
             None => Spun::Quiet(receive),
         }
+    }
+
+    /// Something has come: the wait begins anew. Returns `true` if a task that drives should let the others go ahead.
+    fn begin_anew(&self, state: &mut State, turn: &mut SpinTurn, wakes: bool) -> bool {
+        state.spin.paid(turn);
+        *turn = state.spin.start();
+        self.sleeper != Sleeper::Threads
+            && state.has_large()
+            && state.company.look(state.counters.messages_sent, wakes)
     }
 
     /// As whoever has the receive half: spins until the peer has written something, or has read beyond `head`, for no longer than the spin budget.

@@ -11,6 +11,7 @@ use doorbell_shm::{Announcer, Notifier, Producer, SleepOn, Spin, sys};
 use super::{
     Effects,
     cancels::Cancels,
+    company::Company,
     loans::Pool,
     outgoing::Outgoing,
     overlap::Overlap,
@@ -45,6 +46,7 @@ pub(crate) struct State {
     pub(super) not_alone: u32,
     /// The same, for what small messages suffer from even if they are rare.
     pub(super) mixed: u32,
+    pub(super) company: Company,
     pub(super) tickets: Tickets,
     pub(super) space_wakers: Waiters,
     pub(super) pongs: Pongs,
@@ -120,6 +122,7 @@ impl State {
             past_caches: PastCaches::new(),
             not_alone: 0,
             mixed: 0,
+            company: Company::default(),
             tickets: Tickets::default(),
             space_wakers: Waiters::default(),
             pongs: Pongs::default(),

@@ -83,9 +83,9 @@ pub(super) fn serve(
         return Ok(Served::default());
     };
     receive.longest = others.patience();
-    if connection.is_congested() {
-        // Answers wait for room: no new requests until they are on their way.
-        return Ok(relieve(connection));
+    let relieved = relieve(connection);
+    if connection.is_blocked() {
+        return Ok(relieved); // no new requests until there is room for their answers
     }
     let is_watched = stall::is_watched();
     let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| match is_watched {
@@ -96,17 +96,17 @@ pub(super) fn serve(
         connection.drain(&mut receive, FRAMES_PER_TURN, &mut hand_over)
     })?;
     if count == 0 {
-        return Ok(relieve(connection));
+        return Ok(relieved);
     }
     let is_credit = count == receive.credits;
-    Ok(Served {
+    Ok(relieved.and(Served {
         brought: if is_credit {
             Brought::Credit
         } else {
             Brought::Messages
         },
         was_long: receive.was_long,
-    })
+    }))
 }
 
 /// Writes the answers that have waited for room, which may be large.

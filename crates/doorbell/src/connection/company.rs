@@ -1,0 +1,52 @@
+//! Whether the task that drives a large message is alone on the connection.
+//!
+//! Whoever drives completes the others' calls, but cannot run them: on the same thread they wait until it returns. A large message keeps its
+//! driver busy for as long as it takes, without anything in between to wait for. So as long as others use the connection it returns after each
+//! batch, of a few chunks at most, and is called again when they have gone ahead.
+
+/// Who else uses a connection, as far as a driver can see.
+#[derive(Debug, Default)]
+pub(super) struct Company {
+    /// Messages that had been sent at the last look.
+    sent: u64,
+    turns: u32,
+}
+
+impl Company {
+    /// Called after each batch, with the messages sent so far, and whether the batch `wakes` somebody. Returns `true` if others use the connection,
+    /// or did a few turns ago: one that has spent its budget has sent nothing since the last turn.
+    pub(super) fn look(&mut self, sent: u64, wakes: bool) -> bool {
+        let has_sent = std::mem::replace(&mut self.sent, sent) != sent;
+        if has_sent || wakes {
+            self.turns = REMEMBERED_TURNS;
+        }
+        let is_shared = self.turns > 0;
+        self.turns = self.turns.saturating_sub(1);
+        is_shared
+    }
+}
+
+/// Turns for which others are remembered.
+const REMEMBERED_TURNS: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_seen_by_what_they_send_or_wait_for() {
+        let mut company = Company::default();
+        assert!(!company.look(0, false));
+        assert!(company.look(1, false));
+        let mut company = Company::default();
+        assert!(company.look(0, true));
+    }
+
+    #[test]
+    fn others_are_forgotten_after_some_turns() {
+        let mut company = Company::default();
+        let turns = (0..1000).take_while(|_| company.look(1, false)).count();
+        assert_eq!(turns, REMEMBERED_TURNS as usize);
+        assert!(company.look(2, false));
+    }
+}
