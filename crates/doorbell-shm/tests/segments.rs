@@ -3,12 +3,12 @@
 mod sys_support;
 
 use std::mem::MaybeUninit;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use doorbell_shm::memory::{
-    Buffer, OwnBlock, OwnSegment, SharedBytes, adopt_own_segment, adopt_peer_segment,
+    Buffer, DroppedBlock, OwnBlock, OwnSegment, SharedBytes, adopt_own_segment, adopt_peer_segment,
     create_own_segment, create_peer_segment,
 };
 use doorbell_shm::stall::Subject;
@@ -113,13 +113,54 @@ fn any_part_is_copied_and_only_what_is_inside() {
     assert!(reader.block(BYTES - 64, 64).is_some());
 }
 
+/// Returns where the blocks of a segment arrive that are dropped unlent.
+fn hear(segment: &OwnSegment) -> mpsc::Receiver<DroppedBlock> {
+    let (tell, dropped) = mpsc::channel();
+    segment.on_drop(Arc::new(move |block| tell.send(block).unwrap()));
+    dropped
+}
+
+#[test]
+fn block_that_was_dropped_is_freed_by_its_own_segment_alone() {
+    let [mut segment, mut other] = [(); 2].map(|()| create_own_segment(4096).unwrap().0);
+    let dropped = hear(&segment);
+    let of_other = other.allocate(4096).unwrap();
+    drop(segment.allocate(4096).unwrap());
+    assert!(!other.free(dropped.try_recv().unwrap()));
+    assert!(
+        other.allocate(1).is_none(),
+        "the block of the other is taken"
+    );
+    drop(of_other);
+}
+
+#[test]
+fn block_is_copied_until_it_is_lent_and_not_after() {
+    let (mut segment, _) = create_own_segment(4096).unwrap();
+    let bytes = SharedBytes::Own(filled(&mut segment, 1000));
+    let SharedBytes::Own(block) = &bytes else {
+        unreachable!("just made");
+    };
+    let claim = block.claim().unwrap();
+    let mut out = vec![1];
+    assert!(
+        bytes.try_append_to(&mut out),
+        "one that is claimed is copied"
+    );
+    assert_eq!(out[1..], pattern(1000));
+    segment.lend(&claim);
+    assert!(!bytes.try_append_to(&mut out));
+    assert_eq!(out.len(), 1001);
+}
+
 #[test]
 fn block_is_free_again_when_it_is_dropped_or_when_the_peer_gives_it_back() {
     let (mut segment, _) = create_own_segment(4096).unwrap();
+    let dropped = hear(&segment);
     let whole = segment.allocate(4096).unwrap();
     assert!(segment.allocate(0).is_none() && !segment.take_back(0));
     drop(whole);
-    assert!(segment.is_used() && segment.free(0) && !segment.free(0));
+    assert!(segment.is_used() && segment.free(dropped.try_recv().unwrap()));
     assert!(!segment.is_used());
     let whole = segment.allocate(4096).unwrap();
     segment.lend(&whole.claim().unwrap());
@@ -145,9 +186,9 @@ fn who_has_a_segment_hears_of_a_block_that_was_dropped_when_that_keeps_no_memory
     segment.keep(Box::new(Rent(Arc::clone(&rent))));
     segment.on_drop(Arc::new({
         let (rent, heard) = (Arc::clone(&rent), Arc::clone(&heard));
-        move |offset| {
+        move |block| {
             let paid = rent.load(Ordering::Relaxed);
-            heard.store(100 * paid + offset as usize, Ordering::Relaxed);
+            heard.store(100 * paid + block.offset() as usize, Ordering::Relaxed);
         }
     }));
     let [lent, unlent, last] = [(); 3].map(|()| segment.allocate(64).unwrap());
@@ -234,6 +275,7 @@ fn segment_that_is_not_what_was_announced_is_refused() {
 #[test]
 fn blocks_and_buffers_begin_at_multiples_of_64_and_can_be_cut() {
     let (mut segment, _) = create_own_segment(BYTES).unwrap();
+    let dropped = hear(&segment);
     for length in [0, 1, 63, 64, 65, 1000] {
         let block = SharedBytes::Own(segment.allocate(length).unwrap());
         for mut bytes in [block, SharedBytes::Buffer(Buffer::new(length))] {
@@ -246,8 +288,8 @@ fn blocks_and_buffers_begin_at_multiples_of_64_and_can_be_cut() {
             }
         }
     }
-    for offset in (0..BYTES).step_by(64) {
-        segment.free(offset);
+    for block in dropped.try_iter() {
+        assert!(segment.free(block));
     }
     assert!(!segment.is_used(), "all of a block that was cut is free");
 }

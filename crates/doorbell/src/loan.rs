@@ -206,7 +206,7 @@ impl Loaned {
             return Ok(None);
         };
         let claim = block.claim();
-        let claim = claim.ok_or_else(|| EncodeError::new("a loan can be sent once"))?;
+        let claim = claim.ok_or_else(|| EncodeError::new(SENT_ONCE))?;
         Ok(Some(Sending { loan: self, claim }))
     }
 }
@@ -265,9 +265,10 @@ impl From<Held> for Loaned {
 
 impl Payload for Loaned {
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let _nobody_sends = self.begin_sending()?;
-        self.append_to(out);
-        Ok(())
+        match self.try_append_to(out) {
+            true => Ok(()),
+            false => Err(EncodeError::new(SENT_ONCE)),
+        }
     }
 
     fn decode(bytes: Incoming<'_>) -> Result<Self, DecodeError> {
@@ -296,3 +297,6 @@ impl Drop for Loaned {
         }
     }
 }
+
+/// Said of a loan that has been sent, and of one that another thread is sending.
+const SENT_ONCE: &str = "a loan can be sent once, and by one thread at a time";

@@ -149,7 +149,6 @@ fn handler_that_waits_has_the_room_of_a_segment_that_the_client_does_not_use() {
     }
 }
 
-/// A server with room for a single loan.
 /// What the limit of all connections leaves is no more than a loan that another handler has not sent. It drops it as late as it can: the one that waits is
 /// woken by that alone.
 #[test]

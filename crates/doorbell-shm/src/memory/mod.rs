@@ -67,8 +67,8 @@ pub use layout::{Layout, LayoutError};
 pub use region::{OwnRegion, PeerRegion, RegionWriter};
 #[cfg(not(loom))]
 pub use segment::{
-    Claim, OwnBlock, OwnSegment, PeerBlock, PeerSegment, adopt_own_segment, adopt_peer_segment,
-    create_own_segment, create_peer_segment,
+    Claim, DroppedBlock, OwnBlock, OwnSegment, PeerBlock, PeerSegment, adopt_own_segment,
+    adopt_peer_segment, create_own_segment, create_peer_segment,
 };
 #[cfg(not(loom))]
 pub use shared_bytes::{Buffer, SharedBytes};

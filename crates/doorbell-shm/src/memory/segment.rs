@@ -17,7 +17,7 @@ use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::blocks::{ALIGNMENT, Blocks};
 use super::copy::prefetch_to_write;
@@ -128,8 +128,8 @@ pub struct PeerSegment {
 /// What is dropped when a segment has been unmapped: whoever pays for its memory pays until then.
 type Rent = OnceLock<Box<dyn Any + Send + Sync>>;
 
-/// Hears where a block began that was dropped unlent.
-type OnDrop = Arc<dyn Fn(u32) + Send + Sync>;
+/// Hears of blocks that were dropped unlent.
+type OnDrop = Arc<dyn Fn(DroppedBlock) + Send + Sync>;
 
 impl OwnSegment {
     fn map(handle: &RegionHandle, bytes: u32) -> io::Result<Self> {
@@ -149,17 +149,18 @@ impl OwnSegment {
         keep(&self.memory.rent, rent);
     }
 
-    /// Has `hear` called with its [`offset`](OwnBlock::offset) whenever a block has been dropped that was not lent, by whoever has dropped it
-    /// and therefore without a lock that is held where blocks are dropped. It is to [free](Self::free) the block, which does not keep the memory
-    /// any more. Once, before the first block.
-    pub fn on_drop(&self, hear: Arc<dyn Fn(u32) + Send + Sync>) {
+    /// Has `hear` called whenever a block has been dropped that was not lent. It is to [free](Self::free) the block, of which nothing is free before, and
+    /// which does not keep the memory any more. It is called by whoever drops the block, who must not hold a lock that it takes, and must not
+    /// panic. Once, before the first block.
+    pub fn on_drop(&self, hear: Arc<dyn Fn(DroppedBlock) + Send + Sync>) {
         let is_first = self.memory.on_drop.set(hear).is_ok();
         debug_assert!(is_first, "one is told of dropped blocks");
     }
 
-    /// Frees a block that was dropped unlent. Returns `false` if there is none that begins at `offset`.
-    pub fn free(&mut self, offset: u32) -> bool {
-        self.blocks.give_unlent(offset)
+    /// Frees a block that was dropped unlent. Returns `false` if it was one of another segment.
+    pub fn free(&mut self, block: DroppedBlock) -> bool {
+        let is_ours = std::ptr::eq(block.memory.as_ptr(), Arc::as_ptr(&self.memory));
+        is_ours && self.blocks.give_unlent(block.offset)
     }
 
     /// Returns the size of the segment.
@@ -181,7 +182,7 @@ impl OwnSegment {
         })
     }
 
-    /// Returns `true` if the block is one of this segment.
+    /// Returns `true` if the block is one of this segment. Means nothing once the claim has been used to lend it.
     #[inline]
     pub fn has(&self, claim: &Claim<'_>) -> bool {
         // As long as it is claimed and not lent it keeps its memory: nothing else is at that address.
@@ -259,6 +260,23 @@ struct Unlent {
     is_claimed: bool,
 }
 
+/// What is left of a block that was dropped unlent: the right to have its part [freed](OwnSegment::free). There is one for each block, and it does not
+/// keep the segment mapped.
+#[derive(Debug)]
+pub struct DroppedBlock {
+    offset: u32,
+    /// Nothing else is at its address as long as this lives.
+    memory: Weak<BlockMemory>,
+}
+
+impl DroppedBlock {
+    /// Returns the byte of the segment at which the block began.
+    #[inline]
+    pub fn offset(&self) -> u32 {
+        self.offset
+    }
+}
+
 /// The right to lend a block, which one at a time has.
 #[derive(Debug)]
 pub struct Claim<'a> {
@@ -302,8 +320,8 @@ impl OwnBlock {
         let memory = memory.expect("a block that is lent is written");
         let start = memory.address(offset).cast();
         // SAFETY: the block lies inside the mapping, which the block keeps until it is lent, and is mapped writable; bytes need no alignment.
-        // `Blocks` gives a part to one `OwnBlock` at a time, and not again before this one is dropped unlent or taken back
-        // by its segment when it was lent; this one is not lent, and is borrowed mutably as long as the slice lives, so nobody
+        // `Blocks` gives a part to one `OwnBlock` at a time, and not again before this one has been dropped unlent, which makes the only
+        // `DroppedBlock` by which it can be freed, or was lent and has been taken back by its segment; this one is not lent, and is borrowed mutably as long as the slice lives, so nobody
         // else in this process reaches these bytes. The peer maps them for reading only. Uninitialised bytes ask for nothing about their
         // values. Rule "the writer's own unsent loan".
         unsafe { std::slice::from_raw_parts_mut(start, self.length) }
@@ -338,11 +356,16 @@ impl OwnBlock {
     /// # Panics
     ///
     /// If the block is lent: it may be another's already.
-    pub(super) fn unlent(&self) -> (*const u8, Reading<'_>) {
+    pub(super) fn begin_reading(&self) -> (*const u8, Reading<'_>) {
+        self.try_begin_reading()
+            .expect("a loan that has been sent is read")
+    }
+
+    /// As [`begin_reading`](Self::begin_reading), `None` if the block is lent.
+    pub(super) fn try_begin_reading(&self) -> Option<(*const u8, Reading<'_>)> {
         let unlent = self.lock();
-        let address = unlent.memory.as_ref().map(|of| of.address(self.offset));
-        let address = address.expect("a loan that has been sent is read");
-        (address.cast_const(), Reading(unlent))
+        let address = unlent.memory.as_ref()?.address(self.offset);
+        Some((address.cast_const(), Reading(unlent)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Unlent> {
@@ -360,9 +383,13 @@ impl Drop for OwnBlock {
     fn drop(&mut self) {
         if let Some(memory) = self.unlent_mut().memory.take() {
             let hear = memory.on_drop.get().cloned();
+            let block = DroppedBlock {
+                offset: self.offset,
+                memory: Arc::downgrade(&memory),
+            };
             drop(memory); // before somebody is told, who may want what was paid for it
             if let Some(hear) = hear {
-                hear(self.offset);
+                hear(block);
             }
         }
     }

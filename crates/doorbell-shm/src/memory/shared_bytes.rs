@@ -116,7 +116,24 @@ impl SharedBytes {
     ///
     /// If the bytes are in a block of ours that has been sent.
     pub fn append_to(&self, out: &mut Vec<u8>) {
-        let Some(source) = self.source() else {
+        self.append_from(self.source(), out);
+    }
+
+    /// As [`append_to`](Self::append_to); returns `false` if the bytes are in a block of ours that has been sent.
+    pub fn try_append_to(&self, out: &mut Vec<u8>) -> bool {
+        let source = match self {
+            Self::Own(block) => match block.try_begin_reading() {
+                Some(reading) => Some(Source::of_own(reading)),
+                None => return false,
+            },
+            _ => self.source(),
+        };
+        self.append_from(source, out);
+        true
+    }
+
+    fn append_from(&self, source: Option<Source<'_>>, out: &mut Vec<u8>) {
+        let Some(source) = source else {
             return out.extend_from_slice(self.private());
         };
         let length = self.len();
@@ -194,14 +211,7 @@ impl SharedBytes {
     /// Returns where the bytes begin, unless they are a vector.
     fn source(&self) -> Option<Source<'_>> {
         match self {
-            Self::Own(block) => {
-                let (address, unlent) = block.unlent();
-                Some(Source {
-                    address,
-                    _unlent: Some(unlent),
-                    subject: Subject::default(),
-                })
-            }
+            Self::Own(block) => Some(Source::of_own(block.begin_reading())),
             Self::Peer(block) => Some(Source {
                 address: block.address(),
                 _unlent: None,
@@ -232,6 +242,16 @@ struct Source<'a> {
     _unlent: Option<Reading<'a>>,
     /// Who may have thrown them away; nobody who may have if they are ours.
     subject: Subject,
+}
+
+impl<'a> Source<'a> {
+    fn of_own((address, reading): (*const u8, Reading<'a>)) -> Self {
+        Self {
+            address,
+            _unlent: Some(reading),
+            subject: Subject::default(),
+        }
+    }
 }
 
 const WORD: usize = 8;

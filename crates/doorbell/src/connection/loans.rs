@@ -22,7 +22,7 @@ use doorbell_proto::{
     frame::{BlockId, Descriptor},
 };
 use doorbell_shm::{
-    memory::{OwnBlock, OwnSegment, PeerBlock, PeerSegment, SharedBytes},
+    memory::{DroppedBlock, OwnBlock, OwnSegment, PeerBlock, PeerSegment, SharedBytes},
     sys::ControlStream,
 };
 pub(crate) use returns::{Held, Returns};
@@ -119,9 +119,9 @@ impl Pool {
     /// Adds a segment for us to write.
     fn add_own(&mut self, number: u32, segment: OwnSegment) {
         let connection = self.returns.connection();
-        segment.on_drop(Arc::new(move |offset| {
+        segment.on_drop(Arc::new(move |block| {
             if let Some(connection) = connection.upgrade() {
-                connection.loan_was_dropped(number, offset);
+                connection.loan_was_dropped(number, block);
             }
         }));
         self.own.push((number, segment));
@@ -135,11 +135,11 @@ impl Pool {
     }
 
     /// Frees a block that was dropped unlent, unless the segments have been forgotten meanwhile.
-    fn free(&mut self, number: u32, offset: u32) {
+    fn free(&mut self, number: u32, block: DroppedBlock) {
         let mut own = self.own.iter_mut();
         let segment = own.find(|(own, _)| *own == number);
-        let was_ours = segment.is_none_or(|(_, segment)| segment.free(offset));
-        debug_assert!(was_ours, "who has a block drops it once");
+        let was_ours = segment.is_none_or(|(_, segment)| segment.free(block));
+        debug_assert!(was_ours, "a number is given to one segment");
     }
 
     fn is_used(&self) -> bool {

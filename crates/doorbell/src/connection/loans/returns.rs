@@ -64,9 +64,7 @@ impl Held {
             connection.send_returns(state, Some(self.block));
         }
     }
-}
 
-impl Held {
     /// Does not keep the segment any more. Before the peer is told, which may give the segment up, and somebody then want what was paid for it.
     fn let_go(&mut self) {
         self.bytes = SharedBytes::Private(Vec::new());

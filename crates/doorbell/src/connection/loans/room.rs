@@ -15,7 +15,7 @@ use doorbell_proto::{
 };
 use doorbell_shm::{
     SleepOn,
-    memory::{Buffer, SharedBytes},
+    memory::{Buffer, DroppedBlock, SharedBytes},
 };
 
 use super::{Paid, segments::pages};
@@ -298,11 +298,11 @@ impl Connection {
         }
     }
 
-    /// The block at `offset` of a segment of ours was dropped unsent: others may want its room. If nobody does, the segment may have stayed for it
+    /// A block of a segment of ours was dropped unsent: others may want its room. If nobody does, the segment may have stayed for it
     /// alone.
-    pub(super) fn loan_was_dropped(&self, number: u32, offset: u32) {
+    pub(super) fn loan_was_dropped(&self, number: u32, block: DroppedBlock) {
         let mut state = self.lock();
-        state.pool.free(number, offset);
+        state.pool.free(number, block);
         let is_awaited = state.pool.is_wanted || !state.pool.wakers.is_empty();
         if !is_awaited {
             return self.give_up_late(state);
