@@ -454,6 +454,33 @@ async fn calls_are_not_read_while_many_large_answers_wait() {
     .await;
 }
 
+/// Items larger than a chunk wait as large answers do, but nothing bounds their number except the credit for them: a client that gives more
+/// than it has read items must not have them all wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credit_is_not_read_while_large_items_wait() {
+    in_time(async {
+        let host = Host::start("server", &[]);
+        let mut client = RawClient::connect(&host.place.socket());
+        let id = CallId::new(0, 1).raw();
+        let mut call = FrameHeader::new(FrameKind::Call, id, Pour::TYPE.get());
+        call.flags.insert(Flags::STREAMING);
+        client.send(call, &[0xE8, 0x07, 0xA0, 0x9C, 0x01]); // 1000 items of 20,000 bytes
+        eventually("the call is read", || client.unread_bytes() == 0);
+        client.send(FrameHeader::new(FrameKind::Credit, id, 1 << 20), &[]);
+        let witness = host.client().await;
+        eventually("items wait", || client.published_bytes() > 100_000);
+        for _ in 0..20 {
+            client.send(FrameHeader::new(FrameKind::Credit, id, 1 << 16), &[]);
+        }
+        for number in 0..100 {
+            assert_eq!(witness.call(Add(number, 1)).await.unwrap(), number + 1);
+        }
+        eventually("the server falls asleep", || is_asleep(host.child.id()));
+        assert!(client.unread_bytes() > 0, "the credit lies unread");
+    })
+    .await;
+}
+
 /// A handler gives up the items of a call and goes on sending its own. Whoever sends those items must not wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handler_that_reads_no_more_does_not_stop_the_sender() {

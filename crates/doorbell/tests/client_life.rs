@@ -3,13 +3,18 @@
 mod support;
 
 use std::{
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    task::Poll,
     time::Instant,
 };
 
 use doorbell::{Client, Code, Context, Outcome, Server, Status, blocking, client::ConnectionState};
+use doorbell_proto::frame::{Flags, FrameHeader, FrameKind};
 use doorbell_testkit::{
-    Child, PATIENCE, Place, RawServer, descriptors, eventually, role, say, setting, wait_for_parent,
+    Child, PATIENCE, Place, RawClient, RawServer, descriptors, eventually, role, say, setting,
+    wait_for_parent,
 };
 use support::{Host, SHORT, in_time, messages::*};
 
@@ -223,4 +228,56 @@ async fn leaving_is_seen(client: &Client) {
     let mut state = client.state();
     let lost = state.wait_for(|state| *state == ConnectionState::Disconnected);
     let _ = tokio::time::timeout(4 * SHORT, lost).await;
+}
+
+/// A batch ends before a chunk if somebody is to be woken, and a server that has gone rings no more.
+#[tokio::test]
+async fn answers_that_a_server_has_left_arrive_if_one_of_them_is_large() {
+    for _ in 0..10 {
+        let place = Place::new();
+        let listener = RawServer::listen(&place.socket());
+        let connecting = tokio::spawn(Client::connect(place.name()));
+        let accepting = tokio::task::spawn_blocking(move || RawServer::accept(&listener));
+        let mut server = accepting.await.unwrap();
+        let client = connecting.await.unwrap().unwrap();
+        let mut small = pin!(client.call(Add(1, 2)).into_future());
+        let mut large = pin!(client.call(Echo(pattern(20_000))).into_future());
+        // This is the only thread of the runtime: nobody reads before the server has gone.
+        assert!(poll_once(small.as_mut()).await.is_pending());
+        assert!(poll_once(large.as_mut()).await.is_pending());
+        let mut calls = Vec::new();
+        while let Some((header, _)) = server.read() {
+            if header.kind == FrameKind::Call && !header.flags.contains(Flags::CONTINUE) {
+                calls.push(header);
+            }
+        }
+        let [add, echo] = calls[..] else {
+            panic!("{calls:?}");
+        };
+        let answer = |call: &FrameHeader, flags, bytes: usize| FrameHeader {
+            kind: FrameKind::Response,
+            flags,
+            length: bytes as u32,
+            metadata_bytes: 0,
+            ..*call
+        };
+        let mut push = |header: FrameHeader, body: &[u8]| {
+            server.push(&RawClient::seal(header, body), body);
+        };
+        let sent = pattern(20_000);
+        let first = [&20_000_u64.to_le_bytes()[..], &sent[..10_000]].concat();
+        push(answer(&echo, Flags::MORE, first.len()), &first);
+        push(answer(&add, Flags::default(), 1), &[3]);
+        push(answer(&echo, Flags::CONTINUE, 10_000), &sent[10_000..]);
+        drop(server);
+        let mut state = client.state();
+        let lost = state.wait_for(|state| *state == ConnectionState::Disconnected);
+        assert!(lost.await.is_ok());
+        assert_eq!(small.await.unwrap(), 3);
+        assert!(large.await.unwrap().0 == sent);
+    }
+}
+
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }

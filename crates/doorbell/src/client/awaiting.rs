@@ -283,7 +283,7 @@ impl Client {
         self.dialer.close();
     }
 
-    pub(super) fn live(&self) -> Option<Arc<Connection>> {
+    pub(crate) fn live(&self) -> Option<Arc<Connection>> {
         self.dialer.current()
     }
 

@@ -2,16 +2,17 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::{outgoing::Outgoing, state::State};
+use super::state::State;
 
 /// What waits for room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Backlog {
     Nothing,
-    /// A few large messages. Little of them lies in the ring at any time, and small ones overtake them: whoever answers goes on.
+    /// A few large answers. Little of them lies in the ring at any time, and small ones overtake them: whoever answers goes on.
     Large,
-    /// Small messages too, or many large ones. A server reads no new requests, whose answers would wait as well.
+    /// Something else too, or many large answers. A server reads nothing: the answers to requests would wait as well, and credit that is given before items
+    /// have been sent would have more of them wait.
     Blocked,
 }
 
@@ -38,19 +39,12 @@ impl State {
             return Backlog::Nothing;
         }
         let has_control = self.stalled.is_some() || self.machine.has_control();
-        if has_control || !self.outgoing.lets_pass() {
+        if has_control || !self.outgoing.has_only_answers(MOST_LARGE) {
             return Backlog::Blocked;
         }
         Backlog::Large
     }
 }
 
-impl Outgoing {
-    /// Nothing waits but a few large messages.
-    fn lets_pass(&self) -> bool {
-        self.smalls() == 0 && self.larges() <= MOST_LARGE
-    }
-}
-
-/// Large answers that may wait while requests are read. Each keeps its memory until the client has read it.
-pub(super) const MOST_LARGE: usize = 4;
+/// Large answers that may wait while requests are read. Each keeps its memory, and the slot of its call, until the client has read it.
+const MOST_LARGE: usize = 4;

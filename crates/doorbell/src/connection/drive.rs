@@ -148,6 +148,8 @@ impl Connection {
                 return;
             };
             if !self.settle(&mut receive) {
+                drop(receive);
+                self.end_if_gone();
                 return;
             }
         }
@@ -160,9 +162,18 @@ impl Connection {
             return self.leave(receive);
         }
         drop(receive);
-        if self.lock().is_adrift() {
+        if !self.end_if_gone() && self.lock().is_adrift() {
             self.call_attendant();
         }
+    }
+
+    /// Ends the connection if the peer has gone while we had the receive half: whoever saw that attends no more. Returns `true` if it had.
+    fn end_if_gone(&self) -> bool {
+        let must_end = self.lock().must_end();
+        if must_end {
+            self.close(Disconnected::PeerGone);
+        }
+        must_end
     }
 
     /// Announces the doorbell if somebody waits, and looks once more. Returns `false` if nothing is left to do here: the connection has
@@ -393,3 +404,25 @@ pub(super) const DRAIN_FRAMES: usize = 64;
 
 /// Times that a driver does so before it looks up from it: up to a few milliseconds of large messages.
 pub(super) const BATCHES: usize = 32;
+
+#[cfg(all(test, feature = "tokio"))]
+mod tests {
+    use doorbell_testkit::Place;
+
+    use super::*;
+    use crate::{Client, Server};
+
+    /// Whoever attends has seen that the server has gone, and left the rest to the driver.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn driver_that_steps_aside_ends_the_connection_of_a_server_that_has_gone() {
+        let place = Place::new();
+        let _server = Server::builder(place.name()).bind().await.unwrap();
+        let client = Client::connect(place.name()).await.unwrap();
+        let connection = client.live().unwrap();
+        let receive = connection.try_receive().unwrap();
+        connection.close(Disconnected::PeerGone);
+        assert!(!connection.is_closed(), "the driver has yet to read");
+        connection.step_aside(receive);
+        assert!(connection.is_closed());
+    }
+}

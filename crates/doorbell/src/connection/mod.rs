@@ -347,8 +347,16 @@ impl Connection {
             self.kick.raise();
             return false;
         };
-        let _ = self.drain(&mut receive, self.frames_in_a_ring(), &mut |_, _| {});
+        self.drain_whole_ring(&mut receive);
         true
+    }
+
+    /// Reads what is there: as much as can be when this begins. An error has closed the connection.
+    fn drain_whole_ring(&self, receive: &mut Receive) {
+        let mut left = self.frames_in_a_ring();
+        while let Ok(count @ 1..) = self.drain(receive, left, &mut |_, _| {}) {
+            left = left.saturating_sub(count);
+        }
     }
 
     /// Returns the most frames that can lie unread: what a peer that has ended may have left. One that goes on writing keeps nobody.

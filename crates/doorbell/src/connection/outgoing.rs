@@ -160,14 +160,11 @@ impl Outgoing {
         self.small.is_empty() && !self.large.iter().any(|large| large.is_notification)
     }
 
-    /// Returns how many small frames wait, without those that follow a large message.
-    pub(super) fn smalls(&self) -> usize {
-        self.small.len()
-    }
-
-    /// Returns how many large messages wait, or parts of them, without those that follow one.
-    pub(super) fn larges(&self) -> usize {
-        self.large.len()
+    /// Returns `true` if nothing waits but large answers, or parts of them, with nothing to follow, and no more than `most`.
+    pub(super) fn has_only_answers(&self, most: usize) -> bool {
+        let is_answer =
+            |large: &Large| large.header.kind == FrameKind::Response && large.then.is_empty();
+        self.small.is_empty() && self.large.len() <= most && self.large.iter().all(is_answer)
     }
 
     /// Gives the memory of queues back in which nothing waits.

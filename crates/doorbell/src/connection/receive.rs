@@ -159,7 +159,8 @@ impl Connection {
             }
             let event = if header.flags.contains(Flags::CONTINUE) {
                 let state = held.take().unwrap_or_else(|| self.lock());
-                if state.producer.has_unpublished() || effects.wakers() > 0 {
+                let has_done = state.producer.has_unpublished() || effects.wakers() > 0;
+                if count > 0 && has_done {
                     held = Some(state);
                     break; // what has been done need not wait until a chunk is copied
                 }
