@@ -9,15 +9,23 @@
 pub(super) struct Company {
     /// Messages that had been sent at the last look.
     sent: u64,
+    /// Number of the call to which the latest message belonged.
+    latest: u64,
     turns: u32,
 }
 
 impl Company {
-    /// Called after each batch, with the messages sent so far, and whether the batch `wakes` somebody. Returns `true` if others use the connection,
-    /// or did a few turns ago: one that has spent its budget has sent nothing since the last turn.
-    pub(super) fn look(&mut self, sent: u64, wakes: bool) -> bool {
+    /// A message of a call is sent, or one of none, whose number is 0.
+    #[inline]
+    pub(super) fn note(&mut self, call: u64) {
+        self.latest = call;
+    }
+
+    /// Called after each batch by who waits for `call`, with the messages sent so far, and whether the batch `wakes` somebody. Returns `true` if others use the
+    /// connection, or did a few turns ago: one that has spent its budget has sent nothing since the last turn.
+    pub(super) fn look(&mut self, call: u64, sent: u64, wakes: bool) -> bool {
         let has_sent = std::mem::replace(&mut self.sent, sent) != sent;
-        if has_sent || wakes {
+        if has_sent && self.latest != call || wakes {
             self.turns = REMEMBERED_TURNS;
         }
         let is_shared = self.turns > 0;
@@ -36,17 +44,21 @@ mod tests {
     #[test]
     fn others_are_seen_by_what_they_send_or_wait_for() {
         let mut company = Company::default();
-        assert!(!company.look(0, false));
-        assert!(company.look(1, false));
+        assert!(!company.look(7, 0, false));
+        company.note(7);
+        assert!(!company.look(7, 1, false), "it was our own");
+        company.note(8);
+        assert!(company.look(7, 2, false));
         let mut company = Company::default();
-        assert!(company.look(0, true));
+        assert!(company.look(7, 0, true));
     }
 
     #[test]
     fn others_are_forgotten_after_some_turns() {
         let mut company = Company::default();
-        let turns = (0..1000).take_while(|_| company.look(1, false)).count();
+        company.note(8);
+        let turns = (0..1000).take_while(|_| company.look(7, 1, false)).count();
         assert_eq!(turns, REMEMBERED_TURNS as usize);
-        assert!(company.look(2, false));
+        assert!(company.look(7, 2, false));
     }
 }

@@ -143,7 +143,7 @@ impl Connection {
                 Ok((_, Some(mut state))) => {
                     let Some(value) = take(&mut state, key, awaited, ready) else {
                         let gives_way =
-                            self.begin_anew(&mut state, &mut turn, effects.wakers() > 0);
+                            self.begin_anew(&mut state, &mut turn, key, effects.wakers() > 0);
                         drop(state);
                         self.apply(effects);
                         batches += 1;
@@ -159,7 +159,7 @@ impl Connection {
                 }
                 Ok((_, None)) => {
                     if self.relieve() {
-                        let gives_way = self.begin_anew(&mut self.lock(), &mut turn, false);
+                        let gives_way = self.begin_anew(&mut self.lock(), &mut turn, key, false);
                         batches += 1;
                         if batches == BATCHES || gives_way {
                             return Spun::Busy(receive);
@@ -188,12 +188,21 @@ impl Connection {
     }
 
     /// Something has come: the wait begins anew. Returns `true` if a task that drives should let the others go ahead.
-    fn begin_anew(&self, state: &mut State, turn: &mut SpinTurn, wakes: bool) -> bool {
+    fn begin_anew(
+        &self,
+        state: &mut State,
+        turn: &mut SpinTurn,
+        key: TicketKey,
+        wakes: bool,
+    ) -> bool {
         state.spin.paid(turn);
         *turn = state.spin.start();
-        self.sleeper != Sleeper::Threads
-            && state.has_large()
-            && state.company.look(state.counters.messages_sent, wakes)
+        if self.sleeper == Sleeper::Threads || !state.has_large() {
+            return false;
+        }
+        let call = state.tickets.get(key).id.raw();
+        let sent = state.counters.messages_sent;
+        state.company.look(call, sent, wakes)
     }
 
     /// As whoever has the receive half: spins until the peer has written something, or has read beyond `head`, for no longer than the spin budget.

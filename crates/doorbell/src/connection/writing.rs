@@ -30,6 +30,7 @@ impl State {
         payload: Outbound<'_>,
     ) -> Result<(), Breach> {
         self.counters.messages_sent += 1;
+        self.company.note(header.id);
         if preamble.is_empty()
             && let Some(bytes) = payload.bytes()
             && self.write_bare(header, bytes)?
