@@ -24,8 +24,9 @@ impl Company {
     /// Called after each batch by who waits for `call`, with the messages sent so far, and whether the batch `wakes` somebody. Returns `true` if others use the
     /// connection, or did a few turns ago: one that has spent its budget has sent nothing since the last turn.
     pub(super) fn look(&mut self, call: u64, sent: u64, wakes: bool) -> bool {
-        let has_sent = std::mem::replace(&mut self.sent, sent) != sent;
-        if has_sent && self.latest != call || wakes {
+        let more = sent.wrapping_sub(std::mem::replace(&mut self.sent, sent));
+        let ours = u64::from(self.latest == call);
+        if more > ours || wakes {
             self.turns = REMEMBERED_TURNS;
         }
         let is_shared = self.turns > 0;
@@ -49,6 +50,9 @@ mod tests {
         assert!(!company.look(7, 1, false), "it was our own");
         company.note(8);
         assert!(company.look(7, 2, false));
+        let mut company = Company::default();
+        company.note(7);
+        assert!(company.look(7, 2, false), "others came before");
         let mut company = Company::default();
         assert!(company.look(7, 0, true));
     }
