@@ -14,6 +14,7 @@ use turn::Turn;
 
 use super::{
     Connection, Effects, Held, InlineReplies, Receive, StateGuard,
+    backlog::Backlog,
     loans::{Lent, SegmentEvent, Taken},
     reply::Requests,
     reply::SMALL_BYTES,
@@ -290,8 +291,10 @@ impl Connection {
         effects: &mut Effects,
     ) -> Result<(), Breach> {
         state.collect_returns()?;
+        let mut backlog = Backlog::Nothing;
         if state.has_backlog() {
             state.pump()?;
+            backlog = state.backlog();
         }
         doorbell_shm::failpoint!("batch.before");
         receive.give_room_back(state);
@@ -302,7 +305,7 @@ impl Connection {
         if state.going_away.is_some() {
             self.leaving.store(true, Ordering::Relaxed);
         }
-        self.backlog.set(state.backlog());
+        self.backlog.set(backlog);
         if !state.space_wakers.is_empty() && state.is_writable() {
             effects.more.extend(state.space_wakers.take());
         }

@@ -83,9 +83,12 @@ pub(super) fn serve(
         return Ok(Served::default());
     };
     receive.longest = others.patience();
-    let relieved = relieve(connection);
-    if connection.is_blocked() {
-        return Ok(relieved); // no new requests until there is room for their answers
+    let mut relieved = Served::default();
+    if connection.is_congested() {
+        relieved = relieve(connection);
+        if connection.is_blocked() {
+            return Ok(relieved); // no new requests until there is room for their answers
+        }
     }
     let is_watched = stall::is_watched();
     let mut hand_over = |message: Dispatch<'_>, inline: &InlineReplies| match is_watched {
