@@ -321,8 +321,8 @@ impl OwnBlock {
         let start = memory.address(offset).cast();
         // SAFETY: the block lies inside the mapping, which the block keeps until it is lent, and is mapped writable; bytes need no alignment.
         // `Blocks` gives a part to one `OwnBlock` at a time, and not again before this one has been dropped unlent, which makes the only
-        // `DroppedBlock` by which it can be freed, or was lent and has been taken back by its segment; this one is not lent, and is borrowed mutably as long as the slice lives, so nobody
-        // else in this process reaches these bytes. The peer maps them for reading only. Uninitialised bytes ask for nothing about their
+        // `DroppedBlock` by which it can be freed, or was lent and has been taken back by its segment; this one is not lent, and is
+        // borrowed mutably as long as the slice lives, so nobody else in this process reaches these bytes. The peer maps them for reading only. Uninitialised bytes ask for nothing about their
         // values. Rule "the writer's own unsent loan".
         unsafe { std::slice::from_raw_parts_mut(start, self.length) }
     }

@@ -16,7 +16,7 @@ pub(super) enum Backlog {
     Blocked,
 }
 
-/// As [`State::backlog`] was at the last look, for a glance without the lock. Nobody sleeps because of it.
+/// As [`State::backlog`] was at the last look, for a glance without the lock. Who falls asleep has taken the lock, and looked, before.
 #[derive(Default)]
 pub(super) struct BacklogHint(AtomicU8);
 
