@@ -1,21 +1,15 @@
 //! What a process holds, as `/proc` tells.
 
-use std::{
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{os::unix::fs::MetadataExt, path::PathBuf, process::Command, time::Duration};
 
-/// Returns how many descriptors the process has open. Of this process, the one needed to look is not counted.
+/// Returns how many descriptors the process has open. Of this process, the one needed to look is not counted, nor are those that
+/// ThreadSanitizer keeps for itself.
 ///
 /// # Panics
 ///
 /// If there is no such process.
 pub fn descriptors(process: u32) -> usize {
-    let count = entries(process, "fd")
-        .filter(|descriptor| !is_of_sanitizer(descriptor))
-        .count();
+    let count = entries(process, "fd").count() - PIPES_TO_SYMBOLIZER * symbolizers(process);
     if process == std::process::id() {
         count - 1
     } else {
@@ -23,13 +17,27 @@ pub fn descriptors(process: u32) -> usize {
     }
 }
 
-/// ThreadSanitizer keeps two pipes to a program that names functions for it, from its first report on, one that is suppressed included. So pipes
-/// do not count where it may run; Doorbell has none.
-fn is_of_sanitizer(descriptor: &Path) -> bool {
-    std::env::var_os("DOORBELL_SANITIZED").is_some()
-        && std::fs::read_link(descriptor)
-            .is_ok_and(|target| target.to_string_lossy().starts_with("pipe:"))
+/// Returns how many programs the process has started that name functions for ThreadSanitizer: one from its first report on, one that is suppressed
+/// included.
+fn symbolizers(process: u32) -> usize {
+    let children = entries(process, "task")
+        .filter_map(|thread| std::fs::read_to_string(thread.join("children")).ok());
+    let is_symbolizer = |child: &str| {
+        std::fs::read_to_string(format!("/proc/{child}/comm"))
+            .is_ok_and(|name| name.trim_end() == "llvm-symbolizer")
+    };
+    children
+        .map(|children| {
+            children
+                .split_whitespace()
+                .filter(|child| is_symbolizer(child))
+                .count()
+        })
+        .sum()
 }
+
+/// One each way.
+const PIPES_TO_SYMBOLIZER: usize = 2;
 
 /// Returns how many threads the process has.
 ///

@@ -312,7 +312,7 @@ impl Connection {
     /// As [`close`](Self::close), for an I/O worker, which need not be told. Returns `false` if there was nothing to end, or not yet.
     pub(crate) fn close_as_driver(&self, reason: Disconnected) -> bool {
         doorbell_shm::failpoint!("close.before");
-        // A worker has read it before it says so; one that goes on writing must not keep whoever ends the connection.
+        // What a dead client has left, a worker has read before; and a client that goes on writing must not keep whoever ends the connection.
         let may_have_left_some = self.sleeper != Sleeper::Worker;
         if matches!(reason, Disconnected::PeerGone) && may_have_left_some && !self.read_the_rest() {
             return false;

@@ -118,7 +118,7 @@ fn who_waits_for_quiet_hears_of_it_from_a_worker_that_falls_asleep() {
 /// A worker has read what the client has left. Whoever ends the connection would go on for as long as a client does that has hung up and goes on
 /// writing.
 #[test]
-fn connection_of_a_dead_client_ends_whatever_lies_unread() {
+fn connection_of_a_dead_client_ends_without_being_read() {
     let (_server, _client, context) = filled();
     let connection = context.connection();
     let receive = receive_half(connection);
